@@ -1,0 +1,248 @@
+"""Turn `params.yaml` into one frozen, typed `Config`, refusing whatever is unknown, missing, ill-typed or out of range.
+
+Each field says its meaning and unit; its type and bounds are its range. To Kubeflow the config travels as one canonical
+JSON string (`Config.to_json`), which reads back to an equal object.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from odn.errors import ConfigError
+
+N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
+TARGETLESS_SECTIONS = ("data", "model", "train", "augment", "growth")  # what the weights of a depth depend on, beside the seed
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+ClosedFraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Be frozen, strict about types (an int is a valid float, nothing else is converted) and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Say where images come from and how they are split."""
+
+    source: Literal[
+        "digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"
+    ] = Field(description="data set")
+    root: str | None = Field(description="folder or s3://bucket/prefix of the raw files; null downloads them")
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(description="pixels a side that folder and s3 images are resized to")
+    max_images: Annotated[int, Field(ge=2)] | None = Field(description="training images kept, stratified, before val is split off")
+    val_fraction: Fraction = Field(description="fraction of the training images that becomes val")
+    test_fraction: Fraction = Field(description="fraction of all images that becomes test, where the source has no test split")
+
+
+class ModelConfig(Section):
+    """Name the backbone that is grown."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = Field(description="row of the zoo")
+    stem: Literal["cifar", "imagenet"] = Field(description="3x3 stride 1, or 7x7 stride 2 with a max pool")
+    width: Annotated[float, Field(gt=0, le=4)] = Field(description="multiplier of every channel count")
+
+
+class TrainConfig(Section):
+    """Set the optimiser and the machine."""
+
+    batch_size: Annotated[int, Field(ge=2, le=65536)] = Field(description="images a step")
+    lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of the stable phase")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov momentum; 0 is plain SGD")
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(description="L2 penalty on convolution and linear weights")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(description="probability mass spread over all classes")
+    warmup_epochs: Annotated[float, Field(ge=0, le=100)] = Field(description="linear warm-up at the start of a depth, epochs")
+    ema_epochs: Annotated[float, Field(gt=0, le=100)] = Field(description="horizon of the moving average of the weights, epochs")
+    aux_weight: ClosedFraction = Field(description="weight of the loss at the head of the depth grown from")
+    precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 autocast where the processor or GPU gains from it")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU where there is one")
+
+
+class AugmentConfig(Section):
+    """Bound the random change of each training image."""
+
+    shift: Annotated[int, Field(ge=0, le=64)] = Field(description="largest translation, pixels")
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(description="largest rotation, degrees")
+    scale: Annotated[float, Field(ge=0, lt=1)] = Field(description="largest change of size, fraction")
+    flip: bool = Field(description="mirror left to right with probability 1/2")
+
+
+class GrowthConfig(Section):
+    """Say how a depth starts and when it has been trained enough to be judged; nothing here knows the target."""
+
+    init: Literal["zero", "gauss", "copy", "reload"] = Field(description="how a new block and its head start")
+    shortcut: Literal["avgpool", "conv"] = Field(description="shortcut at a group change: average pool + 1x1, or strided 1x1")
+    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="least epochs of the stable phase")
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="most epochs of the stable phase")
+    patience: Annotated[int, Field(ge=1, le=1000)] = Field(description="epochs over which the curve must still improve")
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="fraction of the error on val that `patience` epochs must remove, else the curve is flat"
+    )
+
+
+class SearchConfig(Section):
+    """Say when a depth is accepted."""
+
+    target: Fraction = Field(description="accuracy on val that must be reached")
+    accept: Literal["point", "lower_bound"] = Field(description="compare the accuracy itself, or its Wilson lower bound, with the target")
+    confidence: Fraction = Field(description="of every interval")
+    cooldown_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the probe: the rate goes to 0, then one look at val")
+    cooldown_gain: ClosedFraction = Field(description="fraction of the read-out's error that a cooldown is expected to remove at most")
+    schedule: tuple[int, ...] = Field(description="depths that are tried, ascending")
+
+
+class FinishConfig(Section):
+    """Say how the accepted depth is finished."""
+
+    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of a longer cooldown, kept if better on val; 0 keeps the probe's weights")
+
+
+class RegistryConfig(Section):
+    """Say what becomes of the model in the registry."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] = Field(description="of the registered model")
+    champion_by: Literal["accuracy", "bytes"] = Field(description="what a new champion must have more, or less, of")
+    margin: ClosedFraction = Field(description="accuracy that a champion by bytes may lose")
+
+
+def _schedule_in(search: Any) -> Any:
+    """Accept `schedule` as a list of depths, or as the map {"depth": {after: depth}} that DVC's foreach needs."""
+    if not isinstance(search, dict) or "schedule" not in search:
+        return search
+    schedule = search["schedule"]
+    if isinstance(schedule, dict):
+        depths, previous = [], 0
+        for key, entry in schedule.items():
+            if not (isinstance(key, str) and key.isdigit() and isinstance(entry, dict) and set(entry) == {"after"}):
+                raise ConfigError(f'search.schedule: each entry reads "2": {{after: 1}}, with the depth in quotes; got {key!r}: {entry!r}')
+            if entry["after"] != previous:
+                raise ConfigError(f"search.schedule: depth {key} must come after {previous}, the entry above it; got after: {entry['after']!r}")
+            depths.append(int(key))
+            previous = int(key)
+    elif isinstance(schedule, (list, tuple)):
+        depths = list(schedule)
+    else:
+        raise ConfigError(f"search.schedule: expected a map of depths or a list; got {schedule!r}")
+    if not depths:
+        raise ConfigError("search.schedule: is empty; name at least one depth")
+    for depth in depths:
+        if type(depth) is not int or depth < 1:
+            raise ConfigError(f"search.schedule: a depth is a whole number ≥ 1; got {depth!r}")
+    if any(deeper <= shallower for shallower, deeper in zip(depths, depths[1:], strict=False)):
+        raise ConfigError(f"search.schedule: depths must ascend; got {depths}")
+    return {**search, "schedule": tuple(depths)}
+
+
+class Config(Section):
+    """Hold everything that changes a number: the whole of `params.yaml`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(description="of every random draw")
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    augment: AugmentConfig
+    growth: GrowthConfig
+    search: Annotated[SearchConfig, BeforeValidator(_schedule_in)]
+    finish: FinishConfig
+    registry: RegistryConfig
+
+    def to_json(self) -> str:
+        """Return the canonical JSON: keys sorted, no spaces; equal configs give equal strings."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def depth_before(self, depth: int) -> int:
+        """Return the scheduled depth that `depth` grows from; 0 for the first.
+
+        Raises:
+            ConfigError: `depth` is not in the schedule.
+        """
+        schedule = self.search.schedule
+        if depth not in schedule:
+            raise ConfigError(f"depth {depth} is not in search.schedule {list(schedule)}")
+        return ((0, *schedule)[schedule.index(depth)])
+
+
+def load_config(path: Path) -> Config:
+    """Read and check `params.yaml`.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds a setting that is refused; every refusal is named.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing; run odn in the project's folder, or name the file with --params") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    return make_config(settings)
+
+
+def make_config(settings: Any) -> Config:
+    """Check settings (nested dicts, or a canonical JSON string) and return them typed.
+
+    Raises:
+        ConfigError: one line for each refused setting: its name, the value, what is allowed, the nearest right name.
+    """
+    if isinstance(settings, str):
+        settings = json.loads(settings)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"params: expected sections of settings; got {type(settings).__name__}")
+    try:
+        config = Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_refusal(item) for item in error.errors(include_url=False))) from None
+    _cross_check(config)
+    return config
+
+
+def _cross_check(config: Config) -> None:
+    n_blocks, deepest = N_BLOCKS[config.model.backbone], config.search.schedule[-1]
+    if deepest > n_blocks:
+        raise ConfigError(
+            f"search.schedule: depth {deepest} is beyond the {n_blocks} blocks of model.backbone {config.model.backbone}; "
+            f"end the schedule at {n_blocks} or choose a deeper backbone"
+        )
+    if config.growth.min_epochs > config.growth.max_epochs:
+        raise ConfigError(f"growth.min_epochs: {config.growth.min_epochs} is more than growth.max_epochs {config.growth.max_epochs}")
+    if config.data.source in ("folder", "s3") and config.data.root is None:
+        raise ConfigError(f"data.root: must name where the images are when data.source is {config.data.source}")
+    if config.data.source == "s3" and not str(config.data.root).startswith("s3://"):
+        raise ConfigError(f"data.root: expected s3://bucket/prefix when data.source is s3; got {config.data.root}")
+    if config.data.source != "s3" and str(config.data.root).startswith("s3://"):
+        raise ConfigError(f"data.root: {config.data.root} needs data.source: s3; got data.source: {config.data.source}")
+    if config.data.image_size is not None and config.data.source not in ("folder", "s3"):
+        raise ConfigError(f"data.image_size: only folder and s3 images are resized; set it to null for {config.data.source}")
+
+
+def _fields(location: tuple[str | int, ...]) -> list[str]:
+    """Return the names that are known in the section at `location`."""
+    section: Any = Config
+    for part in location:
+        field = section.model_fields.get(str(part))
+        section = field.annotation if field is not None else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+    return list(section.model_fields)
+
+
+def _every_name() -> list[str]:
+    return [name for section in _fields(()) for name in (section, *(f"{section}.{key}" for key in _fields((section,))))]
+
+
+def _refusal(item: Any) -> str:
+    location: tuple[str | int, ...] = item["loc"]
+    name = ".".join(str(part) for part in location)
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), _fields(location[:-1]), n=1)
+        where = ".".join(str(part) for part in location[:-1])
+        best = [f"{where}.{near[0]}".lstrip(".")] if near else [n for n in _every_name() if n.split(".")[-1] == str(location[-1])][:1]
+        return f"unknown setting {name}" + (f" (did you mean {best[0]}?)" if best else f" (known here: {', '.join(_fields(location[:-1]))})")
+    if item["type"] == "missing":
+        return f"missing setting {name}"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"{name}: {message}; got {item['input']!r}"

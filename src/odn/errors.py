@@ -1,0 +1,40 @@
+"""What can go wrong in the user's world, as one tree.
+
+OdnError                 anything a user can mend; the command line prints it and exits with 2
+├── ConfigError          a setting is unknown, missing, ill-typed, out of range or contradicts another
+├── DataError            raw or prepared data is missing, damaged or not what it should be
+├── MissingInputError    a stage's input is not there yet: an earlier stage has to run
+├── StorageError         an s3:// address cannot be read or written
+├── TrackingError        the MLflow server cannot be reached or refuses
+└── TrainingError        training cannot go on: a non-finite loss, a device that is not there
+
+A caller's programming mistake is a `ValueError`; our own impossible is an `assert`.
+"""
+
+
+class OdnError(Exception):
+    """Say what, where, which value and the way out, in one message for the user."""
+
+
+class ConfigError(OdnError):
+    """Refuse a setting."""
+
+
+class DataError(OdnError):
+    """Refuse raw or prepared data."""
+
+
+class MissingInputError(OdnError):
+    """Name an input that an earlier stage has to make first."""
+
+
+class StorageError(OdnError):
+    """Report an object store that cannot be read or written."""
+
+
+class TrackingError(OdnError):
+    """Report an MLflow server that cannot be reached or refuses."""
+
+
+class TrainingError(OdnError):
+    """Report training that cannot go on."""

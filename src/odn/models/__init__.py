@@ -1,0 +1,1 @@
+"""Backbones as stem, blocks and heads."""

@@ -1,0 +1,1 @@
+"""One network, one split, one device."""
