@@ -62,7 +62,8 @@ def read_manifest(path: Path) -> Manifest:
     """
     content = read_json(path, made_by="prepare")
     try:
-        return Manifest(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        return Manifest(**fields)
     except (TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a manifest of prepared data ({error}); run 'dvc repro -f prepare' to write it anew") from None
 
