@@ -1,0 +1,203 @@
+"""The network whose depth is searched: a stem, one flat list of blocks, and a head for each depth that needs one.
+
+Axes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from odn.errors import DataError, MissingInputError
+from odn.files import write_bytes, write_json
+from odn.models.architecture import Architecture
+from odn.models.resnet import ResidualBlock
+from odn.models.zoo import BACKBONES
+
+__all__ = ["Architecture", "DepthNetwork", "build", "load_network", "load_weights", "save_network", "save_weights"]
+
+
+class DepthNetwork(nn.Module):
+    """Classify images at any depth that has a head. Make one with `build`: this constructor draws from torch's global generator.
+
+    Attributes: `stem`; `blocks`, where block number d (from 1) is `blocks[d - 1]`; `heads`, linear layers keyed by str(depth),
+    which read the average of the map over H and W.
+    """
+
+    def __init__(self, architecture: Architecture, *, heads: Iterable[int]) -> None:
+        super().__init__()
+        backbone = BACKBONES[architecture.backbone]
+        blocks = backbone.blocks(architecture)
+        self.architecture = architecture
+        self.stem = backbone.stem(architecture)
+        self.blocks = nn.ModuleList(blocks)
+        self.heads = nn.ModuleDict(
+            {str(depth): nn.Linear(blocks[depth - 1].out_channels, architecture.n_classes) for depth in _checked(heads, architecture.depth)}
+        )
+
+    @property
+    def depth(self) -> int:
+        """Count the blocks that are here."""
+        return len(self.blocks)
+
+    @property
+    def head_depths(self) -> tuple[int, ...]:
+        """List the depths that have a head, ascending."""
+        return tuple(sorted(int(name) for name in self.heads))
+
+    def forward(self, x: Tensor, depth: int | None = None) -> Tensor:
+        """Return the logits (N, K) of normalised images (N, C, H, W) at `depth`, or at all the blocks that are here."""
+        depth = self.depth if depth is None else depth
+        return self.forward_depths(x, (depth,))[depth]
+
+    def forward_depths(self, x: Tensor, depths: Iterable[int]) -> dict[int, Tensor]:
+        """Return the logits (N, K) at each of `depths` from one shared forward pass.
+
+        Raises:
+            ValueError: a depth has no head here.
+        """
+        depths = tuple(depths)
+        for depth in depths:
+            if str(depth) not in self.heads:
+                raise ValueError(f"no head at depth {depth}; this network has {self.depth} blocks and heads at {list(self.head_depths)}")
+        logits: dict[int, Tensor] = {}
+        x = self.stem(x)
+        for number, block in zip(range(1, max(depths, default=0) + 1), self.blocks, strict=False):
+            x = block(x)  # (N, C, H, W)
+            if number in depths:
+                logits[number] = self.heads[str(number)](x.mean(dim=(2, 3)))
+        return {depth: logits[depth] for depth in depths}
+
+    def truncated(self, depth: int) -> "DepthNetwork":
+        """Return a new network that holds a copy of the stem, the first `depth` blocks and their head, and nothing else.
+
+        Raises:
+            ValueError: there is no head at `depth`.
+        """
+        if str(depth) not in self.heads:
+            raise ValueError(f"cannot truncate at depth {depth}: there are heads at {list(self.head_depths)} only")
+        with torch.device("meta"):
+            kept = DepthNetwork(self.architecture.at(depth), heads=(depth,))
+        mine = self.state_dict()
+        kept.load_state_dict({name: mine[name].clone() for name in kept.state_dict()}, assign=True)
+        return kept.train(self.training)
+
+
+def build(architecture: Architecture, generator: torch.Generator, *, heads: Iterable[int] | None = None) -> DepthNetwork:
+    """Make a network on the CPU with fresh weights, drawn from `generator` (a CPU one) in the order stem, blocks, heads.
+
+    Only blocks 1..depth exist, and only the heads asked for: the one at `architecture.depth` unless said otherwise.
+    torch's global generator is left untouched.
+    Source: convolutions as in arXiv 1502.01852, section 2.2 (normal, fan out); heads as torch draws a linear layer.
+
+    Raises:
+        ValueError: a head is asked for at a depth that is not there.
+    """
+    network = empty(architecture, heads=(architecture.depth,) if heads is None else heads)
+    for module in network.modules():
+        draw(module, generator)
+    return network
+
+
+def empty(architecture: Architecture, *, heads: Iterable[int]) -> DepthNetwork:
+    """Allocate a network on the CPU without giving its tensors values."""
+    with torch.device("meta"):
+        network = DepthNetwork(architecture, heads=heads)
+    return network.to_empty(device="cpu")
+
+
+@torch.no_grad()
+def draw(module: nn.Module, generator: torch.Generator) -> None:
+    """Give one layer's own tensors their initial values; containers and layers without tensors are left as they are."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    elif isinstance(module, nn.BatchNorm2d):
+        module.reset_parameters()  # gamma 1, beta 0, running mean 0 and variance 1: nothing is drawn
+    elif isinstance(module, nn.Linear):
+        bound = 1 / math.sqrt(module.in_features)
+        module.weight.uniform_(-bound, bound, generator=generator)
+        module.bias.uniform_(-bound, bound, generator=generator)
+
+
+def save_network(network: DepthNetwork, folder: Path) -> None:
+    """Write `architecture.json` and `weights.safetensors`; equal networks give equal bytes."""
+    write_json(folder / "architecture.json", network.architecture.to_dict())
+    save_weights(network, folder / "weights.safetensors")
+
+
+def save_weights(network: DepthNetwork, path: Path) -> None:
+    """Write every parameter and buffer as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(path, safetensors.torch.save(tensors))
+
+
+def load_network(folder: Path) -> DepthNetwork:
+    """Read what `save_network` wrote, onto the CPU, in eval mode, with the heads that the weights have.
+
+    Raises:
+        MissingInputError: a file is not there.
+        DataError: a file is damaged, or the weights are not those of the architecture.
+    """
+    path = folder / "architecture.json"
+    try:
+        architecture = Architecture.from_dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise MissingInputError(f"{path} is missing; run 'dvc repro' to train the network first") from None
+    except ValueError as error:
+        raise DataError(f"{path} does not describe a network: {error}; delete it and run 'dvc repro'") from None
+    weights = folder / "weights.safetensors"
+    tensors = _read_weights(weights)
+    heads = [int(name.split(".")[1]) for name in tensors if name.startswith("heads.") and name.endswith(".weight")]
+    try:
+        network = empty(architecture, heads=heads)
+    except ValueError as error:
+        raise DataError(f"{weights} is not for the network of {path}: {error}") from None
+    _fill(network, tensors, weights)
+    return network.eval()
+
+
+def load_weights(network: DepthNetwork, path: Path) -> None:
+    """Read what `save_weights` wrote into a network of the same architecture and heads.
+
+    Raises:
+        MissingInputError: the file is not there.
+        DataError: it is damaged, or holds other tensors than the network.
+    """
+    _fill(network, _read_weights(path), path)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise MissingInputError(f"{path} is missing; run 'dvc repro' to train the network first")
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise DataError(f"{path} is damaged: {error}; delete it and run 'dvc repro'") from None
+
+
+def _fill(network: DepthNetwork, tensors: dict[str, Tensor], path: Path) -> None:
+    mine = network.state_dict()
+    for name in sorted(mine.keys() | tensors.keys()):
+        wanted, found = (f"{tuple(t[name].shape)} {t[name].dtype}" if name in t else "none" for t in (mine, tensors))
+        if wanted != found:
+            raise DataError(f"{path} does not fit its architecture: for {name} it holds {found} where {wanted} is needed")
+    network.load_state_dict(tensors)
+
+
+def _checked(heads: Iterable[int], depth: int) -> list[int]:
+    depths = sorted(set(heads))
+    if not depths or depths[0] < 1 or depths[-1] > depth:
+        raise ValueError(f"heads: expected depths from 1 to {depth}, at least one; got {depths}")
+    return depths
+
+
+def block_of(network: DepthNetwork, number: int) -> ResidualBlock:
+    """Return block `number`, counted from 1."""
+    block = network.blocks[number - 1]
+    assert isinstance(block, ResidualBlock)
+    return block
