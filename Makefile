@@ -1,0 +1,112 @@
+# Needs Python >= 3.11, git and make. `make` alone lists the targets; all of them run in .venv, which the first one sets up.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+HERE := $(CURDIR)
+PORT ?= 5000
+
+# Another active environment must not leak in, and stages find `odn` and `dvc` by name. Compiled modules are kept: starting is faster.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
+export VIRTUAL_ENV := $(HERE)/.venv
+export PATH := $(HERE)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+
+# .ready names the folder that the environment was made in: one that is broken, half made, or moved is made anew.
+READY := .venv/.ready
+ifneq ($(shell test -x $(BIN)/python && cat $(READY) 2>/dev/null),$(HERE))
+.PHONY: $(READY)
+endif
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: $(READY) ## Set up .venv; the other targets do it when needed
+
+.PHONY: repro
+repro: dvc-ready $(READY) ## Run the pipeline on what params.yaml says, and print what it found
+	@$(BIN)/dvc repro
+	@$(BIN)/odn show
+
+.PHONY: test
+test: $(READY) ## Run the tests; choose some with ARGS="tests/unit -k config"
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(READY) ## Check format, lint, types, import layers, and that dvc.yaml holds together
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/dvc stage list --all --name-only >/dev/null
+
+.PHONY: format
+format: $(READY) ## Put the code into its format, and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: ui
+ui: $(READY) ## Browse runs, curves and the model registry; another port: PORT=5001
+	@case "$${MLFLOW_TRACKING_URI:-}" in http*) \
+	  echo "odn: MLFLOW_TRACKING_URI is set; open it in a browser: $$MLFLOW_TRACKING_URI"; exit 0;; \
+	esac; \
+	echo "MLflow: http://127.0.0.1:$(PORT) (stop with Ctrl-C)"; \
+	exec $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --artifacts-destination mlartifacts
+
+.PHONY: cost
+cost: $(READY) ## Print parameters, bytes, MACs and latency at every depth
+	@$(BIN)/odn cost
+
+.PHONY: lock
+lock: $(READY) ## Write requirements.lock anew from pyproject.toml: newest versions, hashes, no addresses
+	@$(BIN)/python -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --group dev \
+	  --upgrade --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+
+.PHONY: clean
+clean: ## Remove .venv and caches; data, models and runs stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: dvc-ready
+dvc-ready:
+	@git rev-parse --git-dir >/dev/null 2>&1 || \
+	  { echo "odn: this folder is not a git repository, and DVC needs one; clone it, or run 'git init' here" >&2; exit 1; }
+	@test -f .dvc/config || { echo "odn: DVC is not initialised here; run '$(BIN)/dvc init'" >&2; exit 1; }
+
+$(READY): requirements.lock pyproject.toml
+	@python=''; \
+	for name in "$${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do \
+	  if "$$name" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$name; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "odn: needs Python >= 3.11 with its venv module, on Debian the package python3-venv (python3 is" \
+	    "$$(python3 --version 2>&1 || true)); install it, or name another: make PYTHON=/path/to/python3.12 ..." >&2; \
+	  exit 1; \
+	fi; \
+	if [ -e .venv/.unfinished ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "Setting up .venv with $$("$$python" --version), once: a few minutes"; \
+	  "$$python" -m venv --clear .venv; \
+	else \
+	  echo "Bringing .venv in line with requirements.lock"; \
+	fi; \
+	touch .venv/.unfinished; \
+	if ! cmp --silent requirements.lock .venv/requirements.lock; then \
+	  awk '/^[a-z]/ {uv = /^uv==/} uv' requirements.lock > .venv/uv.lock; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.lock; \
+	  $(BIN)/python -m uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock; \
+	  cp requirements.lock .venv/requirements.lock; \
+	fi; \
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+	$(BIN)/python -c 'import torch, torchvision, mlflow.pytorch, matplotlib.pyplot, boto3'; \
+	printf '%s\n' "$(HERE)" > $(READY); \
+	rm .venv/.unfinished
