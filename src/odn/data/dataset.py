@@ -45,7 +45,7 @@ class Manifest:
 class Split:
     """Hold one split; slicing `images` reads only the images that are asked for."""
 
-    images: Images  # (N, C, H, W), a read-only memory map
+    images: Images  # (N, C, H, W), a copy-on-write memory map: the file never changes
     labels: Labels  # (N,)
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ def read_split(folder: Path) -> Split:
 
 def _array(path: Path, *, mapped: bool) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     except FileNotFoundError:
         raise MissingInputError(f"prepared data is missing at {path}; run 'dvc repro prepare' first") from None
     except (ValueError, EOFError, OSError) as error:

@@ -1,0 +1,154 @@
+"""The command line: `odn STAGE …`, one command a stage, and a few that show things.
+
+Flags are paths and indices, never settings: those are in params.yaml. A stage's module is imported when its command runs.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from odn import __version__
+from odn.config import load_config
+from odn.errors import OdnError
+
+FOLDERS = {  # flag: (default, help)
+    "downloads": ("downloads", "raw files as they were fetched"),
+    "data": ("data", "raw files, versioned by data.dvc"),
+    "prepared": ("work/prepared", "train/, val/, test/ and dataset.json"),
+    "depths": ("work/depths", "a folder a trained depth"),
+    "checks": ("work/checks", "a folder a judged depth"),
+    "gates": ("work/gates", "a file a judged depth"),
+    "model": ("model", "the network that is kept"),
+    "evaluation": ("work/evaluation", "what the model says of each test image"),
+    "metrics": ("metrics", "flat numbers, tracked by git"),
+    "plots": ("plots", "tables to plot, tracked by git"),
+    "report": ("report", "report.html and its pictures"),
+    "registration": ("work/registration.json", "what became of the model in the registry"),
+    "progress": (".odn/progress", "interrupted phases, to be resumed"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 2 after one plain line on what is wrong and how to mend it."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except OdnError as error:
+        print("\n".join(f"odn: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0  # the reader of our output has seen enough
+    except KeyboardInterrupt:
+        print("odn: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="odn", description="Find how deep a network needs to be for a data set, and cut it there.")
+    parser.add_argument("--version", action="version", version=f"odn {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads")
+    _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared")
+    _add(commands, "open", _open, "open the gate before the first depth", "depths", "gates")
+    for name, run, text in (("train", _train, "train one depth"), ("check", _check, "judge one depth")):
+        command = _add(commands, name, run, text, "prepared", "depths", "checks", "gates", "progress")
+        command.add_argument("--depth", type=int, required=True, help="blocks kept, counted from the stem")
+        command.add_argument("--after", type=int, required=True, help="the depth that it grows from; 0 for none")
+    _add(commands, "truncate", _truncate, "cut and finish the accepted depth", "prepared", "depths", "checks", "model", "metrics", "plots", "progress")
+    _add(commands, "evaluate", _evaluate, "certify the model on test", "prepared", "model", "depths", "checks", "evaluation", "metrics")
+    return parser
+
+
+def _add(commands: Any, name: str, run: Any, text: str, *folders: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
+    for folder in folders:
+        default, meaning = FOLDERS[folder]
+        command.add_argument(f"--{folder}", type=Path, default=Path(default), help=f"{meaning} (default: %(default)s)")
+    command.set_defaults(run=run, stage=name)
+    return command
+
+
+def _stage(options: argparse.Namespace, **paths: Any) -> Any:
+    config = load_config(options.params)
+    return importlib.import_module(f"odn.stages.{options.stage}").run(config, **paths)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    _stage(options, downloads=options.downloads)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    out = options.prepared
+    _stage(options, data=options.data, train=out / "train", val=out / "val", test=out / "test", manifest=out / "dataset.json")
+
+
+def _open(options: argparse.Namespace) -> None:
+    _stage(options, out=options.depths / "0", gate_out=options.gates / "0.json")
+
+
+def _train(options: argparse.Namespace) -> None:
+    depth, after = options.depth, options.after
+    step = _stage(
+        options,
+        depth=depth,
+        after=after,
+        prepared=options.prepared,
+        before=options.depths / str(after),
+        gate=options.gates / f"{after}.json",
+        out=options.depths / str(depth),
+        progress=options.progress,
+    )
+    if step is None:
+        print(f"depth {depth}: skipped, the search has ended before it")
+    else:
+        print(f"depth {depth}: read-out {step.val_accuracy:.2%} on val after {step.epochs} epochs ({step.stopped}: {step.why})")
+
+
+def _check(options: argparse.Namespace) -> None:
+    depth, after = options.depth, options.after
+    verdict = _stage(
+        options,
+        depth=depth,
+        after=after,
+        prepared=options.prepared,
+        trained=options.depths / str(depth),
+        gate=options.gates / f"{after}.json",
+        out=options.checks / str(depth),
+        gate_out=options.gates / f"{depth}.json",
+        progress=options.progress,
+    )
+    print(f"depth {depth}: {verdict.verdict}: {verdict.reason}" if verdict else f"depth {depth}: skipped, the search has ended before it")
+
+
+def _truncate(options: argparse.Namespace) -> None:
+    flat = _stage(
+        options,
+        prepared=options.prepared,
+        depths=options.depths,
+        checks=options.checks,
+        model=options.model,
+        metrics=options.metrics / "search.json",
+        plots=options.plots,
+        progress=options.progress,
+    )
+    print(f"depth {flat['depth']} of {flat['n_blocks']} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    record = _stage(
+        options,
+        prepared=options.prepared,
+        model=options.model,
+        depths=options.depths,
+        checks=options.checks,
+        evaluation=options.evaluation,
+        metrics=options.metrics / "evaluation.json",
+        latency=options.metrics / "latency.json",
+    )
+    low, high = record["test_accuracy_low"], record["test_accuracy_high"]
+    print(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}), {record['params_saved']:.1%} fewer parameters")

@@ -1,0 +1,121 @@
+"""Serve whole batches: images stay uint8 where they are, and are augmented and normalised a batch at a time on the device.
+
+N images, C channels, H height, W width.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from odn.config import AugmentConfig
+from odn.data.dataset import Manifest, Split
+
+GPU_SHARE = 0.4  # of the free GPU memory that a split may take; a larger one is read from disk batch by batch
+
+
+@dataclass(frozen=True)
+class Images:
+    """Hold a split ready for use: on the GPU where it fits, else as a memory map that is read as it is needed."""
+
+    pixels: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64, on the device
+    mean: Tensor  # (1, C, 1, 1) float32, on the device, in units of pixel values 0..255
+    std: Tensor  # (1, C, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where batches come out."""
+        return self.labels.device
+
+    def batch(self, index: Tensor | slice) -> Tensor:
+        """Return float32 pixel values 0..255 on the device. index (n,) or a slice -> (n, C, H, W), channels last."""
+        pixels = self.pixels[index]
+        if self.device.type == "cuda" and pixels.device.type == "cpu":
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(self.device, non_blocking=True).float()
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def normalised(self, batch: Tensor) -> Tensor:
+        """Return the batch with zero mean and unit deviation per channel, over train."""
+        return (batch - self.mean) / self.std
+
+
+def on_device(split: Split, *, manifest: Manifest, device: torch.device) -> Images:
+    """Bring a split to where it is trained on."""
+    pixels = torch.from_numpy(split.images)  # a copy-on-write memory map: nothing is read yet
+    if device.type == "cuda" and pixels.nbytes < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        pixels = pixels.to(device)
+    return Images(
+        pixels=pixels,
+        labels=torch.from_numpy(split.labels).to(device),
+        mean=255 * torch.tensor(manifest.mean, dtype=torch.float32, device=device).view(1, -1, 1, 1),
+        std=255 * torch.tensor(manifest.std, dtype=torch.float32, device=device).view(1, -1, 1, 1),
+    )
+
+
+def n_steps(images: Images, *, batch_size: int) -> int:
+    """Return the steps of an epoch: whole batches only; a split smaller than a batch is one step."""
+    return max(1, len(images) // batch_size)
+
+
+def training_batches(
+    images: Images, *, batch_size: int, augment: AugmentConfig, generator: torch.Generator, first_step: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch of augmented, normalised batches in random order: (n, C, H, W) float32 and (n,) int64.
+
+    All draws of the epoch are made at once, so that `first_step` skips to where a run was interrupted.
+    """
+    n = len(images)
+    order = torch.randperm(n, generator=generator)
+    maps = _affine_maps(n, height=images.pixels.shape[2], width=images.pixels.shape[3], augment=augment, generator=generator)
+    order_there = order.to(images.pixels.device)
+    labels = images.labels[order.to(images.device)]
+    if maps is not None:
+        maps = maps.to(images.device)
+    for step in range(first_step, n_steps(images, batch_size=batch_size)):
+        part = slice(step * batch_size, (step + 1) * batch_size)
+        batch = images.batch(order_there[part])
+        if maps is not None:
+            batch = _moved(batch, maps[part])
+        yield images.normalised(batch), labels[part]
+
+
+def plain_batches(images: Images, *, batch_size: int, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every image once, in order and unaugmented; or only the images at `index` (n,)."""
+    n = len(images) if index is None else len(index)
+    for start in range(0, n, batch_size):
+        part: slice | Tensor = slice(start, start + batch_size)
+        if index is not None:
+            part = index[part]
+        labels = images.labels[part if isinstance(part, slice) else part.to(images.device)]
+        yield images.normalised(images.batch(part)), labels
+
+
+def _affine_maps(n: int, *, height: int, width: int, augment: AugmentConfig, generator: torch.Generator) -> Tensor | None:
+    """Draw (n, 2, 3) maps from output to input coordinates in [-1, 1]; None where nothing is to be changed."""
+    if not (augment.shift or augment.rotate or augment.scale or augment.flip):
+        return None
+    draws = torch.rand(n, 5, generator=generator)
+    angle = (2 * draws[:, 0] - 1) * math.radians(augment.rotate)
+    zoom = 1 + (2 * draws[:, 1] - 1) * augment.scale
+    mirror = torch.where(draws[:, 4] < 0.5, -1.0, 1.0) if augment.flip else torch.ones(n)
+    whole_pixels = torch.floor(draws[:, 2:4] * (2 * augment.shift + 1)) - augment.shift  # -shift … shift
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    rows = [
+        torch.stack([cos * mirror, -sin * height / width, 2 * whole_pixels[:, 0] / width], 1),
+        torch.stack([sin * mirror * width / height, cos, 2 * whole_pixels[:, 1] / height], 1),
+    ]
+    return torch.stack(rows, 1)
+
+
+def _moved(batch: Tensor, maps: Tensor) -> Tensor:
+    """Rotate, scale, mirror and shift each image by its own map; what comes in from outside is black."""
+    grid = F.affine_grid(maps, list(batch.shape), align_corners=False)
+    return F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,0 +1,69 @@
+"""Show a phase of training: a progress bar on a terminal, one plain line an epoch elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+PHASES = {"stable": "train", "probe": "probe", "finish": "finish"}
+
+
+class PhaseDisplay(Protocol):
+    """Show ticks within an epoch and a row at its end."""
+
+    def tick(self, *, epoch: int, step: int, steps: int) -> None:
+        """Show how far the epoch is."""
+
+    def row(self, *, epoch: int, val_accuracy: float, train_loss: float) -> None:
+        """Show an epoch's result."""
+
+
+@contextmanager
+def phase_display(*, depth: int, phase: str, epochs: int) -> Iterator[PhaseDisplay]:
+    """Yield the display that suits standard error: `epochs` is the most that the phase may take."""
+    title = f"depth {depth} {PHASES[phase]}"
+    if not sys.stderr.isatty():
+        yield _Lines(title, epochs)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}  val {task.fields[val]}"),
+        TimeElapsedColumn(),
+        TextColumn("left at most"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=float(epochs), epoch=1, epochs=epochs, val="–")
+
+        class Bar:
+            def tick(self, *, epoch: int, step: int, steps: int) -> None:
+                progress.update(task, completed=epoch - 1 + step / steps, epoch=epoch)
+
+            def row(self, *, epoch: int, val_accuracy: float, train_loss: float) -> None:
+                progress.update(task, completed=float(epoch), epoch=epoch, val=f"{val_accuracy:.2%}")
+
+        yield Bar()
+
+
+class _Lines:
+    def __init__(self, title: str, epochs: int) -> None:
+        self.title, self.epochs, self.started, self.n_rows = title, epochs, time.monotonic(), 0
+
+    def tick(self, *, epoch: int, step: int, steps: int) -> None:
+        pass
+
+    def row(self, *, epoch: int, val_accuracy: float, train_loss: float) -> None:
+        self.n_rows += 1
+        took = time.monotonic() - self.started
+        left = (self.epochs - epoch) * took / self.n_rows
+        print(
+            f"{self.title}  epoch {epoch}/{self.epochs}  loss {train_loss:.3f}  val {val_accuracy:.2%}"
+            f"  {took:.0f} s, at most {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

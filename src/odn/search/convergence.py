@@ -1,0 +1,212 @@
+"""Decide: has a depth converged, is it worth a probe, is it deep enough. Pure functions on plain numbers, no torch.
+
+What a depth's training leaves is a `DepthStep`, which knows no target; what is made of it, given a target, is a `Verdict`.
+A curve is the accuracy of the read-out on val after each epoch of the stable phase.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from odn.config import GrowthConfig, SearchConfig
+from odn.search.statistics import standard_error, wilson_interval
+
+LEAST_POINTS = 4  # of a curve that a power law is fitted to
+EXPONENTS = [0.25 * k for k in range(1, 13)]  # of the power law that are tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthStep:
+    """Hold what training one depth gave: the content of a depth's metrics.json."""
+
+    depth: int
+    after: int  # the depth that it grew from; 0 for none
+    epochs: int
+    stopped: Literal["flat", "ceiling", "max_epochs"]
+    why: str
+    val_accuracy: float  # of the last read-out
+    val_correct: int
+    n_val: int
+    curve: tuple[float, ...]
+    n_params: int
+    size_bytes: int
+    macs: int
+    macs_full: int
+    cost: float  # full-depth epochs that training this depth took
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Hold the one look at val that a cooldown earns."""
+
+    n_correct: int
+    n: int
+    epochs: int
+    cost: float  # full-depth epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Say what becomes of a depth, and why: the content of verdict.json."""
+
+    depth: int
+    verdict: Literal["expand", "target_reached", "exhausted"]
+    reason: str
+    target: float
+    accept: str
+    val_accuracy: float  # of the probe where there was one, else of the read-out
+    val_interval: tuple[float, float]
+    read_out: float
+    probed: bool
+    probe_epochs: int
+    cost: float  # full-depth epochs that the probe took
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Say why the stable phase ends."""
+
+    kind: Literal["flat", "ceiling", "max_epochs"]
+    why: str
+
+
+def why_stop(curve: Sequence[float], growth: GrowthConfig) -> Stop | None:
+    """Tell whether the stable phase ends after these epochs; None while it should go on."""
+    n = len(curve)
+    if n < growth.min_epochs:
+        return None
+    if n > growth.patience:
+        before = 1 - max(curve[: -growth.patience])
+        now = 1 - max(curve[-growth.patience :])
+        if now >= (1 - growth.min_gain) * before:
+            return Stop(
+                "flat",
+                f"the last {growth.patience} epochs took the error on val from {before:.2%} to {now:.2%}, "
+                f"less than the {growth.min_gain:.0%} off that growth.min_gain asks for",
+            )
+    if n >= growth.max_epochs:
+        return Stop("max_epochs", f"growth.max_epochs {growth.max_epochs} is reached and the curve still rises")
+    law = fit_power_law(curve)
+    if law is not None:
+        now, then = 1 - curve[-1], law.error_at(growth.max_epochs)
+        if then >= (1 - growth.min_gain) * now:
+            return Stop(
+                "ceiling",
+                f"a power law through the curve foresees an error of {then:.2%} after {growth.max_epochs} epochs, "
+                f"against {now:.2%} now: less than the {growth.min_gain:.0%} off that growth.min_gain asks for",
+            )
+    return None
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """Hold error(epoch) = floor + scale * epoch ** -exponent."""
+
+    floor: float
+    scale: float
+    exponent: float
+
+    def error_at(self, epoch: int) -> float:
+        """Return the error that is foreseen after so many epochs."""
+        return float(self.floor + self.scale * epoch**-self.exponent)
+
+
+def fit_power_law(curve: Sequence[float]) -> PowerLaw | None:
+    """Fit a falling power law to a curve's errors by least squares; None where the curve is too short or none fits.
+
+    For each exponent of a small grid the fit of floor and scale is a straight line; the floor is kept at 0 or above.
+    Source: learning curves follow power laws (Hestness et al., arXiv 1712.00409).
+    """
+    if len(curve) < LEAST_POINTS:
+        return None
+    errors = [1 - accuracy for accuracy in curve]
+    best: tuple[float, PowerLaw] | None = None
+    for exponent in EXPONENTS:
+        xs = [float(epoch**-exponent) for epoch in range(1, len(errors) + 1)]
+        mean_x, mean_y = math.fsum(xs) / len(xs), math.fsum(errors) / len(errors)
+        variance = math.fsum((x - mean_x) ** 2 for x in xs)
+        scale = math.fsum((x - mean_x) * (y - mean_y) for x, y in zip(xs, errors, strict=True)) / variance
+        floor = mean_y - scale * mean_x
+        if floor < 0:
+            floor, scale = 0.0, math.fsum(x * y for x, y in zip(xs, errors, strict=True)) / math.fsum(x * x for x in xs)
+        if scale <= 0:
+            continue
+        residual = math.fsum((floor + scale * x - y) ** 2 for x, y in zip(xs, errors, strict=True))
+        if best is None or residual < best[0]:
+            best = (residual, PowerLaw(floor, scale, exponent))
+    return best[1] if best is not None else None
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """Say whether a depth is worth a probe."""
+
+    promising: bool
+    why: str
+
+
+def prospect(step: DepthStep, search: SearchConfig) -> Prospect:
+    """Tell whether a cooldown could lift the depth to the target.
+
+    The read-out, or where the curve still rose the ceiling of its power law, is granted the gain that a cooldown is
+    expected to bring at most: `cooldown_gain` of the error. What stays below the target even so is not worth a probe.
+    """
+    reach, basis = step.val_accuracy, f"the read-out {step.val_accuracy:.2%}"
+    law = fit_power_law(step.curve) if step.stopped == "max_epochs" else None
+    if law is not None and 1 - law.floor > reach:
+        reach, basis = 1 - law.floor, f"the ceiling {1 - law.floor:.2%} of its curve"
+    hoped = 1 - (1 - reach) * (1 - search.cooldown_gain)
+    measure = hoped
+    if search.accept == "lower_bound":
+        measure = wilson_interval(round(hoped * step.n_val), step.n_val, confidence=search.confidence)[0]
+    promising = measure >= search.target
+    bound = " (lower bound)" if search.accept == "lower_bound" else ""
+    return Prospect(
+        promising,
+        f"{basis} plus the gain of a cooldown gives at most {measure:.2%}{bound}, "
+        f"{'which may reach' if promising else 'below'} the target {search.target:.2%}",
+    )
+
+
+def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verdict:
+    """Decide on a depth: `target_reached`, else `expand`, or `exhausted` at the end of the schedule."""
+    n_correct, n = (probe.n_correct, probe.n) if probe else (step.val_correct, step.n_val)
+    accuracy, interval = n_correct / n, wilson_interval(n_correct, n, confidence=search.confidence)
+    measured = accuracy if search.accept == "point" else interval[0]
+    measure = "val accuracy" if search.accept == "point" else f"lower {search.confidence:.0%} bound of val accuracy"
+    if probe is not None and measured >= search.target:
+        verdict: Literal["expand", "target_reached", "exhausted"] = "target_reached"
+        reason = f"{measure} {measured:.2%} ({n_correct} of {n}) reaches the target {search.target:.2%}"
+    else:
+        deepest = step.depth == search.schedule[-1]
+        verdict = "exhausted" if deepest else "expand"
+        failed = (
+            f"{measure} {measured:.2%} ({n_correct} of {n}) after a cooldown misses the target {search.target:.2%}"
+            if probe is not None
+            else prospect(step, search).why
+        )
+        reason = failed + ("; no deeper depth is in the schedule" if deepest else "")
+    return Verdict(
+        depth=step.depth,
+        verdict=verdict,
+        reason=reason,
+        target=search.target,
+        accept=search.accept,
+        val_accuracy=accuracy,
+        val_interval=interval,
+        read_out=step.val_accuracy,
+        probed=probe is not None,
+        probe_epochs=probe.epochs if probe else 0,
+        cost=probe.cost if probe else 0.0,
+    )
+
+
+def one_standard_error_depth(steps: Sequence[DepthStep]) -> int:
+    """Return the shallowest depth whose read-out is within one standard error of the best read-out's.
+
+    Source: the one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
+    """
+    best = max(steps, key=lambda step: (step.val_accuracy, -step.depth))
+    floor = best.val_accuracy - standard_error(best.val_accuracy, best.n_val)
+    return min(step.depth for step in steps if step.val_accuracy >= floor)

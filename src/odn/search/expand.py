@@ -1,0 +1,242 @@
+"""Progressive depth expansion: train a depth, judge it, grow by the next block, until the target is reached.
+
+`expand` is the whole search in memory; the stages `train`, `check` and `truncate` call its three parts, one process each, and
+give the same bytes. What is inherited from depth to depth is the `Optimiser`: weights, momentum, averaged weights.
+Source: Tareen and Tareen, arXiv 2510.10764; function-preserving growth: Chen et al. (Net2Net), arXiv 1511.05641.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from odn.config import Config
+from odn.data.batches import Images, n_steps, on_device
+from odn.data.dataset import Manifest, Split
+from odn.models.cost import Cost, cost
+from odn.models.architecture import Architecture
+from odn.models.expansion import carried, expanded
+from odn.models.network import DepthNetwork, build
+from odn.search.convergence import DepthStep, Probe, Verdict, judge, prospect, why_stop
+from odn.training.device import Machine
+from odn.training.loop import EpochRow, Phase, Tick, train_phase
+from odn.training.optim import Optimiser
+from odn.training.seed import generator
+
+T = TypeVar("T")
+
+EXAMPLE_IMAGES = 256  # training images that a shortcut at a group change takes its statistics from
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """Hold what the search may see: train to fit, val to choose."""
+
+    train: Images
+    val: Images
+    manifest: Manifest
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Hold what the stable phase of a depth leaves; `optimiser.average` is the network that was read out."""
+
+    optimiser: Optimiser
+    step: DepthStep
+    rows: tuple[EpochRow, ...]
+
+
+@dataclass(frozen=True)
+class Cooled:
+    """Hold what a cooldown leaves: a network ready for use, and what it got right on val."""
+
+    network: DepthNetwork
+    probe: Probe
+    rows: tuple[EpochRow, ...]
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """Hold one depth of a search: what training gave, the verdict, and the probed network where there was a probe."""
+
+    step: DepthStep
+    verdict: Verdict
+    trained: Trained
+    cooled: Cooled | None
+
+
+def search_data(train: Split, val: Split, *, manifest: Manifest, machine: Machine) -> SearchData:
+    """Bring both splits to the device."""
+    there = {name: on_device(split, manifest=manifest, device=machine.device) for name, split in (("train", train), ("val", val))}
+    return SearchData(train=there["train"], val=there["val"], manifest=manifest, machine=machine)
+
+
+def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
+    """Search, yielding each depth as it is judged; the last one is accepted, or the schedule is exhausted.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    before: Optimiser | None = None
+    for depth in config.search.schedule:
+        trained = _last(train_depth(before, data=data, config=config, depth=depth, checkpoint=None), Trained)
+        cooled = None
+        if prospect(trained.step, config.search).promising:
+            epochs = config.search.cooldown_epochs
+            cooled = _last(cool_down(trained.optimiser, data=data, config=config, name="probe", epochs=epochs, checkpoint=None), Cooled)
+        verdict = judge(trained.step, config.search, probe=cooled.probe if cooled else None)
+        yield SearchStep(step=trained.step, verdict=verdict, trained=trained, cooled=cooled)
+        if verdict.verdict != "expand":
+            return
+        before = trained.optimiser
+
+
+def train_depth(
+    before: Optimiser | None, *, data: SearchData, config: Config, depth: int, checkpoint: Path | None
+) -> Iterator[Tick | EpochRow | Trained]:
+    """Run the stable phase of a depth, grown from `before` or, where that is None, built from the seed; end with `Trained`."""
+    after = before.network.depth if before is not None else 0
+    optimiser = grown(before, data=data, config=config, depth=depth)
+    phase = Phase(
+        name="stable",
+        depth=depth,
+        epochs=config.growth.max_epochs,
+        seed=config.seed,
+        lr=config.train.lr,
+        warmup_epochs=config.train.warmup_epochs,
+    )
+    aux_depth = after if config.train.aux_weight > 0 else 0
+    rows: list[EpochRow] = []
+    stop = None
+    for event in train_phase(
+        optimiser,
+        phase=phase,
+        train=data.train,
+        val=data.val,
+        settings=config.train,
+        augment=config.augment,
+        machine=data.machine,
+        checkpoint=checkpoint,
+        aux_depth=aux_depth,
+    ):
+        yield event
+        if isinstance(event, EpochRow):
+            rows.append(event)
+            stop = why_stop([row.val_accuracy for row in rows], config.growth)
+            if stop is not None:
+                break
+    assert stop is not None, "max_epochs ends every curve"
+    costs, full = costs_at(optimiser.network.architecture, data.manifest), full_depth_cost(optimiser.network.architecture, data.manifest)
+    yield Trained(
+        optimiser=optimiser,
+        rows=tuple(rows),
+        step=DepthStep(
+            depth=depth,
+            after=after,
+            epochs=len(rows),
+            stopped=stop.kind,
+            why=stop.why,
+            val_accuracy=rows[-1].val_accuracy,
+            val_correct=rows[-1].val_correct,
+            n_val=rows[-1].n_val,
+            curve=tuple(row.val_accuracy for row in rows),
+            n_params=costs.n_params,
+            size_bytes=costs.size_bytes,
+            macs=costs.macs,
+            macs_full=full.macs,
+            cost=full_depth_epochs(len(rows), data=data, config=config, macs=costs.macs, macs_full=full.macs),
+        ),
+    )
+
+
+def cool_down(
+    trunk: Optimiser, *, data: SearchData, config: Config, name: Literal["probe", "finish"], epochs: int, checkpoint: Path | None
+) -> Iterator[Tick | EpochRow | Cooled]:
+    """Branch off a trunk, which stays as it is, and take the rate to zero; end with the `Cooled` network and one look at val."""
+    optimiser = copy.deepcopy(trunk)
+    architecture = optimiser.network.architecture
+    phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, lr=config.train.lr, warmup_epochs=0.0)
+    rows: list[EpochRow] = []
+    for event in train_phase(
+        optimiser,
+        phase=phase,
+        train=data.train,
+        val=data.val,
+        settings=config.train,
+        augment=config.augment,
+        machine=data.machine,
+        checkpoint=checkpoint,
+    ):
+        yield event
+        if isinstance(event, EpochRow):
+            rows.append(event)
+    macs, macs_full = costs_at(architecture, data.manifest).macs, full_depth_cost(architecture, data.manifest).macs
+    spent = full_depth_epochs(epochs, data=data, config=config, macs=macs, macs_full=macs_full)
+    yield Cooled(
+        network=optimiser.average.truncated(architecture.depth),
+        probe=Probe(n_correct=rows[-1].val_correct, n=rows[-1].n_val, epochs=epochs, cost=spent),
+        rows=tuple(rows),
+    )
+
+
+def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: int) -> Optimiser:
+    """Return the network that a depth starts from, with its average and its momentum.
+
+    Weights, average and momentum of what was there before are kept; where `growth.init` is `reload` nothing is.
+    """
+    if before is None or config.growth.init == "reload":
+        architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
+        network = build(architecture, generator(config.seed, "weights"))
+        average = copy.deepcopy(network)
+        momentum = {}
+    else:
+        images = _example_images(data.train)
+        heads = (before.network.depth, depth) if config.train.aux_weight > 0 else (depth,)
+
+        def wider(old: DepthNetwork) -> DepthNetwork:
+            fresh = generator(config.seed, "weights", depth)
+            return expanded(old, depth, init=config.growth.init, generator=fresh, heads=heads, images=images)
+
+        network, average = wider(before.network), wider(before.average)
+        momentum = carried(before.momentum, old=before.network, new=network)
+    network = network.to(data.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = average.to(data.machine.device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+    for name, parameter in network.named_parameters():
+        momentum.setdefault(name, torch.zeros_like(parameter))
+    return Optimiser(network=network, momentum=momentum, average=average)
+
+
+def _example_images(train: Images) -> Tensor:
+    """Return a batch (n, C, H, W) like those of training, normalised: every (N / n)th image."""
+    index = torch.arange(0, len(train), max(1, len(train) // EXAMPLE_IMAGES))[:EXAMPLE_IMAGES]
+    return train.normalised(train.batch(index))
+
+
+def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:
+    """Return what the network costs on images of the data set's size."""
+    return cost(architecture, manifest.height, manifest.width)
+
+
+def full_depth_cost(architecture: Architecture, manifest: Manifest) -> Cost:
+    """Return what the whole backbone costs on images of the data set's size."""
+    return costs_at(architecture.at(architecture.n_blocks), manifest)
+
+
+def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: int, macs_full: int) -> float:
+    """Return epochs weighted by MACs: 1 is one pass over train at full depth. Looks at val are not counted."""
+    n_trained = min(len(data.train), n_steps(data.train, batch_size=config.train.batch_size) * config.train.batch_size)
+    return epochs * n_trained / len(data.train) * macs / macs_full
+
+
+def _last(events: Iterator[object], kind: type[T]) -> T:
+    """Run a generator to its end and return its last item."""
+    last: object = None
+    for last in events:
+        pass
+    assert isinstance(last, kind)
+    return last

@@ -1,0 +1,64 @@
+"""Judge one depth against the target: hopeless depths expand at once, promising ones earn a cooldown and one look at val.
+
+Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{depth}, work/gates/{after}.json
+Writes: work/checks/{depth}, work/gates/{depth}.json
+Config: seed, train, augment, search
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from odn.config import Config
+from odn.files import new_folder, write_json
+from odn.search.convergence import DepthStep, Verdict, judge, prospect
+from odn.stages.records import SKIPPED, Gate, history_rows, read_depth_step, read_gate, write_gate, write_table
+
+
+def run(
+    config: Config, *, depth: int, after: int, prepared: Path, trained: Path, gate: Path, out: Path, gate_out: Path, progress: Path
+) -> Verdict | None:
+    """Write the verdict on `depth` and the gate behind it; behind a closed gate hand the gate on and return None.
+
+    Raises:
+        MissingInputError: prepared data, the gate or the trained depth is missing.
+        TrainingError: the loss is not finite.
+    """
+    before = read_gate(gate, made_by=f"check@{after}" if after else "open")
+    step = read_depth_step(trained)
+    if not before.is_open or step is None:
+        with new_folder(out) as folder:
+            write_json(folder / "verdict.json", {"depth": depth, **SKIPPED})
+        write_gate(gate_out, before)
+        return None
+    if prospect(step, config.search).promising:
+        verdict = _probe(config, step=step, prepared=prepared, trained=trained, out=out, progress=progress)
+    else:
+        verdict = judge(step, config.search, probe=None)
+        with new_folder(out) as folder:
+            write_json(folder / "verdict.json", asdict(verdict))
+    accepted = depth if verdict.verdict == "target_reached" else None
+    write_gate(gate_out, Gate(verdict=verdict.verdict, accepted=accepted))
+    return verdict
+
+
+def _probe(config: Config, *, step: DepthStep, prepared: Path, trained: Path, out: Path, progress: Path) -> Verdict:
+    from odn.models.network import save_network
+    from odn.search.expand import Cooled, cool_down
+    from odn.stages.records import read_trunk
+    from odn.stages.working import follow, opened, progress_key
+    from odn.training.checkpoint import in_progress
+
+    data = opened(prepared, train=config.train)
+    trunk = read_trunk(trained / "trunk.safetensors", device=data.machine.device)
+    epochs = config.search.cooldown_epochs
+    key = progress_key(config, "seed", "train", "augment", inputs=[epochs, data.manifest.sha256, trained / "trunk.safetensors"])
+    # Kept when it is done: a changed target asks for the same probe again, and the answer is there.
+    with in_progress(progress / f"check-{step.depth}" / f"{key}.safetensors", keep=True) as checkpoint:
+        events = cool_down(trunk, data=data, config=config, name="probe", epochs=epochs, checkpoint=checkpoint)
+        cooled = follow(events, Cooled, config=config, data=data, depth=step.depth, phase="probe", epochs=epochs)
+        verdict = judge(step, config.search, probe=cooled.probe)
+        with new_folder(out) as folder:
+            save_network(cooled.network, folder)
+            write_table(folder / "history.csv", history_rows(cooled.rows))
+            write_json(folder / "verdict.json", asdict(verdict))
+    return verdict

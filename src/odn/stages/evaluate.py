@@ -1,0 +1,104 @@
+"""Certify the model: test is read here, once, and nothing is chosen by it.
+
+Reads: work/prepared/dataset.json, work/prepared/test, model, work/depths, work/checks
+Writes: work/evaluation, metrics/evaluation.json, metrics/latency.json
+Config: train, search
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from odn.config import Config
+from odn.data.batches import on_device
+from odn.data.dataset import Manifest, read_manifest, read_split
+from odn.files import new_folder, write_json
+from odn.models.cost import cost, latency_ms
+from odn.models.network import DepthNetwork, build, load_network
+from odn.search.statistics import mcnemar_p, wilson_interval
+from odn.stages.records import read_depth_step, write_table
+from odn.training.device import Machine, choose_machine
+from odn.training.readout import Predictions, predict
+from odn.training.seed import generator
+
+LATENCY_BATCHES = (1, 128)
+
+
+def run(
+    config: Config, *, prepared: Path, model: Path, depths: Path, checks: Path, evaluation: Path, metrics: Path, latency: Path
+) -> dict[str, Any]:
+    """Write the predictions, the accuracy with its Wilson interval, the costs before and after, and the measured latency.
+
+    The accepted network is compared, by McNemar's test, with the depth before it and with full depth where that was trained.
+
+    Raises:
+        MissingInputError: prepared data or the model is missing.
+        DataError: the model does not fit the data.
+    """
+    manifest, machine = read_manifest(prepared / "dataset.json"), choose_machine(config.train)
+    test = on_device(read_split(prepared / "test"), manifest=manifest, device=machine.device)
+    network = load_network(model)
+
+    def predictions_of(other: DepthNetwork) -> Predictions:
+        return predict(other.to(machine.device, memory_format=torch.channels_last), test, machine=machine)  # type: ignore[call-overload]
+
+    seen = predictions_of(network)
+    low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
+    accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
+    record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
+    for name, depth in _others(config, depth=network.depth, n_blocks=network.architecture.n_blocks).items():
+        folder = _network_folder(depth, depths=depths, checks=checks)
+        if folder is not None:
+            other = predictions_of(load_network(folder))
+            ours, theirs = seen.is_correct(), other.is_correct()
+            record |= {f"{name}_depth": depth, f"test_accuracy_{name}": other.n_correct / len(other.labels)}
+            record[f"mcnemar_p_{name}"] = mcnemar_p(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()))
+    with new_folder(evaluation) as folder:
+        write_table(folder / "predictions.csv", seen.rows())
+    write_json(metrics, record)
+    write_json(latency, _latencies(network, manifest=manifest, machine=machine))
+    return record
+
+
+def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
+    """Return parameters, bytes and MACs of the kept and of the whole network, and the fractions saved."""
+    architecture = network.architecture
+    kept = asdict(cost(architecture, manifest.height, manifest.width))
+    full = asdict(cost(architecture.at(architecture.n_blocks), manifest.height, manifest.width))
+    short = {"n_params": "params", "size_bytes": "bytes", "macs": "macs"}
+    record = {}
+    for name, value in kept.items():
+        record |= {name: value, f"{name}_full": full[name], f"{short[name]}_saved": 1 - value / full[name]}
+    return record
+
+
+def _others(config: Config, *, depth: int, n_blocks: int) -> dict[str, int]:
+    """Name the depths that the accepted one is compared with."""
+    before = config.depth_before(depth)
+    return ({"shallower": before} if before else {}) | ({"full_depth": n_blocks} if n_blocks != depth else {})
+
+
+def _network_folder(depth: int, *, depths: Path, checks: Path) -> Path | None:
+    """Return where the best network of a depth is: the probed one, else the read-out; None where the depth was not trained."""
+    if (checks / str(depth) / "weights.safetensors").exists():
+        return checks / str(depth)
+    if not (depths / str(depth) / "metrics.json").exists() or read_depth_step(depths / str(depth)) is None:
+        return None
+    return depths / str(depth)
+
+
+def _latencies(network: DepthNetwork, *, manifest: Manifest, machine: Machine) -> dict[str, Any]:
+    """Time the kept and the whole network on this machine, for one image and for a batch."""
+    architecture = network.architecture
+    full = build(architecture.at(architecture.n_blocks), generator(0, "latency"))
+    record: dict[str, Any] = {"device": machine.device.type, "threads": torch.get_num_threads(), "precision": "fp32"}
+    for batch_size in LATENCY_BATCHES:
+        kept_ms, full_ms = (
+            latency_ms(net, batch_size=batch_size, height=manifest.height, width=manifest.width, device=machine.device.type).median_ms
+            for net in (network, full)
+        )
+        end = "" if batch_size == 1 else f"_batch{batch_size}"
+        record |= {f"latency_ms{end}": kept_ms, f"latency_ms_full{end}": full_ms, f"latency_saved{end}": 1 - kept_ms / full_ms}
+    return record

@@ -1,0 +1,147 @@
+"""Read and write what passes between the stages of the search, as JSON, CSV and safetensors; imports torch only for weights."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from odn.errors import MissingInputError
+from odn.files import read_json, write_json, write_text
+from odn.search.convergence import DepthStep, Verdict
+from odn.search.outcome import Judged
+
+if TYPE_CHECKING:
+    from odn.training.loop import EpochRow
+    from odn.training.optim import Optimiser
+
+SKIPPED = {"skipped": True}  # what a depth behind a closed gate leaves, beside its number
+HISTORY = ("depth", "phase", "epoch", "lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Say whether the search goes on; it holds no number, so that an open gate does not change with the target."""
+
+    verdict: Literal["expand", "target_reached", "exhausted"]
+    accepted: int | None = None  # depth, where the target is reached
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the next depth is to be trained."""
+        return self.verdict == "expand"
+
+
+def write_gate(path: Path, gate: Gate) -> None:
+    """Write a gate atomically."""
+    write_json(path, asdict(gate))
+
+
+def read_gate(path: Path, *, made_by: str) -> Gate:
+    """Read a gate.
+
+    Raises:
+        MissingInputError: there is none, or it is damaged.
+    """
+    return Gate(**read_json(path, made_by=made_by))
+
+
+def read_depth_step(folder: Path) -> DepthStep | None:
+    """Read a trained depth's record; None for a depth that was skipped.
+
+    Raises:
+        MissingInputError: the depth has no record, or it is damaged.
+    """
+    content = read_json(folder / "metrics.json", made_by=f"train@{folder.name}")
+    return None if content.get("skipped") else _typed(DepthStep, content, folder / "metrics.json")
+
+
+def read_verdict(folder: Path) -> Verdict | None:
+    """Read a judged depth's verdict; None for a depth that was skipped.
+
+    Raises:
+        MissingInputError: the depth has no verdict, or it is damaged.
+    """
+    content = read_json(folder / "verdict.json", made_by=f"check@{folder.name}")
+    return None if content.get("skipped") else _typed(Verdict, content, folder / "verdict.json")
+
+
+def _typed(kind: Any, content: dict[str, Any], path: Path) -> Any:
+    names = {field.name for field in fields(kind)}
+    if set(content) != names:
+        raise MissingInputError(f"{path} was written by another version of odn; run 'dvc repro -f' to write it anew")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+
+
+def history_rows(rows: Iterable["EpochRow"]) -> list[dict[str, Any]]:
+    """Return one line an epoch; no wall times, so that the table repeats to the byte."""
+    return [{name: getattr(row, name) for name in HISTORY} for row in rows]
+
+
+def write_trunk(path: Path, optimiser: "Optimiser") -> None:
+    """Write all that the next depth inherits: weights, averaged weights, momentum."""
+    from odn.training.checkpoint import Checkpoint, save_checkpoint
+
+    record = {"architecture": optimiser.network.architecture.to_dict(), "n_averaged": optimiser.n_averaged}
+    save_checkpoint(path, Checkpoint(optimiser.tensors(), record))
+
+
+def read_trunk(path: Path, *, device: Any) -> "Optimiser":
+    """Read a trunk onto a device.
+
+    Raises:
+        MissingInputError: it is not there, or it is damaged.
+    """
+    import copy
+
+    import torch
+
+    from odn.models.architecture import Architecture
+    from odn.models.network import empty
+    from odn.training.checkpoint import load_checkpoint
+    from odn.training.optim import Optimiser
+
+    saved = load_checkpoint(path)
+    architecture = Architecture.from_dict(saved.record["architecture"])
+    heads = sorted(int(name.split(".")[2]) for name in saved.tensors if name.startswith("network.heads.") and name.endswith(".weight"))
+    network = empty(architecture, heads=heads).to(device, memory_format=torch.channels_last)
+    momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    optimiser = Optimiser(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
+    optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
+    return optimiser
+
+
+def read_search(schedule: Sequence[int], *, depths: Path, checks: Path) -> list[Judged]:
+    """Read the judged depths of a search, shallow to deep, without those that were skipped.
+
+    Raises:
+        MissingInputError: a record is missing or damaged.
+    """
+    search = []
+    for depth in schedule:
+        step, verdict = read_depth_step(depths / str(depth)), read_verdict(checks / str(depth))
+        if step is not None and verdict is not None:
+            search.append(Judged(step=step, verdict=verdict))
+    return search
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same keys as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.6f}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def join_histories(path: Path, search: Sequence[Judged], *, depths: Path, checks: Path, last: Sequence["EpochRow"]) -> None:
+    """Write the histories of all depths and probes, and the rows of the finish, as one table in the order of training."""
+    rows: list[dict[str, Any]] = []
+    for item in search:
+        folders = [depths, checks] if item.verdict.probed else [depths]
+        for folder in folders:
+            with (folder / str(item.step.depth) / "history.csv").open(newline="") as file:
+                rows.extend(csv.DictReader(file))
+    rows.extend(history_rows(last))
+    write_table(path, rows)

@@ -1,0 +1,58 @@
+"""Open prepared data for training, and follow a phase while it runs: on the screen and, where it takes long, in MLflow."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from odn import __version__
+from odn.config import Config, TrainConfig
+from odn.data.dataset import read_manifest, read_split
+from odn.display import phase_display
+from odn.files import sha256_of
+from odn.search.expand import SearchData, search_data
+from odn.tracking import live_run
+from odn.training.device import choose_machine
+from odn.training.loop import EpochRow, Tick
+
+T = TypeVar("T")
+
+
+def opened(prepared: Path, *, train: TrainConfig) -> SearchData:
+    """Open train and val on the device that the config asks for; the test split is not touched.
+
+    Raises:
+        MissingInputError: data is not prepared.
+        ConfigError: the device is not there.
+    """
+    manifest = read_manifest(prepared / "dataset.json")
+    machine = choose_machine(train)
+    return search_data(read_split(prepared / "train"), read_split(prepared / "val"), manifest=manifest, machine=machine)
+
+
+def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:
+    """Return a name for an interrupted phase that only the same settings, inputs and versions share."""
+    settings = json.loads(config.to_json())
+    digests = [sha256_of(item) if isinstance(item, Path) and item.exists() else str(item) for item in inputs]
+    content = [__version__, torch.__version__, {name: settings[name] for name in sections}, digests]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def follow(events: Iterable[object], kind: type[T], *, config: Config, data: SearchData, depth: int, phase: str, epochs: int) -> T:
+    """Run a phase to its end, showing each epoch, and return what it leaves."""
+    last: object = None
+    with (
+        live_run(config, data_sha256=data.manifest.sha256, depth=depth, phase=phase) as live,
+        phase_display(depth=depth, phase=phase, epochs=epochs) as display,
+    ):
+        for last in events:
+            if isinstance(last, Tick):
+                display.tick(epoch=last.epoch, step=last.step, steps=last.steps)
+            elif isinstance(last, EpochRow):
+                display.row(epoch=last.epoch, val_accuracy=last.val_accuracy, train_loss=last.train_loss)
+                live.log(vars(last))
+    assert isinstance(last, kind)
+    return last

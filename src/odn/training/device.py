@@ -1,0 +1,52 @@
+"""Choose the device and the arithmetic, and make both repeatable."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from odn.config import TrainConfig
+from odn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Name where training runs and in which precision its matrix products are."""
+
+    device: torch.device
+    precision: Literal["fp32", "bf16"]
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which a forward pass runs."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def choose_machine(train: TrainConfig) -> Machine:
+    """Resolve `auto`, and switch PyTorch to repeatable arithmetic on that device.
+
+    Raises:
+        ConfigError: `train.device: cuda` where PyTorch sees no GPU.
+    """
+    if train.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device: cuda, but PyTorch sees no GPU here; set it to auto or cpu")
+    use_gpu = train.device == "cuda" or (train.device == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if use_gpu else "cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
+    torch.backends.cudnn.benchmark = False
+    gains = torch.cuda.get_device_capability() >= (8, 0) if use_gpu else _cpu_gains_from_bf16()
+    precision: Literal["fp32", "bf16"] = train.precision if train.precision != "auto" else ("bf16" if gains else "fp32")
+    return Machine(device=device, precision=precision)
+
+
+def _cpu_gains_from_bf16() -> bool:
+    """Tell whether the processor multiplies bf16 itself (AVX512-BF16 or AMX); emulated, it is ten times slower than fp32."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported())  # torch 2.10 has no public question for it

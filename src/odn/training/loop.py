@@ -1,0 +1,186 @@
+"""Train one network for one phase: a generator that yields what happens, resumes where it was killed, and repeats to the byte.
+
+A phase is `stable` (a short warm-up, then a constant rate) or a cooldown (`probe`, `finish`: the rate falls linearly to zero).
+Source: warm-up–stable–decay (Hu et al., arXiv 2404.06395, section 4; Hägele et al., arXiv 2405.18392).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from odn.config import AugmentConfig, TrainConfig
+from odn.data.batches import Images, n_steps, training_batches
+from odn.errors import TrainingError
+from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.device import Machine
+from odn.training.optim import Optimiser, Sgd
+from odn.training.readout import read_out, reestimate_batchnorm
+from odn.training.seed import generator
+
+CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
+LOOK_STEPS = 100  # steps between two looks at the loss: a look makes the GPU wait
+TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Say what is trained, for how long, and which random draws are its own."""
+
+    name: Literal["stable", "probe", "finish"]
+    depth: int
+    epochs: int  # most epochs of `stable`; exactly the epochs of a cooldown
+    seed: int
+    lr: float
+    warmup_epochs: float
+
+    def lr_at(self, *, step: int, steps_per_epoch: int) -> float:
+        """Return the learning rate of a step, counted from 0 over the whole phase."""
+        if self.name == "stable":
+            warmup = round(self.warmup_epochs * steps_per_epoch)
+            return self.lr * min(1.0, (step + 1) / (warmup + 1))
+        return self.lr * (1 - step / (self.epochs * steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Tell that training goes on: for a display, never for a decision."""
+
+    epoch: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """Hold one line of history.csv."""
+
+    depth: int
+    phase: str
+    epoch: int  # from 1
+    lr: float  # of the last step
+    train_loss: float
+    train_accuracy: float  # on the augmented batches, as they were trained on
+    val_accuracy: float  # of the averaged weights
+    val_loss: float
+    val_correct: int
+    n_val: int
+
+
+def train_phase(
+    optimiser: Optimiser,
+    *,
+    phase: Phase,
+    train: Images,
+    val: Images,
+    settings: TrainConfig,
+    augment: AugmentConfig,
+    machine: Machine,
+    checkpoint: Path | None,
+    aux_depth: int = 0,
+) -> Iterator[Tick | EpochRow]:
+    """Train, yielding a row after each epoch; after a row the averaged network holds the weights that were read out.
+
+    The caller may stop after any row. Where `checkpoint` exists, the rows it holds are yielded again, then training goes on
+    from its step; where it is None nothing is kept. `aux_depth` > 0 adds `settings.aux_weight` times the loss at that head.
+
+    Raises:
+        TrainingError: a loss that is not finite, naming depth, epoch and step.
+    """
+    steps = n_steps(train, batch_size=settings.batch_size)
+    rows: list[EpochRow] = []
+    first_step, losses, hits = 0, torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
+    if checkpoint is not None and checkpoint.exists():
+        saved = load_checkpoint(checkpoint)
+        losses.copy_(saved.tensors.pop("progress.losses"))
+        hits.copy_(saved.tensors.pop("progress.hits"))
+        optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
+        rows, first_step = [EpochRow(**row) for row in saved.record["rows"]], saved.record["step"]
+        yield from rows
+
+    def keep(step: int) -> None:
+        if checkpoint is not None:
+            tensors = optimiser.tensors() | {"progress.losses": losses, "progress.hits": hits}
+            record = {"rows": [asdict(row) for row in rows], "step": step, "n_averaged": optimiser.n_averaged}
+            save_checkpoint(checkpoint, Checkpoint(tensors, record))
+
+    sgd = Sgd(optimiser, train=settings, steps_per_epoch=steps)
+    kept = ticked = time.monotonic()
+    for epoch in range(len(rows) + 1, phase.epochs + 1):
+        optimiser.network.train()
+        batches = training_batches(
+            train,
+            batch_size=settings.batch_size,
+            augment=augment,
+            generator=generator(phase.seed, "batches", phase.depth, phase.name, epoch),
+            first_step=first_step,
+        )
+        lr = 0.0
+        for step, (images, labels) in enumerate(batches, start=first_step):
+            lr = phase.lr_at(step=(epoch - 1) * steps + step, steps_per_epoch=steps)
+            logits, loss = _forward(optimiser, images, labels, settings=settings, machine=machine, depth=phase.depth, aux_depth=aux_depth)
+            loss.backward()  # type: ignore[no-untyped-call]
+            sgd.step(lr=lr)
+            losses[step] = loss.detach()
+            hits += (logits.detach().argmax(1) == labels).sum()
+            if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
+                _require_finite(losses[: step + 1], phase=phase, epoch=epoch, lr=lr)
+            now = time.monotonic()
+            if now - kept > CHECKPOINT_SECONDS and step + 1 < steps:
+                _require_finite(losses[: step + 1], phase=phase, epoch=epoch, lr=lr)
+                keep(step + 1)
+                kept = time.monotonic()
+            if now - ticked > TICK_SECONDS:
+                yield Tick(epoch=epoch, step=step + 1, steps=steps)
+                ticked = now
+        reestimate_batchnorm(optimiser.average, train, machine=machine)
+        seen = read_out(optimiser.average, val, machine=machine)
+        n_trained = min(steps * settings.batch_size, len(train))
+        row = EpochRow(
+            depth=phase.depth,
+            phase=phase.name,
+            epoch=epoch,
+            lr=lr,
+            train_loss=float(losses.double().mean()),
+            train_accuracy=int(hits) / n_trained,
+            val_accuracy=seen.accuracy,
+            val_loss=seen.loss,
+            val_correct=seen.n_correct,
+            n_val=seen.n,
+        )
+        rows.append(row)
+        first_step = 0
+        losses.zero_()
+        hits.zero_()
+        keep(0)
+        kept = time.monotonic()
+        yield row
+
+
+def _forward(
+    optimiser: Optimiser, images: Tensor, labels: Tensor, *, settings: TrainConfig, machine: Machine, depth: int, aux_depth: int
+) -> tuple[Tensor, Tensor]:
+    network = optimiser.network
+    with machine.autocast():
+        logits = network.forward_depths(images, (aux_depth, depth)) if aux_depth else {depth: network(images)}
+    loss = F.cross_entropy(logits[depth].float(), labels, label_smoothing=settings.label_smoothing)
+    if aux_depth:
+        loss = loss + settings.aux_weight * F.cross_entropy(
+            logits[aux_depth].float(), labels, label_smoothing=settings.label_smoothing
+        )
+    return logits[depth], loss
+
+
+def _require_finite(losses: Tensor, *, phase: Phase, epoch: int, lr: float) -> None:
+    finite = losses.isfinite()
+    if not bool(finite.all()):
+        step = int((~finite).nonzero()[0]) + 1
+        raise TrainingError(
+            f"the loss is {losses[step - 1].item()} at depth {phase.depth}, phase {phase.name}, epoch {epoch}, step {step}; "
+            f"lower train.lr (it was {lr:g}) or raise train.warmup_epochs"
+        )

@@ -1,0 +1,100 @@
+"""Read a network's accuracy off val: moving-average weights, BatchNorm statistics re-estimated for them.
+
+Source: averaged weights need their own statistics (Izmailov et al., arXiv 1803.05407, section 3.2).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from odn.data.batches import Images, plain_batches
+from odn.training.device import Machine
+
+BATCH = 256  # images a forward pass without gradients
+REESTIMATE_IMAGES = 2048  # training images that the statistics come from: every (N / 2048)th of them
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """Hold what one look at a split gives."""
+
+    n_correct: int
+    n: int
+    loss: float  # mean cross-entropy, nats
+
+    @property
+    def accuracy(self) -> float:
+        """Return the fraction of images that are right."""
+        return self.n_correct / self.n
+
+
+@torch.no_grad()
+def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine) -> None:
+    """Replace every BatchNorm's running statistics by the plain average over unaugmented training batches."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+    index = torch.arange(0, len(train), max(1, len(train) // REESTIMATE_IMAGES))
+    size = -(-len(index) // max(1, round(len(index) / BATCH)))  # even batches: a last batch of one image has no variance
+    network.train()
+    for images, _ in plain_batches(train, batch_size=size, index=index):
+        with machine.autocast():
+            network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@torch.no_grad()
+def read_out(network: nn.Module, split: Images, *, machine: Machine) -> ReadOut:
+    """Count what the network gets right."""
+    network.eval()
+    n_correct = torch.zeros((), dtype=torch.int64, device=split.device)
+    loss = torch.zeros((), dtype=torch.float64, device=split.device)
+    for images, labels in plain_batches(split, batch_size=BATCH):
+        with machine.autocast():
+            logits = network(images)
+        n_correct += (logits.argmax(1) == labels).sum()
+        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+    return ReadOut(n_correct=int(n_correct), n=len(split), loss=float(loss) / len(split))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Hold what a network says of each image of a split, on the CPU."""
+
+    labels: Tensor  # (N,) int64
+    predicted: Tensor  # (N,) int64
+    confidence: Tensor  # (N,) float32, the softmax of the predicted class
+
+    def is_correct(self) -> Tensor:
+        """Return (N,) bool."""
+        return self.labels == self.predicted
+
+    @property
+    def n_correct(self) -> int:
+        """Count the images that are right."""
+        return int(self.is_correct().sum())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one line an image."""
+        columns = zip(self.labels.tolist(), self.predicted.tolist(), self.confidence.tolist(), strict=True)
+        return [{"index": i, "label": label, "predicted": said, "confidence": sure} for i, (label, said, sure) in enumerate(columns)]
+
+
+@torch.no_grad()
+def predict(network: nn.Module, split: Images, *, machine: Machine) -> Predictions:
+    """Classify every image of a split, in order."""
+    network.eval()
+    parts = []
+    for images, labels in plain_batches(split, batch_size=BATCH):
+        with machine.autocast():
+            logits = network(images)
+        confidence, predicted = logits.float().softmax(1).max(1)
+        parts.append((labels.cpu(), predicted.cpu(), confidence.cpu()))
+    labels, predicted, confidence = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Predictions(labels=labels, predicted=predicted, confidence=confidence)

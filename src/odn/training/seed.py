@@ -1,0 +1,11 @@
+"""Derive every random draw from the seed and from what it is for."""
+
+import hashlib
+
+import torch
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """Return a CPU generator that depends on the seed and the purpose alone, e.g. `generator(0, "order", depth, epoch)`."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1)
