@@ -58,7 +58,8 @@ def take_fraction(
     if not n_classes <= n_taken <= n_images - leave * n_classes:
         raise ConfigError(
             f"{setting}: {fraction} of {n_images} images parts them into {n_images - n_taken} and {n_taken}, "
-            f"too few for {n_classes} classes; take a fraction from {n_classes / n_images:.4f} to {1 - leave * n_classes / n_images:.4f}, or add images"
+            f"too few for {n_classes} classes; take a fraction from {n_classes / n_images:.4f} to "
+            f"{1 - leave * n_classes / n_images:.4f}, or add images"
         )
     taken = _draw(labels, _quotas(labels, n_classes=n_classes, total=n_taken, keep=1, leave=leave), rng)
     rest = np.setdiff1d(np.arange(n_images), taken, assume_unique=True)

@@ -1,0 +1,183 @@
+"""Move files to and from s3:// addresses: the only module that imports boto3.
+
+Where the store is and who asks comes from the environment, through boto3's own chain: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL for a
+store that is not AWS's, AWS_PROFILE, AWS_ACCESS_KEY_ID and so on. No secret is ever part of a message.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from odn.errors import StorageError
+
+N_THREADS = 16
+CONNECT_TIMEOUT = 5  # seconds
+READ_TIMEOUT = 30  # seconds without a byte
+N_TRIES = 3  # of each request, the first one included
+
+CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, where they are temporary)"
+WAY_OUT = {
+    "NoSuchBucket": "there is no such bucket; check its name, and AWS_ENDPOINT_URL for a store that is not AWS's",
+    "InvalidAccessKeyId": f"the access key is not known there; {CREDENTIALS}",
+    "SignatureDoesNotMatch": f"the secret key is wrong; {CREDENTIALS}",
+    "ExpiredToken": "the credentials have expired; renew them",
+    "AccessDenied": "these credentials may not do that; ask for s3:ListBucket and s3:GetObject (to upload, s3:PutObject)",
+    "403": "these credentials may not do that; ask for s3:ListBucket and s3:GetObject (to upload, s3:PutObject)",
+    "PermanentRedirect": "the bucket is in another region; set AWS_REGION to it",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Name a place in an object store."""
+
+    bucket: str
+    prefix: str  # "" or ends in "/", so that s3://b/cat never means s3://b/cathedral
+
+    def __str__(self) -> str:
+        """Return s3://bucket/prefix."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def parse_address(text: str) -> Address:
+    """Take s3://bucket/prefix apart.
+
+    Raises:
+        StorageError: it is no such address.
+    """
+    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    if not text.startswith("s3://") or not bucket:
+        raise StorageError(f"expected s3://bucket/prefix; got {text!r}")
+    prefix = prefix.strip("/")
+    return Address(bucket, f"{prefix}/" if prefix else "")
+
+
+def download_prefix(address: str, *, folder: Path) -> list[Path]:
+    """Copy every object below the prefix into the folder, each whole or not at all, and return the files in the order of their names.
+
+    Names that start with a dot are left out. A marker object ("prefix/name/") becomes a folder, so that an empty one is seen.
+
+    Raises:
+        StorageError: the store cannot be reached or refuses, nothing is there, or an object's name cannot be a file's.
+    """
+    place = parse_address(address)
+    with _explained(place) as client:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix)
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        targets = {key: folder / name for key in keys if not _is_hidden(name := _relative(key, place=place))}
+        if not any(not key.endswith("/") for key in targets):
+            raise StorageError(f"{place} holds nothing at {_endpoint(client)}; check the bucket, the prefix and AWS_ENDPOINT_URL")
+        for key, path in targets.items():
+            _make_folder(path if key.endswith("/") else path.parent, key=key, place=place)
+        files = {key: path for key, path in targets.items() if not key.endswith("/")}
+        # download_file writes beside the target, renames, and asks again for a body that broke off.
+        _in_parallel(lambda key: client.download_file(place.bucket, key, str(files[key]), Config=_one_thread()), files)
+    return sorted(files.values())
+
+
+def upload_folder(folder: Path, *, address: str) -> list[str]:
+    """Copy every file below the folder to the address, and return the objects' names in order.
+
+    Raises:
+        StorageError: the folder is empty, or the store cannot be reached or refuses.
+    """
+    place = parse_address(address)
+    files = {place.prefix + path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    if not files:
+        raise StorageError(f"{folder} holds no file to upload to {place}")
+    with _explained(place) as client:
+        _in_parallel(lambda key: client.upload_file(str(files[key]), place.bucket, key, Config=_one_thread()), files)
+    return sorted(files)
+
+
+def _relative(key: str, *, place: Address) -> str:
+    """Return the key below the prefix, refusing one that would leave the folder that it is copied to."""
+    name = key.removeprefix(place.prefix)
+    parts = name.removesuffix("/").split("/")
+    if name and (any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name):
+        raise StorageError(f"s3://{place.bucket}/{key}: an object of this name cannot become a file; rename it")
+    return name
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def _make_folder(path: Path, *, key: str, place: Address) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise StorageError(f"s3://{place.bucket}/{key}: the store has both an object and a folder of one name; rename one") from None
+
+
+def _one_thread() -> Any:
+    """Configure a transfer to use its own thread only: the pool below is the parallelism."""
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(use_threads=False)
+
+
+def _in_parallel(transfer: Callable[[str], object], keys: Iterable[str]) -> None:
+    """Run a transfer a key in a bounded pool; the first failure cancels what has not begun."""
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        futures = [pool.submit(transfer, key) for key in keys]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _client() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    retries = {"mode": "standard", "total_max_attempts": N_TRIES}
+    return boto3.client(
+        "s3",
+        config=Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=retries, max_pool_connections=N_THREADS),
+    )
+
+
+def _endpoint(client: Any) -> str:
+    return str(client.meta.endpoint_url)
+
+
+@contextmanager
+def _explained(place: Address) -> Iterator[Any]:
+    """Yield an S3 client; whatever boto3 raises meanwhile becomes a StorageError in plain words, with a way out."""
+    from boto3.exceptions import Boto3Error, S3UploadFailedError
+    from botocore import exceptions as boto
+
+    where = str(place)
+    try:
+        try:
+            client = _client()
+        except ValueError as error:  # botocore's word for an endpoint that is no URL
+            raise StorageError(f"{place} cannot be read: {error}; mend AWS_ENDPOINT_URL, which reads like http://host:port") from None
+        where = f"{place} at {_endpoint(client)}"
+        yield client
+    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError):
+        raise StorageError(f"{where} needs credentials and there are none, or only a part; {CREDENTIALS}") from None
+    except boto.ProfileNotFound as error:
+        raise StorageError(f"{where} cannot be read: {error}; mend AWS_PROFILE") from None
+    except (boto.ConnectionError, boto.HTTPClientError) as error:
+        reason = str(error).replace("\n", " ")
+        raise StorageError(
+            f"{where} cannot be reached ({reason}); check the network, and AWS_ENDPOINT_URL for a store that is not AWS's"
+        ) from None
+    except (boto.ClientError, S3UploadFailedError) as error:
+        raise StorageError(f"{where} refuses: {_refusal(error)}") from None
+    except (boto.BotoCoreError, Boto3Error) as error:
+        raise StorageError(f"{where} cannot be read or written: {error}") from None
+
+
+def _refusal(error: Any) -> str:
+    # An upload wraps the store's answer in an error of its own.
+    answer = getattr(error, "response", None) or getattr(error.__context__, "response", None) or {}
+    code = str(answer.get("Error", {}).get("Code", "")) or type(error).__name__
+    return f"{code}: {WAY_OUT.get(code) or answer.get('Error', {}).get('Message') or error}"
