@@ -6,6 +6,8 @@ JSON string (`Config.to_json`), which reads back to an equal object.
 
 import difflib
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +18,9 @@ from odn.errors import ConfigError
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
 TARGETLESS_SECTIONS = ("data", "model", "train", "augment", "growth")  # what the weights of a depth depend on, beside the seed
+NUMBER_AS_TEXT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")  # YAML 1.1 wants a point and a sign: 1.0e-3
 
+Source = Literal["digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ClosedFraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -30,9 +34,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Say where images come from and how they are split."""
 
-    source: Literal[
-        "digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"
-    ] = Field(description="data set")
+    source: Source = Field(description="data set")
     root: str | None = Field(description="folder or s3://bucket/prefix of the raw files; null downloads them")
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(description="pixels a side that folder and s3 images are resized to")
     max_images: Annotated[int, Field(ge=2)] | None = Field(description="training images kept, stratified, before val is split off")
@@ -99,7 +101,7 @@ class SearchConfig(Section):
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""
 
-    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of a longer cooldown, kept if better on val; 0 keeps the probe's weights")
+    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of a longer cooldown, kept if better on val; 0: none")
 
 
 class RegistryConfig(Section):
@@ -121,7 +123,7 @@ def _schedule_in(search: Any) -> Any:
             if not (isinstance(key, str) and key.isdigit() and isinstance(entry, dict) and set(entry) == {"after"}):
                 raise ConfigError(f'search.schedule: each entry reads "2": {{after: 1}}, with the depth in quotes; got {key!r}: {entry!r}')
             if entry["after"] != previous:
-                raise ConfigError(f"search.schedule: depth {key} must come after {previous}, the entry above it; got after: {entry['after']!r}")
+                raise ConfigError(f"search.schedule: depth {key} must come after {previous}; got after: {entry['after']!r}")
             depths.append(int(key))
             previous = int(key)
     elif isinstance(schedule, (list, tuple)):
@@ -133,7 +135,7 @@ def _schedule_in(search: Any) -> Any:
     for depth in depths:
         if type(depth) is not int or depth < 1:
             raise ConfigError(f"search.schedule: a depth is a whole number ≥ 1; got {depth!r}")
-    if any(deeper <= shallower for shallower, deeper in zip(depths, depths[1:], strict=False)):
+    if any(deeper <= shallower for shallower, deeper in pairwise(depths)):
         raise ConfigError(f"search.schedule: depths must ascend; got {depths}")
     return {**search, "schedule": tuple(depths)}
 
@@ -164,34 +166,50 @@ class Config(Section):
         schedule = self.search.schedule
         if depth not in schedule:
             raise ConfigError(f"depth {depth} is not in search.schedule {list(schedule)}")
-        return ((0, *schedule)[schedule.index(depth)])
+        return (0, *schedule)[schedule.index(depth)]
 
 
 def load_config(path: Path) -> Config:
     """Read and check `params.yaml`.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or holds a setting that is refused; every refusal is named.
+        ConfigError: the file cannot be read, is not YAML, or holds a setting that is refused; every refusal is named.
     """
     try:
-        settings = yaml.safe_load(path.read_text())
+        settings = yaml.load(path.read_text(), Loader=_OnceLoader)  # noqa: S506  a SafeLoader
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing; run odn in the project's folder, or name the file with --params") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     return make_config(settings)
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Refuse a key that stands twice in a section, where YAML would quietly take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"setting {key} stands twice in the section that begins in line {node.start_mark.line + 1}; keep one")
+        return super().construct_mapping(node, deep=deep)
 
 
 def make_config(settings: Any) -> Config:
     """Check settings (nested dicts, or a canonical JSON string) and return them typed.
 
     Raises:
-        ConfigError: one line for each refused setting: its name, the value, what is allowed, the nearest right name.
+        ConfigError: one line for each refused setting: its name, what is allowed, the value, the nearest right name.
     """
     if isinstance(settings, str):
-        settings = json.loads(settings)
+        try:
+            settings = json.loads(settings)
+        except ValueError as error:
+            raise ConfigError(f"the config is not valid JSON: {error}") from None
     if not isinstance(settings, dict):
-        raise ConfigError(f"params: expected sections of settings; got {type(settings).__name__}")
+        raise ConfigError(f"the config holds no sections of settings; got {settings!r}")
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
@@ -236,13 +254,52 @@ def _every_name() -> list[str]:
 
 def _refusal(item: Any) -> str:
     location: tuple[str | int, ...] = item["loc"]
-    name = ".".join(str(part) for part in location)
+    name, last = ".".join(str(part) for part in location), str(location[-1])
     if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _fields(location[:-1]), n=1)
-        where = ".".join(str(part) for part in location[:-1])
-        best = [f"{where}.{near[0]}".lstrip(".")] if near else [n for n in _every_name() if n.split(".")[-1] == str(location[-1])][:1]
-        return f"unknown setting {name}" + (f" (did you mean {best[0]}?)" if best else f" (known here: {', '.join(_fields(location[:-1]))})")
+        known = _fields(location[:-1])
+        near = [".".join((*map(str, location[:-1]), match)) for match in difflib.get_close_matches(last, known, n=1)]
+        near = near or [other for other in _every_name() if other.split(".")[-1] == last]
+        return f"unknown setting {name} " + (f"(did you mean {near[0]}?)" if near else f"(known here: {', '.join(known)})")
     if item["type"] == "missing":
-        return f"missing setting {name}"
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return f"{name}: {message}; got {item['input']!r}"
+        return f"missing setting {name} ({allowed(name)})"
+    if item["type"] == "invalid_key":
+        return f"unknown setting {name}: a setting's name is text"
+    value, hint = item["input"], ""
+    if isinstance(value, str):
+        near = difflib.get_close_matches(value, _schema_of(name).get("enum", []), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        if NUMBER_AS_TEXT.fullmatch(value):
+            hint = f" (YAML reads this as text: write {float(value)})"
+    return f"{name}: must be {allowed(name)}; got {value!r}{hint}"
+
+
+def allowed(name: str) -> str:
+    """Say in words which values the setting `name` takes: `a number > 0 and < 1`.
+
+    Raises:
+        ValueError: there is no such setting.
+    """
+    choices = _schema_of(name).get("anyOf") or [_schema_of(name)]
+    return " or ".join(_words(choice) for choice in choices)
+
+
+def _schema_of(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = Config.model_json_schema()
+    definitions = schema["$defs"]
+    for part in name.split("."):
+        if part not in schema.get("properties", {}):
+            raise ValueError(f"no setting {name}")
+        schema = schema["properties"][part]
+        if "$ref" in schema:
+            schema = definitions[schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def _words(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    kinds = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text", "null": "null"}
+    kinds |= {"object": "a section of settings", "array": "a map or a list of depths"}
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤", "pattern": "that matches"}
+    bounds = [f"{sign} {schema[key]}".removesuffix(".0") for key, sign in signs.items() if key in schema]
+    return " ".join((kinds[schema["type"]], " and ".join(bounds))).strip()
