@@ -5,12 +5,16 @@ import dataclasses
 import functools
 import statistics
 import time
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from odn.models.network import Architecture, DepthNetwork
+from odn.models.architecture import Architecture
+from odn.models.network import DepthNetwork, empty
+from odn.models.resnet import ResidualBlock
+
+N_WARM_UP = 3  # passes that are not timed
+MIN_REPEATS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,46 +41,59 @@ class Latency:
 @functools.lru_cache(maxsize=256)
 def cost(architecture: Architecture, height: int, width: int) -> Cost:
     """Count the network with only the head at its depth, for images of `height` x `width`; nothing is allocated or computed."""
-    with torch.device("meta"):
-        network = DepthNetwork(architecture, heads=(architecture.depth,)).eval()
-        macs = _count_macs(network, torch.empty(1, architecture.in_channels, height, width))
+    network = empty(architecture, heads=(architecture.depth,), device="meta")
     return Cost(
         n_params=sum(parameter.numel() for parameter in network.parameters()),
         size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),
-        macs=macs,
+        macs=_count_macs(network, height, width),
     )
 
 
-def _count_macs(network: nn.Module, x: Tensor) -> int:
-    counts: list[int] = []
+def _count_macs(network: DepthNetwork, height: int, width: int) -> int:
+    """Follow the size of the map through the network: each weight of a convolution is used once an output pixel."""
+    macs = sum(head.weight.numel() for head in network.heads.values() if isinstance(head, nn.Linear))
+    size = (height, width)
+    for part in (network.stem, *network.blocks):
+        around = part.shortcut if isinstance(part, ResidualBlock) else nn.Identity()
+        beside = set(around.modules())
+        for layer in part.modules():
+            if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)) and layer not in beside:
+                size = _size_after(layer, size)
+                macs += layer.weight.numel() * size[0] * size[1] if isinstance(layer, nn.Conv2d) else 0
+        for layer in beside:  # the shortcut ends at the size at which the block ends
+            macs += layer.weight.numel() * size[0] * size[1] if isinstance(layer, nn.Conv2d) else 0
+    return macs
 
-    def count(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        assert isinstance(layer, (nn.Conv2d, nn.Linear))
-        pixels = output.numel() // layer.weight.shape[0]  # each weight is used once an output pixel; N = 1, no grouped convolutions
-        counts.append(pixels * layer.weight.numel())
 
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.register_forward_hook(count)
-    with torch.no_grad():
-        network(x)
-    return sum(counts)
+def _size_after(layer: nn.Conv2d | nn.MaxPool2d, size: tuple[int, int]) -> tuple[int, int]:
+    kernel, stride, padding = (
+        value if isinstance(value, int) else int(value[0]) for value in (layer.kernel_size, layer.stride, layer.padding)
+    )
+    height, width = ((pixels + 2 * padding - kernel) // stride + 1 for pixels in size)
+    return height, width
 
 
-def latency_ms(network: DepthNetwork, *, batch_size: int, height: int, width: int, device: str = "cpu", repeats: int = 20) -> Latency:
-    """Time `repeats` forward passes at full depth in eval mode, float32, channels last, after a warm-up; the network is not changed.
+def latency_ms(
+    network: DepthNetwork, *, batch_size: int, height: int, width: int, device: str = "cpu", repeats: int = 20, max_seconds: float = 5.0
+) -> Latency:
+    """Time forward passes at full depth in eval mode, float32, channels last, after a warm-up; the network is not changed.
+
+    There are `repeats` of them, or fewer, but at least three, where they take longer than `max_seconds`.
 
     Raises:
-        ValueError: `repeats` is less than 2.
+        ValueError: `repeats` is less than 3.
     """
-    if repeats < 2:
-        raise ValueError(f"repeats: expected at least 2; got {repeats}")
+    if repeats < MIN_REPEATS:
+        raise ValueError(f"repeats: expected at least {MIN_REPEATS}; got {repeats}")
     copied = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     x = torch.zeros(batch_size, network.architecture.in_channels, height, width, device=device).to(memory_format=torch.channels_last)
     times: list[float] = []
     with torch.inference_mode():
-        for repeat in range(-max(3, repeats // 5), repeats):
+        began = time.perf_counter()
+        for repeat in range(-N_WARM_UP, repeats):
             start = time.perf_counter()
+            if len(times) >= MIN_REPEATS and start - began > max_seconds:
+                break
             copied(x)
             if x.is_cuda:
                 torch.cuda.synchronize(x.device)

@@ -74,9 +74,9 @@ def inherited_names(old: DepthNetwork, new: DepthNetwork) -> dict[str, str]:
 
 def carried(state: Mapping[str, Tensor], *, old: DepthNetwork, new: DepthNetwork) -> dict[str, Tensor]:
     """Carry a tensor per parameter, such as momentum, over an expansion: copies by new name, 0 where the new head is wider."""
-    result = {}
+    result, names = {}, inherited_names(old, new)
     for name, parameter in new.named_parameters():
-        source = state.get(inherited_names(old, new).get(name, ""))
+        source = state.get(names.get(name, ""))
         if source is not None:
             result[name] = torch.zeros_like(parameter, dtype=source.dtype, device=source.device)
             result[name][tuple(slice(0, size) for size in source.shape)] = source

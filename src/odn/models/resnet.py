@@ -83,7 +83,8 @@ class BasicBlock(ResidualBlock):
     def residual(self, x: Tensor) -> Tensor:
         """Compute what is added to the shortcut."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return self.bn2(self.conv2(x))
+        added: Tensor = self.bn2(self.conv2(x))
+        return added
 
 
 class Bottleneck(ResidualBlock):
@@ -109,7 +110,8 @@ class Bottleneck(ResidualBlock):
         """Compute what is added to the shortcut."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return self.bn3(self.conv3(x))
+        added: Tensor = self.bn3(self.conv3(x))
+        return added
 
 
 def make_stem(architecture: Architecture) -> nn.Sequential:

@@ -1,0 +1,117 @@
+"""Count and time the configured backbone at every depth; the command `odn cost`.
+
+Reads: work/prepared/dataset.json, where there is one
+Writes: nothing
+Config: data, model, train, growth
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from odn.config import Config
+from odn.data.dataset import read_manifest
+from odn.data.sources import SOURCES
+from odn.errors import MissingInputError
+from odn.models.architecture import Architecture
+from odn.models.cost import Cost, Latency, cost, latency_ms
+from odn.models.network import build
+from odn.training.device import choose_machine
+from odn.training.seed import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Say what the images are like: all that a cost depends on beside the backbone."""
+
+    source: str
+    n_classes: int
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostRow:
+    """Hold what one depth costs, with one head: counted, and measured for a batch of one image."""
+
+    depth: int
+    cost: Cost
+    latency: Latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostTable:
+    """Hold a row for every depth of the backbone, shallow to deep."""
+
+    architecture: Architecture
+    shape: Shape
+    device: str
+    rows: tuple[CostRow, ...]
+
+    def describe(self) -> str:
+        """Return the table as text: aligned columns, each number with its share of full depth."""
+        network, shape = self.architecture, self.shape
+        title = (
+            f"{network.backbone} at width {network.width:g} with the {network.stem} stem, on {shape.source}: {shape.n_classes} classes, "
+            f"images of {shape.channels} × {shape.height} × {shape.width}"
+        )
+        full = self.rows[-1]
+        lines = [
+            (
+                f"{row.depth}",
+                *_with_share(row.cost.n_params, full.cost.n_params),
+                *_with_share(row.cost.size_bytes, full.cost.size_bytes),
+                *_with_share(row.cost.macs, full.cost.macs),
+                f"{row.latency.median_ms:.2f} ± {row.latency.spread_ms / 2:.2f}",
+                f"{row.latency.median_ms / full.latency.median_ms:.1%}",
+            )
+            for row in self.rows
+        ]
+        heads = ("depth", "parameters", "", "bytes", "", "MACs", "", "ms", "")
+        widths = [max(len(line[column]) for line in (heads, *lines)) for column in range(len(heads))]
+        table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in (heads, *lines)]
+        note = (
+            "One head. Bytes: parameters and BatchNorm's buffers. MACs: multiply-accumulates for one image. "
+            f"ms: one image on {self.device}, float32, median ± half the distance between the quartiles. %: of full depth."
+        )
+        return "\n".join((title, "", *table, "", note))
+
+
+def run(config: Config, *, prepared: Path) -> CostTable:
+    """Return what every depth costs on the configured data: the prepared data's shape, else what is known of the source.
+
+    Raises:
+        MissingInputError: the source's shape is only known once it is prepared.
+    """
+    shape, device = _shape(config, prepared=prepared), choose_machine(config.train).device.type
+    first = Architecture.of(config, in_channels=shape.channels, n_classes=shape.n_classes, depth=1)
+    depths = range(1, first.n_blocks + 1)
+    whole = build(first.at(first.n_blocks), generator(config.seed, "cost"), heads=depths)
+    rows = [
+        CostRow(
+            depth=depth,
+            cost=cost(first.at(depth), shape.height, shape.width),
+            latency=latency_ms(whole.truncated(depth), batch_size=1, height=shape.height, width=shape.width, device=device),
+        )
+        for depth in depths
+    ]
+    return CostTable(architecture=whole.architecture, shape=shape, device=device, rows=tuple(rows))
+
+
+def _shape(config: Config, *, prepared: Path) -> Shape:
+    name, path = config.data.source, prepared / "dataset.json"
+    if path.exists():
+        manifest = read_manifest(path)
+        if manifest.source == name:
+            height, width = manifest.height, manifest.width
+            return Shape(source=name, n_classes=manifest.n_classes, channels=manifest.channels, height=height, width=width)
+    if name not in SOURCES:
+        raise MissingInputError(
+            f"{path} is missing, and the shape of data.source {name} is only known from it; run 'dvc repro prepare' first"
+        )
+    source = SOURCES[name]
+    return Shape(source=name, n_classes=source.n_classes, channels=source.channels, height=source.height, width=source.width)
+
+
+def _with_share(count: int, full: int) -> tuple[str, str]:
+    return f"{count:,}", f"{count / full:.1%}"
