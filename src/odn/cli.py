@@ -58,7 +58,19 @@ def _parser() -> argparse.ArgumentParser:
         command = _add(commands, name, run, text, "prepared", "depths", "checks", "gates", "progress")
         command.add_argument("--depth", type=int, required=True, help="blocks kept, counted from the stem")
         command.add_argument("--after", type=int, required=True, help="the depth that it grows from; 0 for none")
-    _add(commands, "truncate", _truncate, "cut and finish the accepted depth", "prepared", "depths", "checks", "model", "metrics", "plots", "progress")
+    _add(
+        commands,
+        "truncate",
+        _truncate,
+        "cut and finish the accepted depth",
+        "prepared",
+        "depths",
+        "checks",
+        "model",
+        "metrics",
+        "plots",
+        "progress",
+    )
     _add(commands, "evaluate", _evaluate, "certify the model on test", "prepared", "model", "depths", "checks", "evaluation", "metrics")
     return parser
 
@@ -136,7 +148,9 @@ def _truncate(options: argparse.Namespace) -> None:
         plots=options.plots,
         progress=options.progress,
     )
-    print(f"depth {flat['depth']} of {flat['n_blocks']} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/")
+    print(
+        f"depth {flat['depth']} of {flat['n_blocks']} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

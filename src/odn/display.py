@@ -32,20 +32,20 @@ def phase_display(*, depth: int, phase: str, epochs: int) -> Iterator[PhaseDispl
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}  val {task.fields[val]}"),
+        TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}  loss {task.fields[loss]}  val {task.fields[val]}"),
         TimeElapsedColumn(),
         TextColumn("left at most"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=float(epochs), epoch=1, epochs=epochs, val="–")
+        task = progress.add_task(title, total=float(epochs), epoch=1, epochs=epochs, loss="–", val="–")
 
         class Bar:
             def tick(self, *, epoch: int, step: int, steps: int) -> None:
                 progress.update(task, completed=epoch - 1 + step / steps, epoch=epoch)
 
             def row(self, *, epoch: int, val_accuracy: float, train_loss: float) -> None:
-                progress.update(task, completed=float(epoch), epoch=epoch, val=f"{val_accuracy:.2%}")
+                progress.update(task, completed=float(epoch), epoch=epoch, loss=f"{train_loss:.3f}", val=f"{val_accuracy:.2%}")
 
         yield Bar()
 

@@ -6,6 +6,7 @@ Source: Tareen and Tareen, arXiv 2510.10764; function-preserving growth: Chen et
 """
 
 import copy
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from torch import Tensor
 from odn.config import Config
 from odn.data.batches import Images, n_steps, on_device
 from odn.data.dataset import Manifest, Split
-from odn.models.cost import Cost, cost
 from odn.models.architecture import Architecture
+from odn.models.cost import Cost, cost
 from odn.models.expansion import carried, expanded
 from odn.models.network import DepthNetwork, build
 from odn.search.convergence import DepthStep, Probe, Verdict, judge, prospect, why_stop
@@ -204,8 +205,7 @@ def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: 
 
         network, average = wider(before.network), wider(before.average)
         momentum = carried(before.momentum, old=before.network, new=network)
-    network = network.to(data.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = average.to(data.machine.device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+    network, average = data.machine.holding(network), data.machine.holding(average).requires_grad_(False)
     for name, parameter in network.named_parameters():
         momentum.setdefault(name, torch.zeros_like(parameter))
     return Optimiser(network=network, momentum=momentum, average=average)
@@ -235,8 +235,6 @@ def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: in
 
 def _last(events: Iterator[object], kind: type[T]) -> T:
     """Run a generator to its end and return its last item."""
-    last: object = None
-    for last in events:
-        pass
+    last = deque(events, maxlen=1).pop()
     assert isinstance(last, kind)
     return last

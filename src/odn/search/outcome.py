@@ -78,9 +78,7 @@ def ledger(search: Sequence[Judged], choice: Choice, finish: Probe | None) -> li
         depth = item.step.depth
         entries.append(LedgerEntry(depth=depth, phase="stable", epochs=item.step.epochs, full_depth_epochs=item.step.cost))
         if item.verdict.probed:
-            entries.append(
-                LedgerEntry(depth=depth, phase="probe", epochs=item.verdict.probe_epochs, full_depth_epochs=item.verdict.cost)
-            )
+            entries.append(LedgerEntry(depth=depth, phase="probe", epochs=item.verdict.probe_epochs, full_depth_epochs=item.verdict.cost))
     if finish is not None:
         depth = choice.judged.step.depth
         entries.append(LedgerEntry(depth=depth, phase="finish", epochs=finish.epochs, full_depth_epochs=finish.cost))

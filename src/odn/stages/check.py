@@ -49,7 +49,7 @@ def _probe(config: Config, *, step: DepthStep, prepared: Path, trained: Path, ou
     from odn.training.checkpoint import in_progress
 
     data = opened(prepared, train=config.train)
-    trunk = read_trunk(trained / "trunk.safetensors", device=data.machine.device)
+    trunk = read_trunk(trained / "trunk.safetensors", machine=data.machine)
     epochs = config.search.cooldown_epochs
     key = progress_key(config, "seed", "train", "augment", inputs=[epochs, data.manifest.sha256, trained / "trunk.safetensors"])
     # Kept when it is done: a changed target asks for the same probe again, and the answer is there.

@@ -42,7 +42,7 @@ def run(
     network = load_network(model)
 
     def predictions_of(other: DepthNetwork) -> Predictions:
-        return predict(other.to(machine.device, memory_format=torch.channels_last), test, machine=machine)  # type: ignore[call-overload]
+        return predict(machine.holding(other), test, machine=machine)
 
     seen = predictions_of(network)
     low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
@@ -68,7 +68,7 @@ def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
     kept = asdict(cost(architecture, manifest.height, manifest.width))
     full = asdict(cost(architecture.at(architecture.n_blocks), manifest.height, manifest.width))
     short = {"n_params": "params", "size_bytes": "bytes", "macs": "macs"}
-    record = {}
+    record: dict[str, Any] = {}
     for name, value in kept.items():
         record |= {name: value, f"{name}_full": full[name], f"{short[name]}_saved": 1 - value / full[name]}
     return record

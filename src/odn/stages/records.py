@@ -13,6 +13,7 @@ from odn.search.convergence import DepthStep, Verdict
 from odn.search.outcome import Judged
 
 if TYPE_CHECKING:
+    from odn.training.device import Machine
     from odn.training.loop import EpochRow
     from odn.training.optim import Optimiser
 
@@ -87,8 +88,8 @@ def write_trunk(path: Path, optimiser: "Optimiser") -> None:
     save_checkpoint(path, Checkpoint(optimiser.tensors(), record))
 
 
-def read_trunk(path: Path, *, device: Any) -> "Optimiser":
-    """Read a trunk onto a device.
+def read_trunk(path: Path, *, machine: "Machine") -> "Optimiser":
+    """Read a trunk onto the machine.
 
     Raises:
         MissingInputError: it is not there, or it is damaged.
@@ -105,7 +106,7 @@ def read_trunk(path: Path, *, device: Any) -> "Optimiser":
     saved = load_checkpoint(path)
     architecture = Architecture.from_dict(saved.record["architecture"])
     heads = sorted(int(name.split(".")[2]) for name in saved.tensors if name.startswith("network.heads.") and name.endswith(".weight"))
-    network = empty(architecture, heads=heads).to(device, memory_format=torch.channels_last)
+    network = machine.holding(empty(architecture, heads=heads))
     momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
     optimiser = Optimiser(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
     optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])

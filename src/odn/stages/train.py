@@ -14,9 +14,7 @@ from odn.search.convergence import DepthStep
 from odn.stages.records import SKIPPED, history_rows, read_gate, write_table, write_trunk
 
 
-def run(
-    config: Config, *, depth: int, after: int, prepared: Path, before: Path, gate: Path, out: Path, progress: Path
-) -> DepthStep | None:
+def run(config: Config, *, depth: int, after: int, prepared: Path, before: Path, gate: Path, out: Path, progress: Path) -> DepthStep | None:
     """Train `depth` and write its folder; behind a closed gate write a marker and return None, before torch is imported.
 
     Raises:
@@ -38,8 +36,10 @@ def _train(config: Config, *, depth: int, after: int, prepared: Path, before: Pa
     from odn.training.checkpoint import in_progress
 
     data = opened(prepared, train=config.train)
-    trunk = read_trunk(before / "trunk.safetensors", device=data.machine.device) if after else None
-    key = progress_key(config, "seed", "data", "model", "train", "augment", "growth", inputs=[data.manifest.sha256, before / "trunk.safetensors"])
+    trunk = read_trunk(before / "trunk.safetensors", machine=data.machine) if after else None
+    key = progress_key(
+        config, "seed", "data", "model", "train", "augment", "growth", inputs=[data.manifest.sha256, before / "trunk.safetensors"]
+    )
     with in_progress(progress / f"train-{depth}" / f"{key}.safetensors") as checkpoint:
         events = train_depth(trunk, data=data, config=config, depth=depth, checkpoint=checkpoint)
         trained = follow(events, Trained, config=config, data=data, depth=depth, phase="stable", epochs=config.growth.max_epochs)

@@ -79,7 +79,7 @@ def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, p
     depth = choice.judged.step.depth
     data = opened(prepared, train=config.train)
     trunk_file = depths / str(depth) / "trunk.safetensors"
-    trunk = read_trunk(trunk_file, device=data.machine.device)
+    trunk = read_trunk(trunk_file, machine=data.machine)
     key = progress_key(config, "seed", "train", "augment", inputs=[epochs, data.manifest.sha256, trunk_file])
     with in_progress(progress / "truncate" / f"{key}.safetensors") as checkpoint:
         events = cool_down(trunk, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint)

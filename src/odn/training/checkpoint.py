@@ -58,7 +58,7 @@ def in_progress(path: Path, *, keep: bool = False) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"odn: waiting for another process that works in {path.parent}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"odn: waiting for another process that works in {path.parent}\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in path.parent.glob("*.safetensors"):
             if stale != path:

@@ -3,12 +3,15 @@
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
 from odn.config import TrainConfig
 from odn.errors import ConfigError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,10 @@ class Machine:
 
     device: torch.device
     precision: Literal["fp32", "bf16"]
+
+    def holding(self, network: Network) -> Network:
+        """Return the network on the device, its kernels laid out channels last."""
+        return network.to(self.device).to(memory_format=torch.channels_last)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return the context in which a forward pass runs."""
@@ -37,7 +44,7 @@ def choose_machine(train: TrainConfig) -> Machine:
     device = torch.device("cuda" if use_gpu else "cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
     torch.backends.cudnn.benchmark = False
     gains = torch.cuda.get_device_capability() >= (8, 0) if use_gpu else _cpu_gains_from_bf16()
     precision: Literal["fp32", "bf16"] = train.precision if train.precision != "auto" else ("bf16" if gains else "fp32")

@@ -170,9 +170,7 @@ def _forward(
         logits = network.forward_depths(images, (aux_depth, depth)) if aux_depth else {depth: network(images)}
     loss = F.cross_entropy(logits[depth].float(), labels, label_smoothing=settings.label_smoothing)
     if aux_depth:
-        loss = loss + settings.aux_weight * F.cross_entropy(
-            logits[aux_depth].float(), labels, label_smoothing=settings.label_smoothing
-        )
+        loss = loss + settings.aux_weight * F.cross_entropy(logits[aux_depth].float(), labels, label_smoothing=settings.label_smoothing)
     return logits[depth], loss
 
 

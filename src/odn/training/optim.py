@@ -50,18 +50,16 @@ class Sgd:
         self.highest_decay = math.exp(-1 / (train.ema_epochs * steps_per_epoch))
         named = dict(optimiser.network.named_parameters())
         averaged = dict(optimiser.average.named_parameters())
-        self.parameters = list(named.values())
+        self.parameters: list[Tensor] = list(named.values())
         self.decayed = [i for i, parameter in enumerate(self.parameters) if parameter.ndim > 1]
         self.momenta = [optimiser.momentum[name] for name in named]
-        self.averages = [averaged[name] for name in named]
+        self.averages: list[Tensor] = [averaged[name] for name in named]
 
     @torch.no_grad()
     def step(self, *, lr: float) -> None:
         """Update weights, momentum and average from the gradients, and clear those."""
         gradients = [parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in self.parameters]
-        torch._foreach_add_(
-            [gradients[i] for i in self.decayed], [self.parameters[i] for i in self.decayed], alpha=self.train.weight_decay
-        )
+        torch._foreach_add_([gradients[i] for i in self.decayed], [self.parameters[i] for i in self.decayed], alpha=self.train.weight_decay)
         torch._foreach_mul_(self.momenta, self.train.momentum)
         torch._foreach_add_(self.momenta, gradients)
         torch._foreach_add_(gradients, self.momenta, alpha=self.train.momentum)
