@@ -14,6 +14,7 @@ from typing import Any
 from odn.errors import StorageError
 
 N_THREADS = 16
+PAGE = 1000  # objects a listing's answer; more is not served
 CONNECT_TIMEOUT = 5  # seconds
 READ_TIMEOUT = 30  # seconds without a byte
 N_TRIES = 3  # of each request, the first one included
@@ -65,14 +66,15 @@ def download_prefix(address: str, *, folder: Path) -> list[Path]:
     """
     place = parse_address(address)
     with _explained(place) as client:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix)
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=place.bucket, Prefix=place.prefix, PaginationConfig={"PageSize": PAGE}
+        )
         keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
         targets = {key: folder / name for key in keys if not _is_hidden(name := _relative(key, place=place))}
         if not any(not key.endswith("/") for key in targets):
             raise StorageError(f"{place} holds nothing at {_endpoint(client)}; check the bucket, the prefix and AWS_ENDPOINT_URL")
-        for key, path in targets.items():
-            _make_folder(path if key.endswith("/") else path.parent, key=key, place=place)
         files = {key: path for key, path in targets.items() if not key.endswith("/")}
+        _make_folders([path for key, path in targets.items() if key.endswith("/")], files=files, place=place)
         # download_file writes beside the target, renames, and asks again for a body that broke off.
         _in_parallel(lambda key: client.download_file(place.bucket, key, str(files[key]), Config=_one_thread()), files)
     return sorted(files.values())
@@ -106,11 +108,13 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
-def _make_folder(path: Path, *, key: str, place: Address) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise StorageError(f"s3://{place.bucket}/{key}: the store has both an object and a folder of one name; rename one") from None
+def _make_folders(markers: Iterable[Path], *, files: dict[str, Path], place: Address) -> None:
+    folders = {*markers, *(parent for path in files.values() for parent in path.parents)}
+    for key, path in files.items():
+        if path in folders:
+            raise StorageError(f"s3://{place.bucket}/{key}: the store has both an object and a folder of this name; rename one")
+    for folder in {*markers, *(path.parent for path in files.values())}:
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _one_thread() -> Any:
@@ -137,7 +141,7 @@ def _client() -> Any:
     from botocore.config import Config
 
     retries = {"mode": "standard", "total_max_attempts": N_TRIES}
-    return boto3.client(
+    return boto3.Session().client(  # boto3's default session would keep the credentials that it saw first
         "s3",
         config=Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries=retries, max_pool_connections=N_THREADS),
     )
