@@ -1,0 +1,45 @@
+"""Put the search into MLflow and its model into the registry.
+
+Reads: work/prepared/dataset.json, work/depths, work/checks, model, metrics, plots, report
+Writes: work/registration.json
+Config: all
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from odn.config import Config
+from odn.errors import MissingInputError
+from odn.files import write_json
+from odn.tracking.provenance import provenance
+from odn.tracking.record import read_record
+from odn.tracking.registry import Registration, publish
+
+
+def run(
+    config: Config,
+    *,
+    prepared: Path,
+    depths: Path,
+    checks: Path,
+    model: Path,
+    metrics: Path,
+    plots: Path,
+    report: Path,
+    out: Path,
+    project: Path = Path(),
+) -> Registration:
+    """Replay the record, register the model and write what came of it; `project` is the folder of git and dvc.lock.
+
+    Raises:
+        MissingInputError: the search has not ended, or its model is not evaluated.
+        TrackingError: MLflow cannot be reached or refuses; running the stage again mends what is missing.
+    """
+    record = read_record(
+        config, dataset=prepared / "dataset.json", depths=depths, checks=checks, model=model, metrics=metrics, plots=plots, report=report
+    )
+    if "test_accuracy" not in record.metrics:
+        raise MissingInputError(f"{metrics} does not hold the results of this search; run 'dvc repro evaluate' first")
+    registration = publish(record, tags=provenance(project))
+    write_json(out, asdict(registration))
+    return registration

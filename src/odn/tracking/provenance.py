@@ -1,0 +1,49 @@
+"""Say where a result comes from: the git commit, and the versions that DVC gave to the data and the model."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from odn import __version__
+
+WRITTEN_BY_THE_PIPELINE = ("dvc.lock", "metrics", "plots")  # tracked by git, and changed by every run
+
+
+def provenance(project: Path) -> dict[str, str]:
+    """Return the tags that say where a result comes from; what cannot be known (no git, no DVC) has no tag."""
+    tags = {"odn.version": __version__}
+    commit = _git(project, "rev-parse", "HEAD")
+    if commit:
+        changed = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in WRITTEN_BY_THE_PIPELINE))
+        tags |= {"mlflow.source.git.commit": commit, "odn.git.dirty": "true" if changed else "false"}
+    data = _outs(_yaml(project / "data.dvc").get("outs"))
+    stages = _yaml(project / "dvc.lock").get("stages")
+    model = _outs(stages.get("truncate", {}).get("outs") if isinstance(stages, dict) else None)
+    if "data" in data:
+        tags["odn.dvc.data"] = data["data"]
+    if "model" in model:
+        tags["odn.dvc.model"] = model["model"]
+    return tags
+
+
+def _git(project: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _outs(outs: Any) -> dict[str, str]:
+    entries = outs if isinstance(outs, list) else []
+    return {str(out["path"]): str(out["md5"]) for out in entries if isinstance(out, dict) and {"path", "md5"} <= set(out)}

@@ -1,0 +1,140 @@
+"""Read what the stages of one search wrote, finished or not, as far as it belongs together."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odn.config import Config
+from odn.data.dataset import Manifest, read_manifest
+from odn.files import sha256_of
+from odn.tracking.identity import search_id
+
+CURVES = ("lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")  # columns of history.csv that are drawn by epoch
+
+
+@dataclass(frozen=True)
+class Point:
+    """Hold one epoch of a depth's curve; steps run on from the stable phase into the probe and the finish."""
+
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class DepthRecord:
+    """Hold what one depth left."""
+
+    depth: int
+    step: dict[str, Any]  # metrics.json of the training
+    verdict: dict[str, Any] | None  # verdict.json of the check; None while it is not judged
+    points: tuple[Point, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of everything that is shown of this depth."""
+        return sha256_of(*self.files)
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """Hold what a search left so far."""
+
+    config: Config
+    manifest: Manifest
+    depths: tuple[DepthRecord, ...]
+    search: dict[str, Any] | None  # metrics/search.json; None while no depth is accepted
+    metrics: dict[str, float]  # every number in metrics/*.json that belongs to this search
+    card: dict[str, Any]  # model/card.json; empty while there is no model
+    model: Path
+    folders: dict[str, Path]  # name in MLflow → folder of artifacts that are there
+
+    @property
+    def search_id(self) -> str:
+        """Return the name of the search."""
+        return search_id(self.config, self.manifest.sha256)
+
+    @property
+    def verdict(self) -> str | None:
+        """Return how the search ended; None while it runs."""
+        return None if self.search is None else str(self.search["verdict"])
+
+
+def read_record(
+    config: Config, *, dataset: Path, depths: Path, checks: Path, model: Path, metrics: Path, plots: Path, report: Path
+) -> SearchRecord:
+    """Read the record of the search that `config` describes.
+
+    Depths are read in the order of the schedule up to the first that is not trained or not judged: what lies behind it is
+    left from an earlier search. For the same reason the results are read only if they agree with the depths.
+
+    Raises:
+        MissingInputError: data is not prepared.
+    """
+    manifest = read_manifest(dataset)
+    chain: list[DepthRecord] = []
+    for depth in config.search.schedule:
+        found = _depth_record(depth, folder=depths / str(depth), check=checks / str(depth))
+        if found is None:
+            break
+        chain.append(found)
+        if found.verdict is None or found.verdict["verdict"] != "expand":
+            break
+    search = _json(metrics / "search.json")
+    if search is None or not chain or not _agrees(search, chain[-1], config):
+        return SearchRecord(config, manifest, tuple(chain), None, {}, {}, model, {})
+    chain = [_finished(one, plots / "history.csv") if one.depth == search["depth"] else one for one in chain]
+    numbers = {}
+    for name in ("search", "evaluation", "latency"):
+        numbers |= {key: float(value) for key, value in (_json(metrics / f"{name}.json") or {}).items() if type(value) in {int, float}}
+    folders = {"report": report, "plots": plots, "metrics": metrics, "model": model}
+    there = {name: path for name, path in folders.items() if path.is_dir()}
+    return SearchRecord(config, manifest, tuple(chain), search, numbers, _json(model / "card.json") or {}, model, there)
+
+
+def _agrees(search: dict[str, Any], last: DepthRecord, config: Config) -> bool:
+    """Tell whether metrics/search.json was made from these depths."""
+    if last.verdict is None or search.get("target") != config.search.target or search.get("verdict") != last.verdict["verdict"]:
+        return False
+    return search["verdict"] == "exhausted" or search.get("depth") == last.depth
+
+
+def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | None:
+    step, verdict = _json(folder / "metrics.json"), _json(check / "verdict.json")
+    if step is None or step.get("skipped"):
+        return None
+    if verdict is not None and verdict.get("skipped"):
+        verdict = None
+    files = [folder / "metrics.json", folder / "history.csv"]
+    points = _points(folder / "history.csv", after=0)
+    if verdict is not None:
+        files.append(check / "verdict.json")
+        if verdict["probed"]:
+            files.append(check / "history.csv")
+            points += _points(check / "history.csv", after=len(points))
+    return DepthRecord(depth, step, verdict, points, tuple(files))
+
+
+def _finished(record: DepthRecord, history: Path) -> DepthRecord:
+    """Let the curve of the accepted depth run on into the epochs that finished it."""
+    points = _points(history, after=len(record.points), phase="finish", depth=record.depth)
+    return DepthRecord(record.depth, record.step, record.verdict, record.points + points, (*record.files, history) if points else record.files)
+
+
+def _points(path: Path, *, after: int, phase: str | None = None, depth: int | None = None) -> tuple[Point, ...]:
+    if not path.exists():
+        return ()
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (phase is None or row["phase"] == phase) and (depth is None or row["depth"] == str(depth))]
+    return tuple(Point(after + int(row["epoch"]), {name: float(row[name]) for name in CURVES if row.get(name)}) for row in rows)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is none yet."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,180 @@
+"""Log the final model and register it: `candidate` always, `champion` when it beats the present one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Any
+
+from odn.files import sha256_of
+from odn.tracking.champion import Contender, decide
+from odn.tracking.connection import Away, Connection, connect, failures, import_mlflow
+from odn.tracking.record import SearchRecord
+from odn.tracking.place import tracking_place, why_unreachable
+from odn.tracking.replay import Replayed, replay
+from odn.tracking.schema import made_meanwhile
+from odn.tracking.words import model_note, version_note
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+EXAMPLE_IMAGES = 2  # torch.export fixes a batch of one, and lets any other vary
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Say what became of the model: the content of registration.json."""
+
+    name: str
+    version: str
+    run_id: str
+    tracking_uri: str  # without secrets
+    aliases: tuple[str, ...]
+    champion: bool
+    reason: str
+    previous_champion: str | None  # version
+
+
+def publish(record: SearchRecord, *, tags: Mapping[str, str]) -> Registration:
+    """Replay a finished search and register its model, with a cold start as short as two processor cores make it.
+
+    Raises:
+        TrackingError: see `replay` and `register_model`.
+    """
+    place = tracking_place()
+    unreachable = why_unreachable(place)
+    if unreachable is not None:
+        raise Away(place, unreachable)
+    if place.sqlite_file is not None and not place.sqlite_file.exists():
+        with made_meanwhile(place.sqlite_file):
+            _import_export()
+    return register_model(record, replayed=replay(record, tags=tags, place=place), tags=tags)
+
+
+def _import_export() -> None:
+    """Let torch.export import what it needs, which takes as long as the tables of a new store."""
+    import torch
+
+    torch.export.export(torch.nn.Identity(), (torch.zeros(1),))
+
+
+def register_model(record: SearchRecord, *, replayed: Replayed, tags: Mapping[str, str]) -> Registration:
+    """Register the model of a finished search; the same weights of the same search keep the version that they have.
+
+    `tags` says where the search comes from (see `provenance`).
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses; doing it again mends what is missing.
+    """
+    place = replayed.place
+    connection = connect(place)
+    try:
+        return _register(connection, record, replayed.run_id, tags)
+    except failures() as error:
+        raise Away(place, error) from None
+
+
+def _register(connection: Connection, record: SearchRecord, run_id: str, tags: Mapping[str, str]) -> Registration:
+    client, rule = connection.client, record.config.registry
+    _registered_model(connection, record)
+    weights = sha256_of(record.model / "weights.safetensors")
+    identity = {"odn.search": record.search_id, "odn.weights_sha256": weights}
+    found = _version(connection, rule.name, identity)
+    contender = _contender(record, version=str(found.version) if found else "")
+    if found is None:
+        found = client.create_model_version(
+            rule.name,
+            source=_log_model(connection, record, run_id, weights),
+            run_id=run_id,
+            description=version_note(record),
+            tags={**tags, **identity, **contender.tags(), "odn.depth": str(record.search["depth"] if record.search else "")},
+        )
+        contender = _contender(record, version=str(found.version))
+    present_aliases = {alias: str(version) for alias, version in client.get_registered_model(rule.name).aliases.items()}
+    version, previous = contender.version, present_aliases.get("champion")
+    present = _contender_of(connection, rule.name, previous)
+    decision = decide(contender, present=previous, champion=present, registry=rule)
+    aliases = ("candidate", "champion") if decision.champion else ("candidate",)
+    for alias in aliases:
+        if present_aliases.get(alias) != version:
+            client.set_registered_model_alias(rule.name, alias, version)
+    return Registration(
+        name=rule.name,
+        version=version,
+        run_id=run_id,
+        tracking_uri=connection.place.shown,
+        aliases=aliases,
+        champion=decision.champion,
+        reason=decision.reason,
+        previous_champion=previous if previous != version else None,
+    )
+
+
+def _registered_model(connection: Connection, record: SearchRecord) -> "RegisteredModel":
+    """Return the registered model, made where it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    name = record.config.registry.name
+    try:
+        return connection.client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    return connection.client.create_registered_model(name, description=model_note(record))
+
+
+def _version(connection: Connection, name: str, identity: Mapping[str, str]) -> "ModelVersion | None":
+    conditions = [f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in identity.items())]
+    found = connection.client.search_model_versions(" and ".join(conditions), max_results=1)
+    return found[0] if found else None
+
+
+def _contender(record: SearchRecord, *, version: str) -> Contender:
+    return Contender(
+        version=version,
+        verdict=record.verdict or "",
+        test_accuracy=record.metrics["test_accuracy"],
+        size_bytes=int(record.metrics["size_bytes"]),
+        test_sha256=record.manifest.sha256["test"],
+    )
+
+
+def _contender_of(connection: Connection, name: str, version: str | None) -> Contender | None:
+    if version is None:
+        return None
+    return Contender.from_tags(version, connection.client.get_model_version(name, version).tags)
+
+
+def _log_model(connection: Connection, record: SearchRecord, run_id: str, weights_sha256: str) -> str:
+    """Log the network with its normalisation inside, and return the address of the logged model."""
+    mlflow = import_mlflow()
+    import mlflow.pytorch
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    from odn.models.network import load_network
+    from odn.tracking.served import PixelClassifier
+
+    manifest = record.manifest
+    classifier = PixelClassifier(load_network(record.model), mean=record.card["mean"], std=record.card["std"]).eval()
+    shape = (manifest.channels, manifest.height, manifest.width)
+    example = np.random.default_rng(0).integers(0, 256, (EXAMPLE_IMAGES, *shape)).astype(np.float32)
+    pixels, probabilities = np.dtype(np.float32), np.dtype(np.float32)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(pixels, (-1, *shape), name=None)]),
+        outputs=Schema([TensorSpec(probabilities, (-1, manifest.n_classes), name=None)]),
+    )
+    metadata: dict[str, Any] = {"input": "pixels 0..255, float32 (N, C, H, W)", "output": "probabilities (N, K)", "classes": list(manifest.classes)}
+    mlflow.set_tracking_uri(connection.place.uri)
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pytorch.log_model(
+            classifier,
+            name="model",
+            signature=signature,
+            input_example=example,
+            pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in ("mlflow", "numpy", "torch")],
+            metadata=metadata,
+            tags={"odn.weights_sha256": weights_sha256},
+            serialization_format="pt2",
+        )
+    return str(info.model_uri)

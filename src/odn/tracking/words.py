@@ -1,0 +1,61 @@
+"""Say in Markdown what a run, a model and a version are: what a person reads first on their pages."""
+
+from odn.tracking.record import DepthRecord, SearchRecord
+
+
+def depth_note(record: DepthRecord) -> str:
+    """Describe a depth: its verdict and why, or how far it is."""
+    if record.verdict is None:
+        return f"Depth {record.depth} is trained ({record.step['val_accuracy']:.2%} on val) and not judged yet."
+    name = str(record.verdict["verdict"]).replace("_", " ")
+    return f"**{name}**: {record.verdict['reason']}"
+
+
+def search_note(record: SearchRecord) -> str:
+    """Describe a search: a line a depth, and what came of it."""
+    lines = ["| depth | accuracy on val | 95 % interval | verdict |".replace("95 %", f"{record.config.search.confidence:.0%}"), "|---|---|---|---|"]
+    for one in record.depths:
+        if one.verdict is None:
+            lines.append(f"| {one.depth} | {one.step['val_accuracy']:.2%} | – | not judged yet |")
+        else:
+            low, high = one.verdict["val_interval"]
+            lines.append(f"| {one.depth} | {one.verdict['val_accuracy']:.2%} | {low:.2%} – {high:.2%} | {str(one.verdict['verdict']).replace('_', ' ')} |")
+    return "\n".join([_headline(record), "", *lines])
+
+
+def version_note(record: SearchRecord) -> str:
+    """Describe a model version: what it can do, how big it is, what goes in and what comes out."""
+    manifest, numbers = record.manifest, record.metrics
+    size = f"{manifest.channels} × {manifest.height} × {manifest.width}"
+    return "\n\n".join(
+        [
+            _headline(record),
+            f"**In**: float32 images (N, {size}), pixels from 0 to 255; normalisation is inside. "
+            f"**Out**: float32 probabilities (N, {len(manifest.classes)}) of {', '.join(manifest.classes[:12])}{', …' if len(manifest.classes) > 12 else ''}.",
+            f"{int(numbers['n_params']):,} parameters ({numbers['params_saved']:.1%} fewer than at full depth), {int(numbers['size_bytes']):,} bytes, "
+            f"{int(numbers['macs']):,} multiply-adds an image ({numbers['macs_saved']:.1%} fewer).",
+        ]
+    )
+
+
+def model_note(record: SearchRecord) -> str:
+    """Describe the registered model, over all its versions."""
+    rule = record.config.registry
+    by = "more accurate on the same test images" if rule.champion_by == "accuracy" else f"smaller, losing at most {rule.margin:.2%} of test accuracy"
+    return (
+        f"{record.config.model.backbone} for {record.manifest.source}, cut at the depth that the data needs. "
+        f"`candidate` is the newest version; `champion` moves to a version that reached its target and is {by}."
+    )
+
+
+def _headline(record: SearchRecord) -> str:
+    if record.search is None:
+        return f"Searching the depth of {record.config.model.backbone} for {record.manifest.source}: target {record.config.search.target:.2%} on val."
+    search = record.search
+    ending = "reached" if record.verdict == "target_reached" else "**not reached**; the best depth was kept"
+    test = f", {record.metrics['test_accuracy']:.2%} on test" if "test_accuracy" in record.metrics else ""
+    return (
+        f"{record.config.model.backbone} on {record.manifest.source}: depth **{search['depth']}** of {search['n_blocks']} kept, "
+        f"{search['val_accuracy']:.2%} on val{test}. Target {search['target']:.2%} on val {ending}. "
+        f"The search cost {search['full_depth_epochs']:.2f} full-depth epochs."
+    )

@@ -1,0 +1,208 @@
+"""A made-up search whose record has the true form, a store whose tables are made once a session, and a real MLflow server."""
+
+import csv
+import dataclasses
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from odn.config import Config, make_config
+from odn.data.dataset import Manifest
+from odn.files import write_json
+from odn.search.convergence import DepthStep, Verdict
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+HISTORY = ("depth", "phase", "epoch", "lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")
+START_SECONDS = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeUp:
+    """Hold a made-up record and the paths that the stages are called with."""
+
+    root: Path
+    config: Config
+    manifest: Manifest
+
+    def paths(self) -> dict[str, Path]:
+        """Return the paths that `track` and `register` read."""
+        work = self.root / "work"
+        folders = {name: self.root / name for name in ("model", "metrics", "plots", "report")}
+        return {"prepared": work / "prepared", "depths": work / "depths", "checks": work / "checks", **folders, "project": self.root}
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Give the project's own settings, to be changed at will."""
+    content: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
+    return content
+
+
+@pytest.fixture
+def make_search(settings: dict[str, Any]) -> Callable[..., MadeUp]:
+    """Give a function that writes a whole search: depth 1 expands, depth 2 is accepted (or the schedule ends there)."""
+
+    def make(root: Path, *, test_accuracy: float = 0.98, verdict: str = "target_reached", finished: bool = True, seed: int = 0) -> MadeUp:
+        schedule = {"1": {"after": 0}, "2": {"after": 1}}
+        config = make_config({**settings, "seed": seed, "search": {**settings["search"], "schedule": schedule}})
+        made = MadeUp(root, config, _manifest())
+        made.manifest.write(made.paths()["prepared"] / "dataset.json")
+        _write_depth(made, depth=1, verdict="expand", accuracies=[0.5, 0.8, 0.9], probe=[])
+        _write_depth(made, depth=2, verdict=verdict, accuracies=[0.9, 0.95, 0.96], probe=[0.97, 0.98])
+        if finished:
+            _write_results(made, verdict=verdict, test_accuracy=test_accuracy)
+        return made
+
+    return make
+
+
+def _manifest() -> Manifest:
+    counts = {split: {"total": 10 * n, "per_class": [n] * 10} for split, n in {"train": 120, "val": 27, "test": 36}.items()}
+    classes, digests = tuple(str(digit) for digit in range(10)), {"train": "a" * 64, "val": "b" * 64, "test": "c" * 64}
+    shape = {"channels": 1, "height": 8, "width": 8}
+    return Manifest(source="digits", classes=classes, mean=(0.3,), std=(0.4,), counts=counts, sha256=digests, **shape)
+
+
+def _write_depth(made: MadeUp, *, depth: int, verdict: str, accuracies: list[float], probe: list[float]) -> None:
+    folder, check = made.paths()["depths"] / str(depth), made.paths()["checks"] / str(depth)
+    last = (probe or accuracies)[-1]
+    sizes = {"n_params": 75_000 * depth, "size_bytes": 300_000 * depth, "macs": 5_000_000 * depth, "macs_full": 40_000_000}
+    step = DepthStep(
+        depth=depth, after=depth - 1, epochs=len(accuracies), stopped="flat", why="the curve is flat", val_accuracy=accuracies[-1],
+        val_correct=round(270 * accuracies[-1]), n_val=270, curve=tuple(accuracies), cost=0.4 * depth, **sizes,
+    )  # fmt: skip
+    judged = Verdict(
+        depth=depth, verdict=verdict, reason=f"accuracy {last:.2%} on val against the target 97.00%", target=made.config.search.target,  # type: ignore[arg-type]
+        accept="point", val_accuracy=last, val_interval=(last - 0.02, last + 0.01), read_out=accuracies[-1], probed=bool(probe),
+        probe_epochs=len(probe), cost=0.1 * len(probe),
+    )  # fmt: skip
+    write_json(folder / "metrics.json", dataclasses.asdict(step))
+    write_json(check / "verdict.json", dataclasses.asdict(judged))
+    write_history(folder / "history.csv", depth=depth, phases={"stable": accuracies})
+    if probe:
+        write_history(check / "history.csv", depth=depth, phases={"probe": probe})
+
+
+def write_history(path: Path, *, depth: int, phases: dict[str, list[float]]) -> None:
+    """Write a history.csv with these accuracies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, HISTORY)
+        writer.writeheader()
+        for phase, accuracies in phases.items():
+            writer.writerows(row(depth=depth, phase=phase, epoch=epoch, val_accuracy=value) for epoch, value in enumerate(accuracies, start=1))
+
+
+def row(*, depth: int, phase: str, epoch: int, val_accuracy: float) -> dict[str, Any]:
+    """Make one line of history.csv."""
+    losses = {"train_loss": 2 - val_accuracy, "train_accuracy": val_accuracy - 0.05, "val_loss": 1 - val_accuracy}
+    return {"depth": depth, "phase": phase, "epoch": epoch, "lr": 0.1, "val_accuracy": val_accuracy, **losses}
+
+
+def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
+    import torch
+
+    from odn.models.network import Architecture, build, save_network
+
+    root, manifest = made.root, made.manifest
+    architecture = Architecture.of(made.config, in_channels=1, n_classes=10, depth=2)
+    generator = torch.Generator().manual_seed(made.config.seed)
+    save_network(build(architecture, generator), root / "model")
+    shape = {"classes": manifest.classes, "channels": 1, "height": 8, "width": 8, "mean": manifest.mean, "std": manifest.std}
+    about = {"verdict": verdict, "reason": "98.00% on val reaches the target 97.00%", "depth": 2, "val_accuracy": 0.98}
+    write_json(root / "model/card.json", {**about, **shape, "data_sha256": manifest.sha256})
+    write_json(root / "model/search.json", about)
+    flat = {"verdict": verdict, "depth": 2, "n_blocks": 8, "val_accuracy": 0.98, "val_accuracy_low": 0.96, "val_accuracy_high": 0.99}
+    write_json(root / "metrics/search.json", {**flat, "target": made.config.search.target, "full_depth_epochs": 1.8})
+    saved = {"n_params": 149_322, "params_saved": 0.986, "size_bytes": 600_000, "bytes_saved": 0.986, "macs": 9_500_000, "macs_saved": 0.745}
+    write_json(root / "metrics/evaluation.json", {"test_accuracy": test_accuracy, "n_test": 360, **saved})
+    write_json(root / "metrics/latency.json", {"device": "cpu", "threads": 2, "batch_size": 1, "latency_ms": 0.8})
+    phases = {"stable": [0.9, 0.95, 0.96], "probe": [0.97, 0.98], "finish": [0.97, 0.975, 0.98]}
+    write_history(root / "plots/history.csv", depth=2, phases=phases)
+    (root / "report").mkdir()
+    (root / "report/report.html").write_text("<!doctype html><title>report</title><p>depth 2 of 8</p>")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the tables of a sqlite store once a session."""
+    from odn.tracking.connection import create_schema
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    create_schema(path)
+    return path
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder that holds a fresh copy of the default store, with nothing of MLflow in the environment."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@dataclasses.dataclass
+class Server:
+    """Hold a running MLflow server and its store."""
+
+    uri: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """End the server and its workers as a power cut would."""
+        os.killpg(self.process.pid, 9)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(store: Path) -> Iterator[Server]:
+    """Start a real MLflow server on the store, over HTTP."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    process = subprocess.Popen(
+        command, cwd=store, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    running = Server(f"http://127.0.0.1:{port}", process)
+    try:
+        _wait_for(f"{running.uri}/health", process)
+        yield running
+    finally:
+        if process.poll() is None:
+            running.kill()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            direct.open(url, timeout=5).close()
+        except OSError:
+            assert process.poll() is None, "the MLflow server ended before it answered"
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"the MLflow server did not answer within {START_SECONDS} s")
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """Make five images of pixels from 0 to 255."""
+    return np.random.default_rng(1).integers(0, 256, (5, 1, 8, 8)).astype(np.float32)

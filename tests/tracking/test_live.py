@@ -1,0 +1,109 @@
+"""A long training is shown while it runs, and never waits for whoever shows it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odn.stages import track
+from odn.tracking import live
+from odn.tracking.connection import connect
+from odn.tracking.place import tracking_place
+
+
+def epochs(made: Any, accuracies: list[float], *, until: Callable[[int], bool] = lambda n: True) -> float:
+    """Log one row an epoch and return the longest time that a row took; after each row wait until the caller has seen enough."""
+    longest = 0.0
+    with live.live_run(made.config, data_sha256=made.manifest.sha256, depth=2, phase="stable", steps_before=0) as run:
+        for epoch, accuracy in enumerate(accuracies, start=1):
+            begin = time.monotonic()
+            run.log({"depth": 2, "phase": "stable", "epoch": epoch, "lr": 0.1, "train_loss": 2 - accuracy, "val_accuracy": accuracy})
+            longest = max(longest, time.monotonic() - begin)
+            deadline = time.monotonic() + 60
+            while not until(epoch) and time.monotonic() < deadline:
+                time.sleep(0.1)
+    return longest
+
+
+def steps(made: Any) -> list[int]:
+    """List the steps of depth 2 that the server has."""
+    connection = connect(tracking_place())
+    runs = connection.client.search_runs([connection.experiment_id], "tags.`odn.depth` = '2'")
+    return [metric.step for run in runs for metric in connection.client.get_metric_history(run.info.run_id, "val_accuracy")]
+
+
+def test_a_short_training_starts_nothing(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before LIVE_AFTER seconds no process is started and no store is made."""
+    (store / "mlflow.db").unlink()
+    begin = time.monotonic()
+    epochs(make_search(store), [0.9, 0.95])
+    assert time.monotonic() - begin < 1
+    assert not (store / "mlflow.db").exists()
+
+
+def test_a_server_killed_in_mid_run_loses_nothing(
+    server: Any, store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Training sees nothing of it, one line says so, and a replay completes the run that was begun."""
+    made = make_search(store)
+    monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    warning: list[str] = []
+
+    def until(epoch: int) -> bool:
+        if epoch == 1:
+            return steps(made) == [1]
+        if epoch == 2:
+            server.kill() if server.process.poll() is None else None
+            warning.append(capfd.readouterr().err)
+            return "failed" in "".join(warning)
+        return True
+
+    assert epochs(made, [0.9, 0.95, 0.96], until=until) < 0.5
+    said = "".join(warning) + capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "training goes on" in said
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    done = track.run(made.config, **made.paths())
+    assert steps(made) == list(range(1, 9))
+    assert done.new == (1, 2)
+
+
+def test_a_server_that_was_never_there_is_worth_one_line(
+    store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line names the address without its password, and the way to make up for it."""
+    monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:hush@127.0.0.1:9")
+    said: list[str] = []
+
+    def until(epoch: int) -> bool:
+        said.append(capfd.readouterr().err)
+        return "failed" in "".join(said)
+
+    epochs(make_search(store), [0.9, 0.95], until=until)
+    line = "".join(said)
+    assert line == (
+        "odn: tracking at http://127.0.0.1:9 failed (Connection refused); training goes on, the record is in the stage's files; "
+        "'odn track --replay' puts it there later\n"
+    )
+
+
+def test_a_worker_that_hangs_delays_nothing(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that takes for ever costs a training neither an epoch's time nor its end."""
+    monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///fresh.db")  # seconds to import mlflow, seconds to make the tables
+    begin = time.monotonic()
+    assert epochs(make_search(store), [0.9] * 2000) < 0.5
+    assert time.monotonic() - begin < 5
+
+
+def test_a_resumed_training_shows_no_epoch_twice(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are there already are passed over, and the curve runs on."""
+    made = make_search(store)
+    monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
+    for accuracies in ([0.9, 0.95], [0.9, 0.95, 0.96]):
+        epochs(made, accuracies, until=lambda epoch, last=len(accuracies): epoch < last or len(steps(made)) == last)  # type: ignore[misc]
+    assert steps(made) == [1, 2, 3]

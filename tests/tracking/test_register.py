@@ -1,0 +1,121 @@
+"""The final model in the registry: it loads anywhere, is added once, and is champion only when it is better."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from odn.errors import MissingInputError, TrackingError
+from odn.stages import register
+from odn.tracking.registry import Registration
+
+CONSUMER = """
+import sys, mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+five = np.load("images.npy")
+model = mlflow.pyfunc.load_model("models:/odn-digits@champion")
+import torch
+module = mlflow.pytorch.load_model("models:/odn-digits@candidate")
+one = module(torch.from_numpy(five[:1])).detach().numpy()
+np.savez("answers.npz", five=model.predict(five), one=one)
+assert "odn" not in sys.modules
+"""
+
+
+def registered(made: Any) -> Registration:
+    """Run the stage on a made-up search."""
+    return register.run(made.config, **made.paths(), out=made.root / "work/registration.json")
+
+
+def client() -> Any:
+    """Open the default store."""
+    from odn.tracking.connection import connect
+    from odn.tracking.place import tracking_place
+
+    return connect(tracking_place()).client
+
+
+def expected(made: Any, images: np.ndarray) -> np.ndarray:
+    """Classify images with the network in model/, normalised by hand."""
+    import torch
+
+    from odn.models.network import load_network
+
+    logits = load_network(made.root / "model")((torch.from_numpy(images) / 255 - 0.3) / 0.4)
+    return logits.softmax(dim=1).detach().numpy()
+
+
+def test_the_model_loads_in_a_fresh_process_in_an_empty_folder(
+    store: Path, make_search: Callable[..., Any], images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """By pyfunc and by pytorch, without odn, for five images and for one, it gives what the network in model/ gives."""
+    made = make_search(store)
+    registered(made)
+    folder = tmp_path_factory.mktemp("consumer")
+    np.save(folder / "images.npy", images)
+    command = [sys.executable, "-W", "ignore", "-c", CONSUMER, f"sqlite:///{store}/mlflow.db"]
+    subprocess.run(command, cwd=folder, check=True, env={"PATH": "", "HOME": str(folder)}, capture_output=True)
+    answers, right = np.load(folder / "answers.npz"), expected(made, images)
+    np.testing.assert_allclose(answers["five"], right, atol=1e-5)  # the exported graph may add up in another order
+    np.testing.assert_allclose(answers["one"], right[:1], atol=1e-5)
+
+
+def test_a_version_says_what_it_is(store: Path, make_search: Callable[..., Any]) -> None:
+    """Version, tags, description, signature and pinned requirements are those of the model; the record says what became of it."""
+    made = make_search(store)
+    done = registered(made)
+    version = client().get_model_version("odn-digits", done.version)
+    assert (version.tags["odn.depth"], version.tags["odn.verdict"], version.tags["odn.test_accuracy"]) == ("2", "target_reached", "0.98")
+    assert "pixels from 0 to 255" in version.description
+    assert set(version.aliases) == {"candidate", "champion"}
+    record = json.loads((store / "work/registration.json").read_text())
+    assert (record["version"], record["champion"], record["tracking_uri"]) == ("1", True, "sqlite:///mlflow.db")
+    requirements = next((store / "mlartifacts/models").glob("*/artifacts/requirements.txt")).read_text()
+    assert all("==" in line for line in requirements.split())
+
+
+def test_registering_again_adds_no_version(store: Path, make_search: Callable[..., Any]) -> None:
+    """The same weights of the same search keep their version, and its champion stays champion."""
+    made = make_search(store)
+    first, again = registered(made), registered(made)
+    assert (first.version, again.version, again.champion) == ("1", "1", True)
+    assert len(client().search_model_versions("name = 'odn-digits'")) == 1
+
+
+def test_a_rerun_mends_a_registration_that_broke_off(store: Path, make_search: Callable[..., Any]) -> None:
+    """Aliases that were not set any more are set by the next run."""
+    made = make_search(store)
+    registered(made)
+    for alias in ("candidate", "champion"):
+        client().delete_registered_model_alias("odn-digits", alias)
+    assert registered(made).champion
+    assert set(client().get_model_version("odn-digits", "1").aliases) == {"candidate", "champion"}
+
+
+def test_the_newest_is_candidate_and_the_better_one_champion(store: Path, make_search: Callable[..., Any], tmp_path: Path) -> None:
+    """A less accurate second model becomes candidate; the first stays champion, and the reason is in words."""
+    registered(make_search(store / "first", test_accuracy=0.98))
+    second = registered(make_search(store / "second", test_accuracy=0.97, seed=1))
+    assert (second.version, second.champion, second.previous_champion, second.aliases) == ("2", False, "1", ("candidate",))
+    assert second.reason == "not more accurate: 97.00% on test against 98.00% of version 1"
+    model = client().get_registered_model("odn-digits")
+    assert {alias: str(version) for alias, version in model.aliases.items()} == {"candidate": "2", "champion": "1"}
+
+
+def test_a_search_that_is_not_evaluated_is_not_registered(store: Path, make_search: Callable[..., Any]) -> None:
+    """The stage that is missing is named."""
+    with pytest.raises(MissingInputError, match="dvc repro evaluate"):
+        registered(make_search(store, finished=False))
+
+
+def test_a_server_that_is_away_leaves_nothing_behind(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No record of a registration is written that did not happen."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="dvc repro register"):
+        registered(make_search(store))
+    assert not (store / "work/registration.json").exists()
