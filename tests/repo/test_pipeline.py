@@ -1,0 +1,96 @@
+"""`dvc.yaml`, the stages' code and the command line are one."""
+
+import ast
+import re
+
+import grimp
+import pytest
+
+from odn.config import Config
+from repo.pipeline import ROOT, STAGES, Stage, help_of, stages_of_docstrings, stages_of_dvc
+
+DECLARED = stages_of_dvc()
+WRITTEN = stages_of_docstrings()
+each_stage = pytest.mark.parametrize("stage", DECLARED.values(), ids=DECLARED)
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    """Return which module of odn imports which; imports for type checkers run no code."""
+    return grimp.build_graph("odn", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def test_stages_and_modules_are_one_set() -> None:
+    """Each stage of dvc.yaml has its file in odn/stages, and each stage file is in dvc.yaml."""
+    assert set(DECLARED) == set(WRITTEN)
+
+
+@each_stage
+def test_stage_runs_the_command_of_its_name(stage: Stage) -> None:
+    """A stage's command is `odn` and the stage's own name, with nothing but paths and indices behind it."""
+    assert re.fullmatch(rf"odn {stage.name}( --[a-z]+ [\w{{}}./]+)*", stage.command)
+
+
+@each_stage
+def test_command_of_the_stage_exists(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """`odn STAGE --help` answers, and knows each flag that dvc.yaml passes."""
+    shown = help_of(capsys, stage.name)
+    assert [flag for flag in re.findall(r"--[a-z]+", stage.command) if flag not in shown] == []
+
+
+@each_stage
+def test_docstring_lists_what_dvc_lists(stage: Stage) -> None:
+    """What a stage says it reads, writes and takes from the config is what dvc.yaml tracks."""
+    written = WRITTEN[stage.name]
+    assert (written.reads, written.writes, written.config) == (stage.reads, stage.writes, stage.config)
+
+
+@each_stage
+def test_deps_cover_what_the_stage_imports(stage: Stage, imports: grimp.ImportGraph) -> None:
+    """A change in any module that a stage imports, however far down, makes DVC run it again."""
+    needed = {f"odn.stages.{stage.name}", *imports.find_upstream_modules(f"odn.stages.{stage.name}")}
+    needed.discard("odn")  # holds the version alone
+    assert sorted(module for module in needed if not any(_covers(dep, module) for dep in stage.code)) == []
+
+
+@each_stage
+def test_deps_name_no_code_that_the_stage_does_without(stage: Stage, imports: grimp.ImportGraph) -> None:
+    """A dependency on code that is not imported would train again for nothing."""
+    needed = {f"odn.stages.{stage.name}", *imports.find_upstream_modules(f"odn.stages.{stage.name}")}
+    assert sorted(dep for dep in stage.code if not any(_covers(dep, module) for module in needed)) == []
+
+
+@each_stage
+def test_only_certifying_stages_read_test(stage: Stage) -> None:
+    """The test split is chosen by nothing: only `evaluate` reads it, and `report` shows images of it."""
+    reads_test = any("work/prepared/test".startswith(path) for path in stage.reads)
+    assert not reads_test or stage.name in {"evaluate", "report"}
+
+
+@each_stage
+def test_stage_uses_only_the_settings_that_it_lists(stage: Stage) -> None:
+    """A section of the config that a stage's file reads is one whose change runs the stage again."""
+    tree = ast.parse((STAGES / f"{stage.name}.py").read_text())
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "config"}
+    assert (used & set(Config.model_fields)) - stage.config == set()
+
+
+@each_stage
+def test_no_two_stages_write_the_same_path(stage: Stage) -> None:
+    """A path has one stage that writes it, and lies in no folder that another stage writes."""
+    mine = {path.format(depth=1) for path in stage.writes}
+    others = {path.format(depth=1) for other in DECLARED.values() if other is not stage for path in other.writes}
+    assert [(path, other) for path in mine for other in others if f"{other}/".startswith(f"{path}/")] == []
+
+
+@pytest.mark.parametrize("package", ["odn", "odn/stages"])
+def test_packages_that_no_stage_depends_on_hold_no_code(package: str) -> None:
+    """Their `__init__.py` holds a docstring and at most the version: a change there changes no result."""
+    statements = ast.parse((ROOT / "src" / package / "__init__.py").read_text()).body[1:]
+    assert all(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__" for node in statements)
+
+
+def _covers(dep: str, module: str) -> bool:
+    """Tell whether a dependency, a file or a folder, holds the module."""
+    path = "src/" + module.replace(".", "/")
+    return dep in (f"{path}.py", path) or path.startswith(f"{dep}/")
