@@ -15,7 +15,7 @@ from odn.data.sources import Part
 from odn.data.splits import Indices
 from odn.errors import DataError
 
-CHUNK_BYTES = 8 << 20  # of images held at once; one image where a single one is larger
+CHUNK_BYTES = 4 << 20  # of images held at once; one image where a single one is larger
 N_VALUES = 256  # of a uint8 pixel
 
 Histogram = npt.NDArray[np.int64]  # (C, 256): how often each channel takes each value

@@ -104,6 +104,7 @@ def _opened(path: Path, *, shown_as: str | None = None) -> Iterator[Image.Image]
     shown = shown_as or str(path)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # odd metadata; the pixels decode or raise
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 yield image
