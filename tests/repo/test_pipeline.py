@@ -93,4 +93,4 @@ def test_packages_that_no_stage_depends_on_hold_no_code(package: str) -> None:
 def _covers(dep: str, module: str) -> bool:
     """Tell whether a dependency, a file or a folder, holds the module."""
     path = "src/" + module.replace(".", "/")
-    return dep in (f"{path}.py", path) or path.startswith(f"{dep}/")
+    return dep in (f"{path}.py", f"{path}/__init__.py", path) or path.startswith(f"{dep}/")
