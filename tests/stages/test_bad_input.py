@@ -96,7 +96,7 @@ def test_a_file_that_is_no_image(project: Any, refused: Any, class_folders: Path
     """Names the file; nothing is skipped silently."""
     (class_folders / "1" / "notes.txt").write_text("to do")
     project.configure(source="folder", root=str(class_folders))
-    assert f"{class_folders}/1/notes.txt is not an image that Pillow can read; remove it" in refused("fetch")
+    assert f"{class_folders}/1/notes.txt is not an image that Pillow can read; replace or remove it\n" in refused("fetch")
 
 
 def test_a_file_beside_the_class_folders(project: Any, refused: Any, class_folders: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_truncated_image(project: Any, refused: Any, class_folders: Path, name
     project.fetch(root=str(class_folders), image_size=8, **FOLDER)
     message = refused("prepare")
     assert f"{project.downloads}/2/cut.{name} " in message
-    assert "replace" in message
+    assert "replace or remove it under data.root, then run 'dvc repro -f fetch' and then 'dvc repro'" in message
 
 
 def test_an_image_that_was_damaged_after_it_was_fetched(project: Any, refused: Any, class_folders: Path) -> None:

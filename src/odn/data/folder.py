@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from odn.data.checksums import MEND
 from odn.data.checksums import NAME as CHECKSUMS
 from odn.data.dataset import Images
 from odn.data.sources import Part, Raw
@@ -36,34 +37,26 @@ def copy_class_folders(root: Path, *, into: Path) -> None:
     if not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
         raise DataError(f"data.root: {root} {found}; name a folder that holds one folder of images a class")
-    check_class_folders(root, shown_as=str(root))
-    for name, paths in _class_files(root).items():
+    for name, paths in check_class_folders(root, shown_as=str(root)).items():
         (into / name).mkdir()
         for path in paths:
             shutil.copyfile(path, into / name / path.name)
 
 
-def check_class_folders(root: Path, *, shown_as: str) -> None:
-    """Require two class folders at least, an image at least in each, and nothing but images; only headers are read.
+def check_class_folders(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
+    """Require two class folders at least, an image at least in each, and nothing but images; return the files of each class.
+
+    Only the images' headers are read.
 
     Raises:
         DataError: naming the folder or the file as it is below `shown_as`, the place that the user knows.
     """
-    for stray in (path for path in _visible(root) if not path.is_dir() and path.name != CHECKSUMS):
-        raise DataError(f"{shown_as}/{stray.name} lies beside the class folders; move it into one of them, or out of {shown_as}")
-    files = _class_files(root)
-    if len(files) < 2:
-        found = "no class folders" if not files else "one class folder"
-        raise DataError(f"{shown_as} holds {found}; expected one folder a class, two at least")
+    files = _class_files(root, shown_as=shown_as)
     for name, paths in files.items():
-        if not paths:
-            raise DataError(f"{shown_as}/{name}: the class folder is empty; add images to it or remove it")
         for path in paths:
-            shown = f"{shown_as}/{name}/{path.name}"
-            if path.is_dir():
-                raise DataError(f"{shown} is a folder; a class folder holds images only: move them up or give them a class of their own")
-            with _opened(path, shown_as=shown):
+            with _opened(path, shown_as=f"{shown_as}/{name}/{path.name}"):
                 pass  # the header is enough here; decoding comes with `prepare`
+    return files
 
 
 def open_folder(folder: Path, *, image_size: int | None) -> Raw:
@@ -72,8 +65,7 @@ def open_folder(folder: Path, *, image_size: int | None) -> Raw:
     Raises:
         DataError: as `check_class_folders`, or images of different sizes (unless they are resized) or of grey and colour.
     """
-    check_class_folders(folder, shown_as=str(folder))
-    files = _class_files(folder)
+    files = _class_files(folder, shown_as=str(folder))
     paths = [path for of_class in files.values() for path in of_class]
     labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(of_class) for of_class in files.values()])
     channels, height, width = _common_shape(paths, image_size=image_size)
@@ -90,18 +82,32 @@ def open_folder(folder: Path, *, image_size: int | None) -> Raw:
     return Raw(classes=tuple(files), channels=channels, height=height, width=width, train=part, test=None)
 
 
+def _class_files(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
+    """Return the files of each class in order, or the DataError that names what is out of place."""
+    for stray in (path for path in _visible(root) if not path.is_dir() and path.name != CHECKSUMS):
+        raise DataError(f"{shown_as}/{stray.name} lies beside the class folders; move it into one of them, or out of {shown_as}")
+    files = {folder.name: _visible(folder) for folder in _visible(root) if folder.is_dir()}
+    if len(files) < 2:
+        found = "no class folders" if not files else "one class folder"
+        raise DataError(f"{shown_as} holds {found}; expected one folder a class, two at least")
+    for name, paths in files.items():
+        if not paths:
+            raise DataError(f"{shown_as}/{name}: the class folder is empty; add images to it or remove it")
+        for path in paths:
+            if path.is_dir():
+                shown = f"{shown_as}/{name}/{path.name}"
+                raise DataError(f"{shown} is a folder; a class folder holds images only: move them up or give them a class of their own")
+    return files
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
-
-
-def _class_files(root: Path) -> dict[str, list[Path]]:
-    return {folder.name: _visible(folder) for folder in _visible(root) if folder.is_dir()}
 
 
 @contextmanager
 def _opened(path: Path, *, shown_as: str | None = None) -> Iterator[Image.Image]:
     """Open one image to look at; whatever Pillow raises meanwhile becomes a DataError that names the file."""
-    shown = shown_as or str(path)
+    shown, mend = (shown_as, "") if shown_as else (str(path), f" under data.root, then {MEND}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # odd metadata; the pixels decode or raise
@@ -109,9 +115,9 @@ def _opened(path: Path, *, shown_as: str | None = None) -> Iterator[Image.Image]
             with Image.open(path) as image:
                 yield image
     except UnidentifiedImageError:
-        raise DataError(f"{shown} is not an image that Pillow can read; remove it, or replace it if it is damaged") from None
+        raise DataError(f"{shown} is not an image that Pillow can read; replace or remove it{mend}") from None
     except UNREADABLE as error:
-        raise DataError(f"{shown} cannot be decoded ({error}): it is truncated or corrupt; replace or remove it") from None
+        raise DataError(f"{shown} cannot be decoded ({error}): it is truncated or corrupt; replace or remove it{mend}") from None
 
 
 def _size(image: Image.Image) -> tuple[int, int]:
