@@ -136,7 +136,7 @@ def test_a_damaged_pickle_is_never_loaded(project: Any, tiny_cifar: np.ndarray) 
 
 def test_svhn_is_read_with_zero_as_zero(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """MATLAB files of (H, W, C, N) with label 10 for the digit 0."""
-    import scipy.io  # type: ignore[import-untyped]
+    import scipy.io
     import torchvision.datasets
 
     project.raw.mkdir()
