@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"odn: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("odn: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

@@ -1,0 +1,107 @@
+"""When a depth has been trained enough, is worth a probe, is deep enough."""
+
+import pytest
+
+from odn.search.convergence import Probe, fit_power_law, judge, one_standard_error_depth, prospect, why_stop
+from unit.search_examples import growth, search, step
+
+RISING = [1 - 0.5 * 0.7**epoch for epoch in range(10)]  # each epoch takes 30 % of the error away
+
+
+def test_a_curve_that_rises_goes_on() -> None:
+    """While each two epochs take half the error away, nothing stops the stable phase."""
+    assert all(why_stop(RISING[:n], growth(max_epochs=100)) is None for n in range(1, 10))
+
+
+def test_no_curve_stops_before_min_epochs() -> None:
+    """A flat start is no reason to stop before the least number of epochs."""
+    assert why_stop([0.9] * 4, growth(min_epochs=5)) is None
+
+
+def test_a_flat_curve_stops_and_says_so() -> None:
+    """The last two epochs took less than a tenth of the error away."""
+    stop = why_stop([0.5, 0.9, 0.9, 0.905], growth())
+    assert stop is not None
+    assert stop.kind == "flat"
+    assert "from 10.00% to 9.50%" in stop.why
+
+
+def test_a_perfect_curve_is_flat() -> None:
+    """Where there is no error left there is nothing to gain."""
+    stop = why_stop([0.9, 1.0, 1.0, 1.0], growth())
+    assert stop is not None
+    assert stop.kind == "flat"
+
+
+def test_a_noisy_dip_is_not_a_plateau() -> None:
+    """Improvement is measured between the best values before and within the window, not between its ends."""
+    assert why_stop([0.5, 0.8, 0.95, 0.7], growth()) is None
+
+
+def test_max_epochs_ends_a_rising_curve() -> None:
+    """However well it rises, the stable phase has an end."""
+    stop = why_stop(RISING, growth(max_epochs=10))
+    assert stop is not None
+    assert stop.kind == "max_epochs"
+
+
+def test_a_ceiling_ahead_stops_early() -> None:
+    """A curve that follows a power law to 10 % error is left when the epochs to come can no longer pay."""
+    curve = [1 - (0.1 + 0.4 * epoch**-2.0) for epoch in range(1, 8)]
+    stop = why_stop(curve, growth(patience=6, max_epochs=8))
+    assert stop is not None
+    assert stop.kind == "ceiling"
+
+
+def test_the_power_law_that_made_a_curve_is_found() -> None:
+    """Floor, scale and exponent come back where the exponent is on the grid."""
+    law = fit_power_law([1 - (0.05 + 0.3 * epoch**-1.5) for epoch in range(1, 9)])
+    assert law is not None
+    assert (law.floor, law.scale, law.exponent) == pytest.approx((0.05, 0.3, 1.5), abs=1e-9)
+
+
+@pytest.mark.parametrize("curve", [[0.9, 0.91, 0.92], [0.9, 0.8, 0.7, 0.6]])
+def test_no_power_law_is_seen_in_too_short_or_falling_curves(curve: list[float]) -> None:
+    """Four epochs at least, and an error that falls."""
+    assert fit_power_law(curve) is None
+
+
+def test_a_read_out_within_reach_is_promising() -> None:
+    """4 % error, of which a cooldown may take half, may reach 97 %; 8 % may not."""
+    assert prospect(step(960), search()).promising
+    assert not prospect(step(920), search()).promising
+
+
+def test_a_curve_cut_short_is_granted_its_ceiling() -> None:
+    """Where max_epochs ended a curve that still rose, what it was heading for counts."""
+    curve = tuple(1 - (0.02 + 0.3 * epoch**-1.0) for epoch in range(1, 6))
+    cut = step(920, curve=curve, stopped="max_epochs")
+    assert prospect(cut, search()).promising
+    assert "ceiling 98.00%" in prospect(cut, search()).why
+
+
+def test_reaching_the_target_needs_a_probe() -> None:
+    """A read-out above the target is not enough: the verdict is on the one look after a cooldown."""
+    assert judge(step(990), search(), probe=None).verdict == "expand"
+    assert judge(step(960), search(), probe=Probe(n_correct=970, n=1000, epochs=2, cost=0.1)).verdict == "target_reached"
+
+
+def test_lower_bound_asks_for_more_than_point() -> None:
+    """970 of 1000 is 97 %, but its lower 95 % bound is 95.8 %."""
+    probe = Probe(n_correct=970, n=1000, epochs=2, cost=0.1)
+    verdict = judge(step(960), search(accept="lower_bound"), probe=probe)
+    assert verdict.verdict == "expand"
+    assert "lower 95% bound of val accuracy 95.75%" in verdict.reason
+
+
+def test_the_end_of_the_schedule_is_exhausted() -> None:
+    """At the deepest depth a miss is said plainly."""
+    verdict = judge(step(900, depth=3), search(), probe=None)
+    assert verdict.verdict == "exhausted"
+    assert "no deeper depth is in the schedule" in verdict.reason
+
+
+def test_one_standard_error_prefers_the_shallow() -> None:
+    """Within one standard error of the best the shallowest is kept; a clear gain is not given away."""
+    assert one_standard_error_depth([step(900, depth=1), step(958, depth=2), step(960, depth=3)]) == 2
+    assert one_standard_error_depth([step(900, depth=1), step(930, depth=2), step(960, depth=3)]) == 3
