@@ -101,7 +101,8 @@ def write_history(path: Path, *, depth: int, phases: dict[str, list[float]]) -> 
         writer = csv.DictWriter(file, HISTORY)
         writer.writeheader()
         for phase, accuracies in phases.items():
-            writer.writerows(row(depth=depth, phase=phase, epoch=epoch, val_accuracy=value) for epoch, value in enumerate(accuracies, start=1))
+            for epoch, accuracy in enumerate(accuracies, start=1):
+                writer.writerow(row(depth=depth, phase=phase, epoch=epoch, val_accuracy=accuracy))
 
 
 def row(*, depth: int, phase: str, epoch: int, val_accuracy: float) -> dict[str, Any]:
@@ -113,7 +114,8 @@ def row(*, depth: int, phase: str, epoch: int, val_accuracy: float) -> dict[str,
 def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
     import torch
 
-    from odn.models.network import Architecture, build, save_network
+    from odn.models.architecture import Architecture
+    from odn.models.network import build, save_network
 
     root, manifest = made.root, made.manifest
     architecture = Architecture.of(made.config, in_channels=1, n_classes=10, depth=2)
@@ -125,7 +127,7 @@ def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
     write_json(root / "model/search.json", about)
     flat = {"verdict": verdict, "depth": 2, "n_blocks": 8, "val_accuracy": 0.98, "val_accuracy_low": 0.96, "val_accuracy_high": 0.99}
     write_json(root / "metrics/search.json", {**flat, "target": made.config.search.target, "full_depth_epochs": 1.8})
-    saved = {"n_params": 149_322, "params_saved": 0.986, "size_bytes": 600_000, "bytes_saved": 0.986, "macs": 9_500_000, "macs_saved": 0.745}
+    saved = {"n_params": 149_322, "params_saved": 0.986, "size_bytes": 600_000, "macs": 9_500_000, "macs_saved": 0.745}
     write_json(root / "metrics/evaluation.json", {"test_accuracy": test_accuracy, "n_test": 360, **saved})
     write_json(root / "metrics/latency.json", {"device": "cpu", "threads": 2, "batch_size": 1, "latency_ms": 0.8})
     phases = {"stable": [0.9, 0.95, 0.96], "probe": [0.97, 0.98], "finish": [0.97, 0.975, 0.98]}
@@ -169,7 +171,11 @@ class Server:
 
 @pytest.fixture
 def server(store: Path) -> Iterator[Server]:
-    """Start a real MLflow server on the store, over HTTP."""
+    """Start a real MLflow server over HTTP on a store that has the experiment already, as `make ui` does."""
+    from odn.tracking.connection import connect
+    from odn.tracking.place import tracking_place
+
+    connect(tracking_place())
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -11,9 +11,10 @@ from odn.stages import track
 from odn.tracking import live
 from odn.tracking.connection import connect
 from odn.tracking.place import tracking_place
+from odn.tracking.runs import new_depth_run, search_run
 
 
-def epochs(made: Any, accuracies: list[float], *, until: Callable[[int], bool] = lambda n: True) -> float:
+def epochs(made: Any, accuracies: list[float], *, until: Callable[[int], bool] = bool) -> float:
     """Log one row an epoch and return the longest time that a row took; after each row wait until the caller has seen enough."""
     longest = 0.0
     with live.live_run(made.config, data_sha256=made.manifest.sha256, depth=2, phase="stable", steps_before=0) as run:
@@ -37,12 +38,14 @@ def steps(made: Any) -> list[int]:
 def test_a_short_training_starts_nothing(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Before LIVE_AFTER seconds no process is started and no store is made."""
     (store / "mlflow.db").unlink()
+    made = make_search(store)
     begin = time.monotonic()
-    epochs(make_search(store), [0.9, 0.95])
+    epochs(made, [0.9, 0.95])
     assert time.monotonic() - begin < 1
     assert not (store / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_mid_run_loses_nothing(
     server: Any, store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,15 +98,19 @@ def test_a_worker_that_hangs_delays_nothing(store: Path, make_search: Callable[.
     """A store that takes for ever costs a training neither an epoch's time nor its end."""
     monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///fresh.db")  # seconds to import mlflow, seconds to make the tables
+    made = make_search(store)
     begin = time.monotonic()
-    assert epochs(make_search(store), [0.9] * 2000) < 0.5
+    assert epochs(made, [0.9] * 2000) < 0.5
     assert time.monotonic() - begin < 5
 
 
 def test_a_resumed_training_shows_no_epoch_twice(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that are there already are passed over, and the curve runs on."""
+    """Rows that are there already are passed over, and the curve runs on in the same run."""
     made = make_search(store)
+    connection = connect(tracking_place())
+    before = new_depth_run(connection, search_run(connection, made.config, made.manifest.sha256).info.run_id, depth=2)
+    connection.client.log_metric(before.info.run_id, "val_accuracy", 0.9, step=1)
     monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
-    for accuracies in ([0.9, 0.95], [0.9, 0.95, 0.96]):
-        epochs(made, accuracies, until=lambda epoch, last=len(accuracies): epoch < last or len(steps(made)) == last)  # type: ignore[misc]
-    assert steps(made) == [1, 2, 3]
+    epochs(made, [0.9, 0.95], until=lambda epoch: epoch < 2 or len(steps(made)) == 2)
+    assert steps(made) == [1, 2]
+    assert connection.client.get_run(before.info.run_id).info.status == "RUNNING"  # trained, and not judged yet

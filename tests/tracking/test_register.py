@@ -47,9 +47,10 @@ def expected(made: Any, images: np.ndarray) -> np.ndarray:
     from odn.models.network import load_network
 
     logits = load_network(made.root / "model")((torch.from_numpy(images) / 255 - 0.3) / 0.4)
-    return logits.softmax(dim=1).detach().numpy()
+    return np.asarray(logits.softmax(dim=1).detach())
 
 
+@pytest.mark.slow
 def test_the_model_loads_in_a_fresh_process_in_an_empty_folder(
     store: Path, make_search: Callable[..., Any], images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -35,7 +35,7 @@ def everything(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 def curve(connection: Connection, run_id: str) -> list[tuple[int, float]]:
     """Read the accuracy on val, by step."""
-    return [(metric.step, metric.value) for metric in connection.client.get_metric_history(run_id, "val_accuracy")]
+    return sorted((metric.step, metric.value) for metric in connection.client.get_metric_history(run_id, "val_accuracy"))
 
 
 def test_a_search_is_one_run_with_a_child_for_each_depth(store: Path, make_search: Callable[..., Any]) -> None:
@@ -46,6 +46,7 @@ def test_a_search_is_one_run_with_a_child_for_each_depth(store: Path, make_searc
     assert (child.info.run_name, child.data.tags["odn.verdict"], child.info.status) == ("depth-2", "target_reached", "FINISHED")
     assert curve(connection, done.depths[2]) == list(enumerate([0.9, 0.95, 0.96, 0.97, 0.98, 0.97, 0.975, 0.98], start=1))
     assert (parent.data.params["search.target"], parent.data.metrics["test_accuracy"]) == ("0.97", 0.98)
+    assert parent.inputs is not None
     assert {tag.value for entry in parent.inputs.dataset_inputs for tag in entry.tags} == {"train", "val", "test"}
     assert {file.path for file in connection.client.list_artifacts(done.run_id)} == {"metrics", "model", "plots", "report"}
 
@@ -67,7 +68,8 @@ def test_a_search_that_is_not_over_is_shown_as_far_as_it_is(store: Path, make_se
     content = verdict.read_text()
     verdict.unlink()
     done, connection = replayed(made)
-    assert [connection.client.get_run(run_id).info.status for run_id in (done.run_id, *done.depths.values())] == ["RUNNING", "FINISHED", "RUNNING"]
+    runs = [connection.client.get_run(run_id) for run_id in (done.run_id, *done.depths.values())]
+    assert [run.info.status for run in runs] == ["RUNNING", "FINISHED", "RUNNING"]
     verdict.write_text(content)
     later, _ = replayed(made)
     assert (later.depths, later.new) == (done.depths, (2,))
@@ -107,7 +109,9 @@ def test_a_scheduler_s_own_run_is_left_alone(store: Path, make_search: Callable[
     assert done.run_id != "0" * 32
 
 
-def test_a_server_that_is_away_is_named_without_its_password(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_is_named_without_its_password(
+    store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message says where, why, that nothing is lost, and the way out."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:hush@127.0.0.1:9")
     with pytest.raises(TrackingError, match=r"http://127\.0\.0\.1:9 cannot be used \(Connection refused\).*odn track --replay") as caught:
@@ -115,7 +119,7 @@ def test_a_server_that_is_away_is_named_without_its_password(store: Path, make_s
     assert "hush" not in str(caught.value)
 
 
-def test_a_store_that_cannot_be_written_is_a_tracking_error(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_store_is_a_tracking_error(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged sqlite file is refused in one line."""
     (store / "broken.db").write_text("this is no database, however long it is looked at" * 40)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///broken.db")

@@ -58,7 +58,9 @@ def decide(new: Contender, *, present: str | None, champion: Contender | None, r
     if present == new.version:
         return Decision(True, f"version {new.version} is the champion already")
     if champion is None:
-        return Decision(False, f"the champion, version {present}, has no tags of odn to compare with; move the alias by hand if this one is better")
+        return Decision(
+            False, f"the champion, version {present}, has no tags of odn to compare with; move the alias by hand if this is better"
+        )
     if champion.test_sha256 != new.test_sha256:
         return Decision(False, f"the champion, version {present}, was tested on other images, so the accuracies do not compare")
     return _by_bytes(new, champion, registry.margin) if registry.champion_by == "bytes" else _by_accuracy(new, champion)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 
-class Away(TrackingError):
+class AwayError(TrackingError):
     """Report a store that cannot be reached or refuses: where, why without secrets, and the way out."""
 
     def __init__(self, place: Place, reason: object) -> None:
@@ -47,20 +47,20 @@ def connect(place: Place) -> Connection:
     """Open the store, making a missing sqlite file and a missing experiment.
 
     Raises:
-        Away: the store cannot be reached or refuses.
+        AwayError: the store cannot be reached or refuses.
         TrackingError: the experiment is deleted.
     """
     unreachable = why_unreachable(place)
     if unreachable is not None:
-        raise Away(place, unreachable)
+        raise AwayError(place, unreachable)
     mlflow = import_mlflow()
     try:
         if place.sqlite_file is not None:
             create_schema(place.sqlite_file)
-        client = mlflow.MlflowClient(tracking_uri=place.uri)
+        client = mlflow.MlflowClient(tracking_uri=place.address)
         experiment = _experiment(client, place)
     except failures() as error:
-        raise Away(place, error) from None
+        raise AwayError(place, error) from None
     if experiment.lifecycle_stage != "active":
         way_out = f"run 'mlflow experiments restore -x {experiment.experiment_id}', or choose another with MLFLOW_EXPERIMENT_NAME"
         raise TrackingError(f"the MLflow experiment {place.experiment} at {place.shown} is deleted; {way_out}")
@@ -104,9 +104,10 @@ def failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     kinds: list[type[Exception]] = [MlflowException, SQLAlchemyError, OSError]  # OSError: requests' own errors are among its children
-    for module, name in (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"), ("boto3.exceptions", "Boto3Error")):
-        if module in sys.modules:  # artifacts that go to an S3 bucket
-            kinds.append(getattr(sys.modules[module], name))
+    of_s3 = {"botocore.exceptions": ("BotoCoreError", "ClientError"), "boto3.exceptions": ("Boto3Error",)}
+    for module, names in of_s3.items():
+        if module in sys.modules:  # artifacts go to a bucket
+            kinds += [getattr(sys.modules[module], name) for name in names]
     return tuple(kinds)
 
 

@@ -21,8 +21,7 @@ def search_name(config: Config) -> str:
 
 def flat_params(config: Config) -> dict[str, str]:
     """Return every setting as `section.name`, as MLflow shows params: strings."""
-    flat: dict[str, str] = {}
+    flat: dict[str, Any] = {}
     for section, value in config.model_dump(mode="json").items():
-        entries: dict[str, Any] = {f"{section}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {section: value}
-        flat |= {name: item if isinstance(item, str) else json.dumps(item) for name, item in entries.items()}
-    return flat
+        flat |= {f"{section}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {section: value}
+    return {name: item if isinstance(item, str) else json.dumps(item) for name, item in flat.items()}

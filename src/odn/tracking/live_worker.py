@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from odn.config import make_config
 from odn.errors import TrackingError
-from odn.tracking.connection import Away, Connection, connect, failures, short
+from odn.tracking.connection import AwayError, Connection, connect, failures, short
 from odn.tracking.live import READY
 from odn.tracking.place import Place, tracking_place, why_unreachable
 from odn.tracking.record import CURVES
@@ -41,7 +41,7 @@ def main() -> None:
             return
         os.write(sys.stdout.fileno(), READY)
         _serve(connection, run, header, messages)
-    except Away as error:
+    except AwayError as error:
         warn(place, error.reason)
     except TrackingError as error:
         warn(place, error)

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -27,13 +27,18 @@ QUIET = {  # mlflow reads these when it is imported; what the user has set stays
 class Place:
     """Name a tracking store and the experiment in it."""
 
-    uri: str  # may hold a password: show `shown` instead
+    uri: str = field(repr=False)  # may hold a password: show `shown` instead
     experiment: str
 
     @property
     def shown(self) -> str:
         """Return the address without secrets."""
         return without_secrets(self.uri, uri=self.uri)
+
+    @property
+    def address(self) -> str:
+        """Return the address for mlflow, which remembers stores by it: a sqlite file in whole, not relative to the current folder."""
+        return self.uri if self.sqlite_file is None else self.uri.replace(str(self.sqlite_file), str(self.sqlite_file.absolute()), 1)
 
     @property
     def sqlite_file(self) -> Path | None:

@@ -16,7 +16,8 @@ def provenance(project: Path) -> dict[str, str]:
     tags = {"odn.version": __version__}
     commit = _git(project, "rev-parse", "HEAD")
     if commit:
-        changed = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in WRITTEN_BY_THE_PIPELINE))
+        others = [f":!{path}" for path in WRITTEN_BY_THE_PIPELINE]
+        changed = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *others)
         tags |= {"mlflow.source.git.commit": commit, "odn.git.dirty": "true" if changed else "false"}
     data = _outs(_yaml(project / "data.dvc").get("outs"))
     stages = _yaml(project / "dvc.lock").get("stages")

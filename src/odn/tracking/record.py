@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def read_record(
     if search is None or not chain or not _agrees(search, chain[-1], config):
         return SearchRecord(config, manifest, tuple(chain), None, {}, {}, model, {})
     chain = [_finished(one, plots / "history.csv") if one.depth == search["depth"] else one for one in chain]
-    numbers = {}
+    numbers: dict[str, float] = {}
     for name in ("search", "evaluation", "latency"):
         numbers |= {key: float(value) for key, value in (_json(metrics / f"{name}.json") or {}).items() if type(value) in {int, float}}
     folders = {"report": report, "plots": plots, "metrics": metrics, "model": model}
@@ -119,15 +119,15 @@ def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | Non
 
 def _finished(record: DepthRecord, history: Path) -> DepthRecord:
     """Let the curve of the accepted depth run on into the epochs that finished it."""
-    points = _points(history, after=len(record.points), phase="finish", depth=record.depth)
-    return DepthRecord(record.depth, record.step, record.verdict, record.points + points, (*record.files, history) if points else record.files)
+    points = _points(history, after=len(record.points), phase="finish")
+    return replace(record, points=record.points + points, files=(*record.files, history)) if points else record
 
 
-def _points(path: Path, *, after: int, phase: str | None = None, depth: int | None = None) -> tuple[Point, ...]:
+def _points(path: Path, *, after: int, phase: str | None = None) -> tuple[Point, ...]:
     if not path.exists():
         return ()
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if (phase is None or row["phase"] == phase) and (depth is None or row["depth"] == str(depth))]
+        rows = [row for row in csv.DictReader(file) if phase in {None, row["phase"]}]
     return tuple(Point(after + int(row["epoch"]), {name: float(row[name]) for name in CURVES if row.get(name)}) for row in rows)
 
 

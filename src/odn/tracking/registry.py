@@ -1,15 +1,17 @@
 """Log the final model and register it: `candidate` always, `champion` when it beats the present one."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
 from odn.files import sha256_of
 from odn.tracking.champion import Contender, decide
-from odn.tracking.connection import Away, Connection, connect, failures, import_mlflow
-from odn.tracking.record import SearchRecord
+from odn.tracking.connection import AwayError, Connection, connect, failures, import_mlflow
 from odn.tracking.place import tracking_place, why_unreachable
+from odn.tracking.record import SearchRecord
 from odn.tracking.replay import Replayed, replay
 from odn.tracking.schema import made_meanwhile
 from odn.tracking.words import model_note, version_note
@@ -43,7 +45,7 @@ def publish(record: SearchRecord, *, tags: Mapping[str, str]) -> Registration:
     place = tracking_place()
     unreachable = why_unreachable(place)
     if unreachable is not None:
-        raise Away(place, unreachable)
+        raise AwayError(place, unreachable)
     if place.sqlite_file is not None and not place.sqlite_file.exists():
         with made_meanwhile(place.sqlite_file):
             _import_export()
@@ -70,7 +72,7 @@ def register_model(record: SearchRecord, *, replayed: Replayed, tags: Mapping[st
     try:
         return _register(connection, record, replayed.run_id, tags)
     except failures() as error:
-        raise Away(place, error) from None
+        raise AwayError(place, error) from None
 
 
 def _register(connection: Connection, record: SearchRecord, run_id: str, tags: Mapping[str, str]) -> Registration:
@@ -147,7 +149,6 @@ def _contender_of(connection: Connection, name: str, version: str | None) -> Con
 def _log_model(connection: Connection, record: SearchRecord, run_id: str, weights_sha256: str) -> str:
     """Log the network with its normalisation inside, and return the address of the logged model."""
     mlflow = import_mlflow()
-    import mlflow.pytorch
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -164,9 +165,8 @@ def _log_model(connection: Connection, record: SearchRecord, run_id: str, weight
         inputs=Schema([TensorSpec(pixels, (-1, *shape), name=None)]),
         outputs=Schema([TensorSpec(probabilities, (-1, manifest.n_classes), name=None)]),
     )
-    metadata: dict[str, Any] = {"input": "pixels 0..255, float32 (N, C, H, W)", "output": "probabilities (N, K)", "classes": list(manifest.classes)}
-    mlflow.set_tracking_uri(connection.place.uri)
-    with mlflow.start_run(run_id=run_id):
+    metadata: dict[str, Any] = {"input": "pixels 0..255 (N, C, H, W)", "output": "probabilities (N, K)", "classes": list(manifest.classes)}
+    with _as_default_store(connection), mlflow.start_run(run_id=run_id):
         info = mlflow.pytorch.log_model(
             classifier,
             name="model",
@@ -178,3 +178,17 @@ def _log_model(connection: Connection, record: SearchRecord, run_id: str, weight
             serialization_format="pt2",
         )
     return str(info.model_uri)
+
+
+@contextlib.contextmanager
+def _as_default_store(connection: Connection) -> Iterator[None]:
+    """Let mlflow's module functions, which know no client, use this store; nothing of it stays behind."""
+    mlflow = import_mlflow()
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(connection.place.address)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before

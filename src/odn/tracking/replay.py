@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odn.tracking.connection import Away, Connection, connect, failures
+from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import Place, tracking_place
 from odn.tracking.record import CURVES, DepthRecord, SearchRecord
 from odn.tracking.runs import depth_run, log_metrics, new_depth_run, search_run, set_tags
@@ -50,7 +50,7 @@ def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None
     try:
         return _replay(connection, record, tags)
     except failures() as error:
-        raise Away(place, error) from None
+        raise AwayError(place, error) from None
 
 
 def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str]) -> Replayed:
@@ -75,7 +75,12 @@ def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str
 def _ending(record: SearchRecord) -> dict[str, str]:
     if record.search is None:
         return {}
-    return {"odn.verdict": record.search["verdict"], "odn.reason": str(record.card.get("reason", "")), "odn.depth.accepted": str(record.search["depth"])}
+    ending = {
+        "odn.verdict": record.search["verdict"],
+        "odn.depth.accepted": record.search["depth"],
+        "odn.reason": record.card.get("reason", ""),
+    }
+    return {name: str(value) for name, value in ending.items()}
 
 
 def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *, done: bool) -> tuple[str, bool]:
@@ -95,7 +100,8 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
     log_metrics(connection, run_id, [_metric(name, value, step) for (name, step), value in wanted.items() if (name, step) not in there])
     _log_changed(connection, run, _scalars(record))
     for file in record.files:
-        connection.client.log_artifact(run_id, str(file), artifact_path=file.parent.parent.name if file.parent.name == str(record.depth) else None)
+        made_for_one_depth = file.parent.name == str(record.depth)
+        connection.client.log_artifact(run_id, str(file), artifact_path=file.parent.parent.name if made_for_one_depth else None)
     if record.verdict is None:
         set_tags(connection, run, {"mlflow.note.content": depth_note(record)})
         _set_status(connection, run, "RUNNING")
@@ -120,12 +126,13 @@ def _contradicts(there: dict[tuple[str, int], float], wanted: dict[tuple[str, in
 def _scalars(record: DepthRecord) -> dict[str, float]:
     """Return what is known of a depth as single numbers, named apart from the curves."""
     step, verdict = record.step, record.verdict or {}
-    scalars = {name: float(step[name]) for name in ("n_params", "size_bytes", "macs") if name in step}
+    scalars: dict[str, float] = {name: float(step[name]) for name in ("n_params", "size_bytes", "macs")}
     scalars["read_out_accuracy"] = float(step["val_accuracy"])
     scalars["full_depth_epochs"] = float(step["cost"]) + float(verdict.get("cost", 0))
     if verdict:
         low, high = verdict["val_interval"]
-        scalars |= {"judged_accuracy": float(verdict["val_accuracy"]), "judged_accuracy_low": float(low), "judged_accuracy_high": float(high)}
+        scalars |= {"judged_accuracy": float(verdict["val_accuracy"])}
+        scalars |= {"judged_accuracy_low": float(low), "judged_accuracy_high": float(high)}
     return scalars
 
 
@@ -190,5 +197,3 @@ def _set_status(connection: Connection, run: "Run", status: str) -> None:
         connection.client.update_run(run.info.run_id, status=status)
     else:
         connection.client.set_terminated(run.info.run_id, status=status)
-
-

@@ -13,27 +13,30 @@ def depth_note(record: DepthRecord) -> str:
 
 def search_note(record: SearchRecord) -> str:
     """Describe a search: a line a depth, and what came of it."""
-    lines = ["| depth | accuracy on val | 95 % interval | verdict |".replace("95 %", f"{record.config.search.confidence:.0%}"), "|---|---|---|---|"]
+    lines = [f"| depth | accuracy on val | {record.config.search.confidence:.0%} interval | verdict |", "|---|---|---|---|"]
     for one in record.depths:
         if one.verdict is None:
             lines.append(f"| {one.depth} | {one.step['val_accuracy']:.2%} | – | not judged yet |")
         else:
             low, high = one.verdict["val_interval"]
-            lines.append(f"| {one.depth} | {one.verdict['val_accuracy']:.2%} | {low:.2%} – {high:.2%} | {str(one.verdict['verdict']).replace('_', ' ')} |")
+            verdict = str(one.verdict["verdict"]).replace("_", " ")
+            lines.append(f"| {one.depth} | {one.verdict['val_accuracy']:.2%} | {low:.2%} – {high:.2%} | {verdict} |")
     return "\n".join([_headline(record), "", *lines])
 
 
 def version_note(record: SearchRecord) -> str:
     """Describe a model version: what it can do, how big it is, what goes in and what comes out."""
     manifest, numbers = record.manifest, record.metrics
-    size = f"{manifest.channels} × {manifest.height} × {manifest.width}"
+    size = f"{manifest.channels}, {manifest.height}, {manifest.width}"
+    classes = ", ".join(manifest.classes[:12]) + (", …" if manifest.n_classes > 12 else "")
+    smaller, quicker = f"{numbers['params_saved']:.1%} fewer than at full depth", f"{numbers['macs_saved']:.1%} fewer"
     return "\n\n".join(
         [
             _headline(record),
             f"**In**: float32 images (N, {size}), pixels from 0 to 255; normalisation is inside. "
-            f"**Out**: float32 probabilities (N, {len(manifest.classes)}) of {', '.join(manifest.classes[:12])}{', …' if len(manifest.classes) > 12 else ''}.",
-            f"{int(numbers['n_params']):,} parameters ({numbers['params_saved']:.1%} fewer than at full depth), {int(numbers['size_bytes']):,} bytes, "
-            f"{int(numbers['macs']):,} multiply-adds an image ({numbers['macs_saved']:.1%} fewer).",
+            f"**Out**: float32 probabilities (N, {manifest.n_classes}) of the classes {classes}.",
+            f"{int(numbers['n_params']):,} parameters ({smaller}), {int(numbers['size_bytes']):,} bytes, "
+            f"{int(numbers['macs']):,} multiply-adds an image ({quicker}).",
         ]
     )
 
@@ -41,16 +44,20 @@ def version_note(record: SearchRecord) -> str:
 def model_note(record: SearchRecord) -> str:
     """Describe the registered model, over all its versions."""
     rule = record.config.registry
-    by = "more accurate on the same test images" if rule.champion_by == "accuracy" else f"smaller, losing at most {rule.margin:.2%} of test accuracy"
+    rules = {
+        "accuracy": "more accurate on the same test images",
+        "bytes": f"smaller, and at most {rule.margin:.2%} less accurate on the same test images",
+    }
     return (
         f"{record.config.model.backbone} for {record.manifest.source}, cut at the depth that the data needs. "
-        f"`candidate` is the newest version; `champion` moves to a version that reached its target and is {by}."
+        f"`candidate` is the newest version; `champion` moves to a version that reached its target and is {rules[rule.champion_by]}."
     )
 
 
 def _headline(record: SearchRecord) -> str:
     if record.search is None:
-        return f"Searching the depth of {record.config.model.backbone} for {record.manifest.source}: target {record.config.search.target:.2%} on val."
+        goal = f"target {record.config.search.target:.2%} on val"
+        return f"Searching the depth of {record.config.model.backbone} for {record.manifest.source}: {goal}."
     search = record.search
     ending = "reached" if record.verdict == "target_reached" else "**not reached**; the best depth was kept"
     test = f", {record.metrics['test_accuracy']:.2%} on test" if "test_accuracy" in record.metrics else ""
