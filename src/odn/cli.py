@@ -5,6 +5,7 @@ Flags are paths and indices, never settings: those are in params.yaml. A stage's
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         "progress",
     )
     _add(commands, "evaluate", _evaluate, "certify the model on test", "prepared", "model", "depths", "checks", "evaluation", "metrics")
+    _add(commands, "report", _report, "write the page and its pictures", "prepared", "model", "metrics", "plots", "evaluation", "report")
+    _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "registration", "report")
     return parser
 
 
@@ -169,3 +172,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     low, high = record["test_accuracy_low"], record["test_accuracy_high"]
     print(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}), {record['params_saved']:.1%} fewer parameters")
+
+
+def _report(options: argparse.Namespace) -> None:
+    findings = _stage(
+        options,
+        prepared=options.prepared,
+        model=options.model,
+        metrics=options.metrics,
+        plots=options.plots,
+        evaluation=options.evaluation,
+        out=options.report,
+    )
+    depth, n_blocks, verdict = findings.depth, findings.n_blocks, findings.verdict
+    print(f"depth {depth} of {n_blocks} ({verdict}), {findings.test_accuracy:.2%} on test: {options.report / 'report.html'}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    account = _stage(options, model=options.model, metrics=options.metrics, registration=options.registration, report=options.report)
+    print(account.describe(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))

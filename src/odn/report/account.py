@@ -1,0 +1,135 @@
+"""Write the short account of a search that ends a run: plain lines, with a little colour on a terminal; starts fast."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odn.report.findings import Depth, Findings
+from odn.report.words import PHASES, VERDICTS, amount, blocks, headline, kept_because, remedies, share, span
+
+WIDTH = 100  # columns
+MOST_DEPTHS = 9  # rows: of a longer search the first are drawn together
+INDENT = " " * 10
+CODES = {"": "", "bold": "\x1b[1m", "dim": "\x1b[2m", "good": "\x1b[1;32m", "bad": "\x1b[1;33m"}
+RESET = "\x1b[0m"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Hold one line and how it is shown on a terminal."""
+
+    text: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Hold the account of a search."""
+
+    lines: tuple[Line, ...]
+
+    def describe(self, *, colour: bool = False) -> str:
+        """Return the account as text, with the terminal's codes for bold and colour if asked."""
+        if not colour:
+            return "\n".join(line.text for line in self.lines)
+        return "\n".join(f"{CODES[line.style]}{line.text}{RESET}" if line.style else line.text for line in self.lines)
+
+
+def account(findings: Findings, *, registration: Mapping[str, Any] | None, model: Path, report: Path | None) -> Account:
+    """Tell what a search found, what it cost, where things are and what to try next; `None`: not there yet."""
+    mood = "good" if findings.is_reached else "bad"
+    lines = [Line(headline(findings), mood), Line()]
+    lines += _depth_lines(findings)
+    lines += [
+        Line(),
+        *_entry("Verdict", f"{VERDICTS[findings.verdict]}: {kept_because(findings)}", style="" if findings.is_reached else mood),
+    ]
+    lines += _entry(
+        "Test",
+        f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}",
+    )
+    lines += [Line(), *_saving_lines(findings), Line()]
+    lines += _entry("Search", _cost_words(findings))
+    lines += _entry("Model", f"{model}/{_registered(findings, registration)}")
+    lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: dvc repro report")
+    lines += _next_lines(findings, registration)
+    return Account(tuple(lines))
+
+
+def _entry(name: str, text: str, *, style: str = "") -> list[Line]:
+    wrapped = textwrap.wrap(text, WIDTH - len(INDENT), break_long_words=False, break_on_hyphens=False)
+    return [Line((f"{name:<{len(INDENT)}}" if not number else INDENT) + part, style) for number, part in enumerate(wrapped)]
+
+
+def _table(rows: Sequence[Sequence[str]], *, left: tuple[int, ...]) -> list[str]:
+    """Align columns to the right, those in `left` to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _interval_name(findings: Findings) -> str:
+    return f"{findings.config.search.confidence:.0%} interval"
+
+
+def _depth_lines(findings: Findings) -> Iterator[Line]:
+    folded = findings.depths[: 1 - MOST_DEPTHS] if len(findings.depths) > MOST_DEPTHS else ()
+    rows: list[tuple[str, ...]] = [("depth", "val, read-out", "after a cooldown", _interval_name(findings), "verdict")]
+    if folded:
+        read_outs = [one.read_out for one in folded]
+        rows.append((f"{folded[0].depth}-{folded[-1].depth}", f"{min(read_outs):.2%}+", "", "", f"{len(folded)} depths: expand"))
+    rows += [_depth_row(one, findings) for one in findings.depths[len(folded) :]]
+    for number, text in enumerate(_table(rows, left=(4,))):
+        one = findings.depths[number - 1 - bool(folded) + len(folded)] if number > bool(folded) else None
+        yield Line(text, "dim" if number == 0 else "bold" if one is not None and one.depth == findings.depth else "")
+
+
+def _depth_row(one: Depth, findings: Findings) -> tuple[str, ...]:
+    mark = "  <- kept" if one.depth == findings.depth else ""
+    return (
+        str(one.depth),
+        f"{one.read_out:.2%}",
+        f"{one.probe:.2%}" if one.probe is not None else "-",
+        span(one.interval),
+        VERDICTS[one.verdict] + mark,
+    )
+
+
+def _saving_lines(findings: Findings) -> Iterator[Line]:
+    rows = [("", f"{blocks(findings.depth)}", f"all {findings.n_blocks}", "saved")]
+    rows += [(one.name, amount(one, one.kept), amount(one, one.full), share(one.saved)) for one in findings.savings]
+    for number, text in enumerate(_table(rows, left=(0,))):
+        yield Line(text, "dim" if number == 0 else "")
+
+
+def _cost_words(findings: Findings) -> str:
+    parts = ", ".join(f"{PHASES[name]} {cost:.2f}" for name, cost in findings.by_phase().items())
+    return f"cost {findings.full_depth_epochs:.2f} full-depth epochs (of all {findings.n_blocks} blocks): {parts}"
+
+
+def _registered(findings: Findings, registration: Mapping[str, Any] | None) -> str:
+    if registration is None:
+        return f"; not in the registry as {findings.config.registry.name} yet: dvc repro register"
+    aliases = " and ".join(registration["aliases"])
+    why = "" if registration["champion"] or not findings.is_reached else f"; not champion: {registration['reason']}"
+    return f", in the registry {registration['name']} version {registration['version']}, {aliases}, at {registration['tracking_uri']}{why}"
+
+
+def _next_lines(findings: Findings, registration: Mapping[str, Any] | None) -> Iterator[Line]:
+    if not findings.is_reached:
+        yield from _entry("Next", "change params.yaml, then make repro:", style="bold")
+        for remedy in remedies(findings):
+            yield from _entry("", f"- {remedy}")
+        return
+    uri = str(registration["tracking_uri"]) if registration is not None else ""
+    yield Line(
+        f"{'Next':<{len(INDENT)}}{f'open {uri}' if uri.startswith('http') else 'make ui'}: browse the runs, the curves and the registry"
+    )
+    if findings.depth != findings.config.search.schedule[-1]:
+        yield Line(f"{INDENT}raise search.target in params.yaml, then make repro: only deeper depths are trained")

@@ -1,0 +1,237 @@
+"""Write the page: findings in words, tables and pictures, as one self-contained file whose bytes depend on its inputs alone."""
+
+import base64
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odn import __version__
+from odn.data.dataset import Manifest
+from odn.report.findings import Findings
+from odn.report.mistakes import SMALL_SIDE, Mistakes
+from odn.report.words import (
+    PHASES,
+    VERDICTS,
+    amount,
+    blocks,
+    headline,
+    kept_because,
+    milliseconds,
+    narrow_span,
+    range_of,
+    remedies,
+    share,
+    short,
+    span,
+    subline,
+)
+
+STRETCHED = "The scale stretches towards 100%: each halving of the error is the same step up."
+TEMPLATE = Path(__file__).parent / "page.html"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Hold a figure on a light and on a dark ground, and what it shows in words."""
+
+    light: bytes
+    dark: bytes
+    alt: str
+
+    def shown(self) -> dict[str, Any]:
+        """Return what the template needs; the figure is drawn at twice the size that it is shown at."""
+        width, height = struct.unpack(">II", self.light[16:24])  # of the PNG's header
+        return {"light": _data_uri(self.light), "dark": _data_uri(self.dark), "width": width // 2, "height": height // 2, "alt": self.alt}
+
+
+def write_page(findings: Findings, *, manifest: Manifest, mistakes: Mistakes, pictures: Mapping[str, Picture], weights_sha256: str) -> str:
+    """Return the page as HTML; every word that a user chose (class names, paths) is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False, keep_trailing_newline=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    content = _top(findings, manifest) | _tables(findings) | _mistakes(mistakes) | _provenance(findings, manifest)
+    return template.render(
+        **content,
+        pictures={name: picture.shown() for name, picture in pictures.items()},
+        captions=_captions(findings, mistakes),
+        notes=_notes(findings),
+        weights_sha256=weights_sha256,
+    )
+
+
+def alternatives(findings: Findings) -> dict[str, str]:
+    """Say in words what each figure shows, for whoever cannot see it."""
+    accuracies = "; ".join(f"depth {one.depth}: {one.accuracy:.2%}, {VERDICTS[one.verdict]}" for one in findings.depths)
+    sizes = "; ".join(f"depth {one.depth}: {short(one.size_bytes)}B, {one.accuracy:.2%}" for one in findings.depths)
+    costs = "; ".join(f"depth {entry.depth} {PHASES[entry.phase]}: {entry.full_depth_epochs:.2f}" for entry in findings.ledger)
+    return {
+        "depths": f"Accuracy on val by depth, target {findings.target:.2%}. {accuracies}.",
+        "cost": f"Accuracy on val by size of the weights. {sizes}. All {findings.n_blocks} blocks: {short(findings.savings[1].full)}B.",
+        "ledger": f"Full-depth epochs by depth and phase. {costs}.",
+        "curves": f"Accuracy after each of {sum(entry.epochs for entry in findings.ledger)} epochs, phase by phase.",
+    }
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _confidence(findings: Findings) -> str:
+    return f"{findings.config.search.confidence:.0%}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
+    parameters, size, macs, latency = findings.savings[:4]
+    of_all = f"of all {findings.n_blocks} blocks"
+    keys = [
+        ("Accuracy on test", f"{findings.test_accuracy:.2%}", f"{span(findings.test_interval)} ({_confidence(findings)} interval)"),
+        ("Depth kept", f"{findings.depth} of {findings.n_blocks}", f"{range_of(findings)} trained"),
+        ("Parameters", short(parameters.kept).strip(), f"{share(parameters.kept / parameters.full)} {of_all}"),
+        ("Size", f"{short(size.kept)}B", f"{share(size.kept / size.full)} {of_all}"),
+        ("MACs an image", short(macs.kept).strip(), f"{share(macs.kept / macs.full)} {of_all}"),
+        ("Time an image", f"{milliseconds(latency.kept)} ms", f"{milliseconds(latency.full)} ms with all {findings.n_blocks} blocks"),
+    ]
+    shape = f"{manifest.channels} × {manifest.height} × {manifest.width}"
+    return {
+        "title": f"odn: {headline(findings)}",
+        "kicker": f"odn report · {findings.backbone} on {findings.source} · {len(findings.classes)} classes, images of {shape}",
+        "headline": headline(findings),
+        "lead": subline(findings) + ".",
+        "is_reached": findings.is_reached,
+        "verdict_title": "Target reached" if findings.is_reached else "Search exhausted: the target is not reached",
+        "verdict": _sentence(kept_because(findings)),
+        "remedies": [] if findings.is_reached else remedies(findings),
+        "keys": keys,
+    }
+
+
+def _tables(findings: Findings) -> dict[str, Any]:
+    interval = f"{_confidence(findings)} interval"
+    total = ("all", "", f"{sum(entry.epochs for entry in findings.ledger)}", f"{findings.full_depth_epochs:.2f}")
+    return {
+        "kept_title": blocks(findings.depth),
+        "whole_title": f"all {findings.n_blocks}",
+        "savings": [(one.name, amount(one, one.kept), amount(one, one.full), share(one.saved)) for one in findings.savings],
+        "depth_heads": ["depth", "read-out", "after a cooldown", interval, "verdict"],
+        "depth_rows": [
+            (
+                one.depth,
+                f"{one.read_out:.2%}",
+                f"{one.probe:.2%}" if one.probe is not None else "–",
+                narrow_span(one.interval),
+                VERDICTS[one.verdict],
+            )
+            for one in findings.depths
+        ],
+        "reasons": [
+            (f"Depth {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
+            for one in findings.depths
+        ],
+        "kept_row": findings.depths.index(findings.kept),
+        "ledger": [
+            *((entry.depth, PHASES[entry.phase], entry.epochs, f"{entry.full_depth_epochs:.2f}") for entry in findings.ledger),
+            total,
+        ],
+    }
+
+
+def _mistakes(mistakes: Mistakes) -> dict[str, Any]:
+    shown = []
+    for one in mistakes.shown:
+        height, width = one.pixels.shape[:2]
+        shown.append(
+            {
+                "src": _data_uri(one.png()),
+                "width": width,
+                "height": height,
+                "is_small": max(height, width) <= SMALL_SIDE,
+                "index": one.index,
+            }
+            | {"label": one.label, "predicted": one.predicted, "confidence": f"{one.confidence:.0%}"}
+        )
+    return {
+        "mistakes": shown,
+        "confusions": "; ".join(f"{true} taken for {predicted}, {count} times" for true, predicted, count in mistakes.confusions),
+    }
+
+
+def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
+    return {
+        "depths": "Hollow points were read off in passing; filled ones stand after a cooldown of the learning rate, and only they can be "
+        f"accepted. Bars are {_confidence(findings)} intervals. {_ending(findings)} {STRETCHED}",
+        "cost": "Further left is smaller, and each gridline is ten times the one before; higher is better. "
+        "The dotted line is the whole backbone.",
+        "ledger": f"One full-depth epoch is one pass over the training images through all {findings.n_blocks} blocks; "
+        "an epoch of a shallower network counts in proportion to its MACs.",
+        "curves": "Lines with points are accuracy on val after each epoch, dotted ones on the augmented training images. "
+        f"Probe and finish both set off from where training ended. {STRETCHED}",
+        "mistakes": _wrong(findings, mistakes),
+    }
+
+
+def _ending(findings: Findings) -> str:
+    if not findings.is_reached:
+        return "No filled point reaches the dashed target."
+    if findings.config.search.accept == "point":
+        return "The first filled point at or above the dashed target ends the search."
+    return "The first filled point whose whole bar is at or above the dashed target ends the search."
+
+
+def _wrong(findings: Findings, mistakes: Mistakes) -> str:
+    if mistakes.n_wrong == 0:
+        return f"Nothing: all {findings.n_test} test images are right."
+    right = f"{findings.n_test - mistakes.n_wrong} of {findings.n_test} test images are right"
+    if mistakes.n_wrong == len(mistakes.shown):
+        return f"{right}; here is what it got wrong, the surest first."
+    return f"{right}; of the {mistakes.n_wrong} others, here are the {len(mistakes.shown)} that it was surest of."
+
+
+def _notes(findings: Findings) -> list[str]:
+    confidence, first = _confidence(findings), findings.depths[0].depth
+    return [
+        f"Accuracy on test is measured once, on {findings.n_test} images, after everything was chosen. Its {confidence} interval is "
+        f"{span(findings.test_interval)}: smaller differences mean little.",
+        f"Depth was chosen on val ({findings.kept.n_val} images), where the kept network reaches {findings.val_accuracy:.2%} "
+        f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is.",
+        f"This is one run, with seed {findings.config.seed}; another seed may end at another depth.",
+        *([f"Depths below {first} are not in the schedule: a shallower network may be enough."] if first > 1 else []),
+        _whole_note(findings),
+        *(
+            f"On the same test images the network of depth {one.depth} is right on {one.accuracy:.2%}. If both were equally good, "
+            f"a difference as large would come by chance with p = {one.p:.2g} (McNemar's exact test)."
+            for one in findings.comparisons
+        ),
+        "The ledger counts passes over training images, forward and backward. It leaves out reading off accuracies, re-estimating "
+        "BatchNorm, evaluation on test, earlier searches, and trying other settings.",
+        f"Latencies are medians measured on one machine ({findings.device}, {findings.threads} threads) and differ elsewhere; "
+        "parameters, bytes and MACs are exact counts.",
+    ]
+
+
+def _whole_note(findings: Findings) -> str:
+    if findings.depth == findings.n_blocks:
+        return "The kept network is the whole backbone: nothing is saved."
+    whole = f"Savings are against {findings.backbone} with all {findings.n_blocks} blocks"
+    known = [one for one in findings.comparisons if one.depth == findings.n_blocks]
+    if known:
+        return f"{whole}, which was trained here too and is right on {known[0].accuracy:.2%} of test."
+    return f"{whole}, which was not trained here. That it would be no more accurate is not shown, only that the target does not need it."
+
+
+def _provenance(findings: Findings, manifest: Manifest) -> dict[str, Any]:
+    import yaml
+
+    settings = findings.config.model_dump(mode="json")
+    return {
+        "provenance": f"odn {__version__}, data {findings.source}, seed {findings.config.seed}; weights of depth {findings.depth} from its "
+        f"{PHASES[findings.weights_from]}. The git commit and the DVC versions of data and model are tags of the run in MLflow.",
+        "splits": [(name, f"{manifest.counts[name]['total']:,}", findings.data_sha256[name]) for name in ("train", "val", "test")],
+        "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+    }

@@ -1,0 +1,128 @@
+"""Say findings in words and numbers; the same ones in the terminal and on the page."""
+
+from odn.report.findings import Findings, Interval, Saving
+
+PHASES = {"stable": "training", "probe": "probe", "finish": "finish"}
+VERDICTS = {"expand": "expand", "target_reached": "target reached", "exhausted": "exhausted"}
+NEXT_BACKBONE = {"resnet18": "resnet34 (16 blocks)"}
+
+
+def share(fraction: float) -> str:
+    """Write a fraction as a percentage with one decimal, or with as many as keep it from looking like 100%."""
+    for digits in (1, 2, 3):
+        text = f"{fraction:.{digits}%}"
+        if fraction >= 1 or not text.startswith("100"):
+            return text
+    return text
+
+
+def tidy_percent(fraction: float) -> str:
+    """Write a round fraction as a percentage without needless zeros: `98%`, `99.95%`."""
+    return f"{100 * fraction:.4f}".rstrip("0").rstrip(".") + "%"
+
+
+def change(saved: float) -> str:
+    """Say how much less, or more, something is: `98.6% less`, `3.0% more`, `the same`."""
+    if saved == 0:
+        return "the same"
+    return f"{share(saved)} less" if saved > 0 else f"{share(-saved)} more"
+
+
+def span(interval: Interval) -> str:
+    """Write an interval of accuracies."""
+    return f"{interval[0]:.2%} to {interval[1]:.2%}"
+
+
+def narrow_span(interval: Interval) -> str:
+    """Write an interval of accuracies for a column of a table."""
+    return f"{100 * interval[0]:.2f}–{interval[1]:.2%}"
+
+
+def amount(saving: Saving, value: float) -> str:
+    """Write a cost with its unit: a count in full, a time to three digits."""
+    return f"{value:,.0f}" if not saving.unit else f"{milliseconds(value)} {saving.unit}"
+
+
+def milliseconds(value: float) -> str:
+    """Write a time to about three digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def short(value: float) -> str:
+    """Write a large count to three digits: `75.3 k`, `11.2 M`, `1.81 G`."""
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * scale:
+            scaled = value / scale
+            digits = 0 if scaled >= 99.95 else 1 if scaled >= 9.995 else 2
+            return f"{scaled:.{digits}f} {letter}"
+    return f"{value:.0f} "
+
+
+def blocks(n: int) -> str:
+    """Write a number of blocks."""
+    return "1 block" if n == 1 else f"{n} blocks"
+
+
+def range_of(findings: Findings) -> str:
+    """Name the depths that were trained: `depth 3`, `depths 1 to 8`."""
+    first, last = findings.depths[0].depth, findings.depths[-1].depth
+    return f"depth {first}" if first == last else f"depths {first} to {last}"
+
+
+def headline(findings: Findings) -> str:
+    """Say in one short sentence what came of the search."""
+    if not findings.is_reached:
+        return (
+            f"No depth reached {_target(findings)} on {findings.source}; depth {findings.depth} of {findings.n_blocks} is kept as the best"
+        )
+    if findings.depth == findings.n_blocks:
+        return f"{findings.source} needs all {findings.n_blocks} blocks"
+    verb = "is" if findings.depth == 1 else "are"
+    return f"{findings.depth} of {findings.n_blocks} blocks {verb} enough for {findings.source}"
+
+
+def subline(findings: Findings) -> str:
+    """Say what the kept network is worth and what it saves."""
+    parameters, _, macs = findings.savings[:3]
+    saved = (
+        f", with {share(parameters.saved)} fewer parameters and {share(macs.saved)} fewer MACs"
+        if findings.depth < findings.n_blocks
+        else ""
+    )
+    return f"{findings.test_accuracy:.2%} on test{saved}"
+
+
+def _target(findings: Findings) -> str:
+    return f"the target of {findings.target:.2%}"
+
+
+def kept_because(findings: Findings) -> str:
+    """Say why this depth is kept, in a sentence or two."""
+    if findings.is_reached:
+        return f"depth {findings.depth} is kept, its {findings.reason}."
+    best, verb = findings.best, "was" if len(findings.depths) == 1 else "were"
+    return (
+        f"{range_of(findings)} of {findings.n_blocks} {verb} trained, and none reached {_target(findings)} on val; "
+        f"the best was {best.accuracy:.2%} at depth {best.depth}. Depth {findings.depth} is kept, the shallowest within one standard error "
+        "of the best read-out. It is a candidate, not a success."
+    )
+
+
+def remedies(findings: Findings) -> list[str]:
+    """Say what would help an exhausted search, the likeliest first; settings by their names."""
+    config, last, best = findings.config, findings.depths[-1], findings.best
+    found = []
+    if last.depth < findings.n_blocks:
+        found.append(f"go deeper: search.schedule ends at depth {last.depth}, and {findings.backbone} has {findings.n_blocks} blocks")
+    elif findings.backbone in NEXT_BACKBONE:
+        found.append(f"a deeper backbone: model.backbone {NEXT_BACKBONE[findings.backbone]}")
+    if any(one.stopped == "max_epochs" for one in findings.depths):
+        found.append(f"train longer: a curve still rose when growth.max_epochs {config.growth.max_epochs} ended it")
+    reached = best.accuracy if config.search.accept == "point" else best.interval[0]
+    kind = "" if config.search.accept == "point" else "lower bound "
+    found.append(f"ask for less: search.target {findings.target:.2%}; the {kind}best on val is {reached:.2%}")
+    if (1 - findings.target) * last.n_val < 1:
+        found.append(f"a larger val split (data.val_fraction): on {last.n_val} images this target allows no mistake")
+    else:
+        found.append("more or more varied training images: data.max_images, the augment section")
+    return found

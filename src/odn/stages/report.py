@@ -1,0 +1,64 @@
+"""Write the page that tells what the search found, and its pictures.
+
+Reads: work/prepared/dataset.json, work/prepared/test, model, metrics/evaluation.json, metrics/latency.json, plots/history.csv,
+  work/evaluation
+Writes: report
+Config: all
+"""
+
+import csv
+from pathlib import Path
+
+from odn.config import Config
+from odn.data.dataset import read_manifest, read_split
+from odn.errors import MissingInputError
+from odn.files import new_folder, sha256_of, write_bytes, write_text
+from odn.report.figures import DARK, LIGHT, Epoch, draw_cost, draw_curves, draw_depths, draw_ledger, draw_mistakes, drawing
+from odn.report.findings import Findings, read_findings
+from odn.report.mistakes import read_mistakes
+from odn.report.page import Picture, alternatives, write_page
+
+
+def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Path, evaluation: Path, out: Path) -> Findings:
+    """Write `report.html`, which needs nothing beside it, and the figures as PNG files; the same inputs give the same bytes.
+
+    Raises:
+        MissingInputError: a record is missing, or the files are of another search.
+        DataError: the test split is damaged.
+    """
+    findings = read_findings(config, model=model, metrics=metrics)
+    manifest, history = read_manifest(prepared / "dataset.json"), _read_history(plots / "history.csv")
+    mistakes = read_mistakes(evaluation / "predictions.csv", test=read_split(prepared / "test"), classes=manifest.classes)
+    words = alternatives(findings)
+    with drawing(), new_folder(out) as folder:
+        pictures = {
+            "depths": Picture(draw_depths(findings, LIGHT), draw_depths(findings, DARK), words["depths"]),
+            "cost": Picture(draw_cost(findings, LIGHT), draw_cost(findings, DARK), words["cost"]),
+            "ledger": Picture(draw_ledger(findings, LIGHT), draw_ledger(findings, DARK), words["ledger"]),
+            "curves": Picture(draw_curves(findings, history, LIGHT), draw_curves(findings, history, DARK), words["curves"]),
+        }
+        for name, picture in pictures.items():
+            write_bytes(folder / f"{name}.png", picture.light)
+        if mistakes.shown:
+            write_bytes(folder / "mistakes.png", draw_mistakes(mistakes.shown, LIGHT))
+        digest = sha256_of(model / "weights.safetensors")
+        write_text(
+            folder / "report.html", write_page(findings, manifest=manifest, mistakes=mistakes, pictures=pictures, weights_sha256=digest)
+        )
+    return findings
+
+
+def _read_history(path: Path) -> list[Epoch]:
+    try:
+        with path.open(newline="") as file:
+            return [
+                Epoch(
+                    depth=int(row["depth"]),
+                    phase=row["phase"],
+                    val_accuracy=float(row["val_accuracy"]),
+                    train_accuracy=float(row["train_accuracy"]),
+                )
+                for row in csv.DictReader(file)
+            ]
+    except FileNotFoundError:
+        raise MissingInputError(f"{path} is missing; run 'dvc repro truncate' first") from None
