@@ -5,6 +5,7 @@ Axes: N images, C channels, H rows, W columns, K classes.
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def load_network(folder: Path) -> DepthNetwork:
         raise DataError(f"{path} does not describe a network: {error}; delete it and run 'dvc repro'") from None
     weights = folder / "weights.safetensors"
     tensors = _read_weights(weights)
-    heads = [int(name.split(".")[1]) for name in tensors if name.startswith("heads.") and name.endswith(".weight")]
+    heads = [int(found[1]) for name in tensors if (found := re.fullmatch(r"heads\.(\d+)\.weight", name))]
     try:
         network = empty(architecture, heads=heads)
     except ValueError as error:

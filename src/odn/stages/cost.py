@@ -18,6 +18,8 @@ from odn.models.network import build
 from odn.training.device import choose_machine
 from odn.training.seed import generator
 
+MAX_SECONDS = 1.0  # of timing, for each depth
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -91,7 +93,9 @@ def run(config: Config, *, prepared: Path) -> CostTable:
         CostRow(
             depth=depth,
             cost=cost(first.at(depth), shape.height, shape.width),
-            latency=latency_ms(whole.truncated(depth), batch_size=1, height=shape.height, width=shape.width, device=device),
+            latency=latency_ms(
+                whole.truncated(depth), batch_size=1, height=shape.height, width=shape.width, device=device, max_seconds=MAX_SECONDS
+            ),
         )
         for depth in depths
     ]
@@ -107,7 +111,7 @@ def _shape(config: Config, *, prepared: Path) -> Shape:
             return Shape(source=name, n_classes=manifest.n_classes, channels=manifest.channels, height=height, width=width)
     if name not in SOURCES:
         raise MissingInputError(
-            f"{path} is missing, and the shape of data.source {name} is only known from it; run 'dvc repro prepare' first"
+            f"{path} does not describe data.source {name}, so its classes and image size are unknown; run 'dvc repro prepare' first"
         )
     source = SOURCES[name]
     return Shape(source=name, n_classes=source.n_classes, channels=source.channels, height=source.height, width=source.width)

@@ -1,0 +1,115 @@
+"""A network on disk is the network that was saved, or is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from odn.errors import DataError, MissingInputError, OdnError
+from odn.models.architecture import Architecture
+from odn.models.network import DepthNetwork, build, load_network, load_weights, save_network, save_weights
+
+Make = Callable[..., DepthNetwork]
+FILES = ("architecture.json", "weights.safetensors")
+SMALL = Architecture(backbone="resnet18", stem="cifar", width=1 / 16, shortcut="avgpool", in_channels=1, n_classes=3, depth=2)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Give a folder that holds a small network of depth 2."""
+    save_network(build(SMALL, torch.Generator().manual_seed(0)), tmp_path)
+    return tmp_path
+
+
+def test_a_loaded_network_is_the_saved_one_bit_for_bit(whole: Architecture, images: torch.Tensor, make: Make, tmp_path: Path) -> None:
+    """Architecture, heads, every tensor and the logits come back; the loaded network is in eval mode."""
+    network = make(whole, 1, whole.depth)
+    save_network(network, tmp_path)
+    loaded = load_network(tmp_path)
+    assert (loaded.architecture, loaded.head_depths, loaded.training) == (whole, (1, whole.depth), False)
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+    assert torch.equal(loaded(images), network(images))
+
+
+def test_saving_twice_gives_the_same_bytes(whole: Architecture, make: Make, tmp_path: Path) -> None:
+    """Neither the memory format nor a round trip over the disk changes a byte."""
+    network = make(whole)
+    save_network(network, tmp_path / "once")
+    save_network(load_network(tmp_path / "once"), tmp_path / "loaded")
+    save_network(network.to(memory_format=torch.channels_last), tmp_path / "twice")
+    for file in FILES:
+        once = (tmp_path / "once" / file).read_bytes()
+        assert once == (tmp_path / "loaded" / file).read_bytes() == (tmp_path / "twice" / file).read_bytes()
+
+
+def test_the_description_is_plain(saved: Path) -> None:
+    """`architecture.json` holds the seven fields of an architecture, and the weights lie beside it; nothing is pickled."""
+    assert json.loads((saved / "architecture.json").read_text()) == SMALL.to_dict()
+    assert {path.name for path in saved.iterdir()} == set(FILES)
+
+
+def test_weights_can_be_kept_apart(saved: Path) -> None:
+    """A second set of weights of the same network goes into a file of its own."""
+    other = build(SMALL, torch.Generator().manual_seed(1))
+    save_weights(other, saved / "trunk.safetensors")
+    network = load_network(saved)
+    load_weights(network, saved / "trunk.safetensors")
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(saved: Path, file: str) -> None:
+    """A network that is not there yet is a missing input, with the way out."""
+    (saved / file).unlink()
+    with pytest.raises(MissingInputError, match=rf"{file} is missing; run 'dvc repro'"):
+        load_network(saved)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def test_a_torn_file_is_refused(saved: Path, file: str, share: float) -> None:
+    """A file that ends too early is damaged, wherever it was cut."""
+    content = (saved / file).read_bytes()
+    (saved / file).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DataError, match=file):
+        load_network(saved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("backbone", "resnet19", "'resnet19' is not one of resnet18"),
+        ("depth", 9, "from 1 to 8, the blocks of resnet18"),
+        ("depth", True, "whole number"),
+        ("width", "1.0", "a number above 0"),
+        ("stem", None, "not one of cifar, imagenet"),
+        ("shortcut", "none", "not one of avgpool, conv"),
+        ("expansion", 4, "exactly the fields backbone, stem"),
+    ],
+)
+def test_a_wrong_description_is_refused(saved: Path, field: str, value: object, complaint: str) -> None:
+    """A description that names no network says which field is wrong."""
+    (saved / "architecture.json").write_text(json.dumps({**SMALL.to_dict(), field: value}))
+    with pytest.raises(DataError, match=complaint):
+        load_network(saved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("n_classes", 4), ("in_channels", 3), ("width", 0.125), ("depth", 1), ("depth", 3), ("backbone", "resnet50")]
+)
+def test_weights_of_another_network_are_refused(saved: Path, field: str, value: object) -> None:
+    """Weights that do not fit their description are never loaded in part."""
+    (saved / "architecture.json").write_text(json.dumps({**SMALL.to_dict(), field: value}))
+    with pytest.raises(DataError, match=r"weights\.safetensors"):
+        load_network(saved)
+
+
+def test_weights_without_a_head_are_refused(saved: Path) -> None:
+    """A file of tensors that belong to no network is not a network."""
+    import safetensors.torch
+
+    (saved / "weights.safetensors").write_bytes(safetensors.torch.save({"heads.two.weight": torch.zeros(3, 4)}))
+    with pytest.raises(OdnError, match="at least one"):
+        load_network(saved)

@@ -1,0 +1,104 @@
+"""`odn cost`: what the configured backbone costs at every depth."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from odn.config import Config, load_config, make_config
+from odn.data.dataset import Manifest
+from odn.errors import MissingInputError
+from odn.models.architecture import Architecture
+from odn.models.cost import latency_ms
+from odn.models.network import build
+from odn.stages.cost import CostTable, run
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def configured(source: str, *, width: float = 1 / 16) -> Config:
+    """Give the repository's own settings with another source and a width that is quick to time."""
+    settings = load_config(PARAMS).model_dump(mode="json")
+    settings["data"] |= {"source": source, "root": {"folder": "images", "s3": "s3://bucket/images"}.get(source)}
+    settings["model"] |= {"backbone": "resnet18", "width": width}
+    settings["train"]["device"] = "cpu"
+    return make_config(settings)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Time on one thread: several only wait for each other where the machine is busy."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="module")
+def table() -> CostTable:
+    """Count and time MNIST, unprepared, once for all tests of its rows and text."""
+    return run(configured("mnist"), prepared=Path("nowhere"))
+
+
+def test_there_is_a_row_for_every_depth(table: CostTable) -> None:
+    """Depths 1 to 8 of a ResNet-18, each with counts and a time."""
+    assert [row.depth for row in table.rows] == list(range(1, 9))
+    assert all(row.latency.median_ms > 0 and row.latency.spread_ms >= 0 for row in table.rows)
+
+
+def test_a_known_source_needs_no_data(table: CostTable) -> None:
+    """The shape of MNIST is known before anything is fetched."""
+    shape = table.shape
+    assert (shape.n_classes, shape.channels, shape.height, shape.width) == (10, 1, 28, 28)
+
+
+def test_the_published_counts_are_printed() -> None:
+    """At full width the text shows 149,322 of 11,172,810 parameters, and 116,057,728 of 455,800,832 MACs."""
+    text = run(configured("mnist", width=1.0), prepared=Path("nowhere")).describe()
+    for count in ("149,322", "11,172,810", "116,057,728", "455,800,832", "25.5%"):
+        assert count in text
+
+
+def test_the_text_is_aligned(table: CostTable) -> None:
+    """Every line of the table ends in the same column, and the last depth is 100 % of itself throughout."""
+    lines = table.describe().split("\n")[2:-2]
+    assert len({len(line) for line in lines[1:]}) == 1
+    assert lines[-1].split().count("100.0%") == 4
+
+
+def test_prepared_data_decides_the_shape(tmp_path: Path) -> None:
+    """Where data of the configured source is prepared, its manifest is believed."""
+    Manifest(
+        source="folder",
+        classes=("cat", "dog", "owl"),
+        channels=3,
+        height=20,
+        width=12,
+        mean=(0.5,) * 3,
+        std=(0.2,) * 3,
+        counts={},
+        sha256={},
+    ).write(tmp_path / "dataset.json")
+    shape = run(configured("folder"), prepared=tmp_path).shape
+    assert (shape.n_classes, shape.channels, shape.height, shape.width) == (3, 3, 20, 12)
+    assert run(configured("digits"), prepared=tmp_path).shape.height == 8
+
+
+@pytest.mark.parametrize("source", ["folder", "s3"])
+def test_an_unknown_shape_is_refused(source: str, tmp_path: Path) -> None:
+    """Own images have to be prepared first: their size and classes are found in them."""
+    with pytest.raises(MissingInputError, match=f"{source}.*run 'dvc repro prepare' first"):
+        run(configured(source), prepared=tmp_path)
+
+
+def test_timing_leaves_the_network_alone() -> None:
+    """A network that is timed keeps its mode and every buffer, and three repeats are the fewest."""
+    architecture = Architecture(backbone="resnet18", stem="cifar", width=0.1, shortcut="avgpool", in_channels=1, n_classes=2, depth=1)
+    network = build(architecture, torch.Generator().manual_seed(0)).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert latency_ms(network, batch_size=2, height=8, width=8, repeats=3).median_ms > 0
+    assert network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    with pytest.raises(ValueError, match="at least 3"):
+        latency_ms(network, batch_size=1, height=8, width=8, repeats=2)
