@@ -10,7 +10,7 @@ from odn.models.network import DepthNetwork, build
 from odn.models.zoo import BACKBONES
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     """Run networks as small as these on one thread: several only wait for each other."""
     n_threads = torch.get_num_threads()

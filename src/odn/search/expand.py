@@ -193,7 +193,7 @@ def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: 
     if before is None or config.growth.init == "reload":
         architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
         network = build(architecture, generator(config.seed, "weights"))
-        average = copy.deepcopy(network)
+        network, average = data.machine.holding(network), data.machine.holding(copy.deepcopy(network))
         momentum = {}
     else:
         images = _example_images(data.train)
@@ -203,9 +203,9 @@ def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: 
             fresh = generator(config.seed, "weights", depth)
             return expanded(old, depth, init=config.growth.init, generator=fresh, heads=heads, images=images)
 
-        network, average = wider(before.network), wider(before.average)
+        network, average = data.machine.holding(wider(before.network)), data.machine.holding(wider(before.average))
         momentum = carried(before.momentum, old=before.network, new=network)
-    network, average = data.machine.holding(network), data.machine.holding(average).requires_grad_(False)
+    average.requires_grad_(False)
     for name, parameter in network.named_parameters():
         momentum.setdefault(name, torch.zeros_like(parameter))
     return Optimiser(network=network, momentum=momentum, average=average)
