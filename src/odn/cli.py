@@ -27,7 +27,8 @@ FOLDERS = {  # flag: (default, help)
     "metrics": ("metrics", "flat numbers, tracked by git"),
     "plots": ("plots", "tables to plot, tracked by git"),
     "report": ("report", "report.html and its pictures"),
-    "registration": ("work/registration.json", "what became of the model in the registry"),
+    "receipt": ("work/registered.json", "which weights are registered"),
+    "registration": (".odn/registration.json", "which version they became there"),
     "progress": (".odn/progress", "interrupted phases, to be resumed"),
 }
 
@@ -77,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add(commands, "evaluate", _evaluate, "certify the model on test", "prepared", "model", "depths", "checks", "evaluation", "metrics")
     _add(commands, "report", _report, "write the page and its pictures", "prepared", "model", "metrics", "plots", "evaluation", "report")
+    record = ("prepared", "depths", "checks", "model", "metrics", "plots", "report")
+    _add(commands, "register", _register, "put the search into MLflow and the model into its registry", *record, "receipt", "registration")
+    track = _add(commands, "track", _track, "put what there is of the search into MLflow", *record)
+    track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
+    _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
     _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "registration", "report")
     return parser
 
@@ -191,3 +197,20 @@ def _report(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     account = _stage(options, model=options.model, metrics=options.metrics, registration=options.registration, report=options.report)
     print(account.describe(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+
+
+def _record(options: argparse.Namespace) -> dict[str, Path]:
+    return {name: getattr(options, name) for name in ("prepared", "depths", "checks", "model", "metrics", "plots", "report")}
+
+
+def _register(options: argparse.Namespace) -> None:
+    done = _stage(options, **_record(options), receipt=options.receipt, registration=options.registration)
+    print(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
+
+
+def _track(options: argparse.Namespace) -> None:
+    print(_stage(options, **_record(options)).describe())
+
+
+def _cost(options: argparse.Namespace) -> None:
+    print(_stage(options, prepared=options.prepared).describe())

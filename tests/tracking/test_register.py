@@ -29,7 +29,9 @@ assert "odn" not in sys.modules
 
 def registered(made: Any) -> Registration:
     """Run the stage on a made-up search."""
-    return register.run(made.config, **made.paths(), out=made.root / "work/registration.json")
+    return register.run(
+        made.config, **made.paths(), receipt=made.root / "work/registered.json", registration=made.root / ".odn/registration.json"
+    )
 
 
 def client() -> Any:
@@ -74,7 +76,7 @@ def test_a_version_says_what_it_is(store: Path, make_search: Callable[..., Any])
     assert (version.tags["odn.depth"], version.tags["odn.verdict"], version.tags["odn.test_accuracy"]) == ("2", "target_reached", "0.98")
     assert "pixels from 0 to 255" in version.description
     assert set(version.aliases) == {"candidate", "champion"}
-    record = json.loads((store / "work/registration.json").read_text())
+    record = json.loads((store / ".odn/registration.json").read_text())
     assert (record["version"], record["champion"], record["tracking_uri"]) == ("1", True, "sqlite:///mlflow.db")
     requirements = next((store / "mlartifacts/models").glob("*/artifacts/requirements.txt")).read_text()
     assert all("==" in line for line in requirements.split())
@@ -119,4 +121,4 @@ def test_a_server_that_is_away_leaves_nothing_behind(store: Path, make_search: C
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(TrackingError, match="dvc repro register"):
         registered(make_search(store))
-    assert not (store / "work/registration.json").exists()
+    assert not (store / ".odn/registration.json").exists()

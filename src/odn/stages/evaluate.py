@@ -14,12 +14,12 @@ import torch
 from odn.config import Config
 from odn.data.batches import on_device
 from odn.data.dataset import Manifest, read_manifest, read_split
-from odn.files import new_folder, write_json
+from odn.files import new_folder, read_json, write_json
 from odn.models.cost import cost, latency_ms
 from odn.models.network import DepthNetwork, build, load_network
 from odn.search.statistics import mcnemar_p, wilson_interval
 from odn.stages.records import read_depth_step, write_table
-from odn.training.device import Machine, choose_machine
+from odn.training.device import Machine, choose_machine, processor_name
 from odn.training.readout import Predictions, predict
 from odn.training.seed import generator
 
@@ -58,7 +58,7 @@ def run(
     with new_folder(evaluation) as folder:
         write_table(folder / "predictions.csv", seen.rows())
     write_json(metrics, record)
-    write_json(latency, _latencies(network, manifest=manifest, machine=machine))
+    _measure_latency(latency, network, manifest=manifest, machine=machine)
     return record
 
 
@@ -89,16 +89,32 @@ def _network_folder(depth: int, *, depths: Path, checks: Path) -> Path | None:
     return depths / str(depth)
 
 
-def _latencies(network: DepthNetwork, *, manifest: Manifest, machine: Machine) -> dict[str, Any]:
-    """Time the kept and the whole network on this machine, for one image and for a batch."""
+def _measure_latency(path: Path, network: DepthNetwork, *, manifest: Manifest, machine: Machine) -> None:
+    """Time the kept and the whole network on this machine, for one image and for a batch.
+
+    What this kind of machine has measured for this network before is left as it is, so that the pipeline repeats to the byte.
+    """
     architecture = network.architecture
+    measured: dict[str, Any] = {
+        "machine": processor_name(machine.device),
+        "device": machine.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "precision": "fp32",
+        "height": manifest.height,
+        "width": manifest.width,
+        "architecture": architecture.to_dict(),
+    }
+    if path.exists():
+        before = read_json(path, made_by="evaluate")
+        if {name: before.get(name) for name in measured} == measured:
+            return
     full = build(architecture.at(architecture.n_blocks), generator(0, "latency"))
-    record: dict[str, Any] = {"device": machine.device.type, "threads": torch.get_num_threads(), "precision": "fp32"}
     for batch_size in LATENCY_BATCHES:
         kept_ms, full_ms = (
             latency_ms(net, batch_size=batch_size, height=manifest.height, width=manifest.width, device=machine.device.type).median_ms
             for net in (network, full)
         )
         end = "" if batch_size == 1 else f"_batch{batch_size}"
-        record |= {f"latency_ms{end}": kept_ms, f"latency_ms_full{end}": full_ms, f"latency_saved{end}": 1 - kept_ms / full_ms}
-    return record
+        measured |= {f"latency_ms{end}": kept_ms, f"latency_ms_full{end}": full_ms, f"latency_saved{end}": 1 - kept_ms / full_ms}
+    write_json(path, measured)

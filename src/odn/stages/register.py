@@ -1,7 +1,7 @@
 """Put the search into MLflow and its model into the registry.
 
 Reads: work/prepared/dataset.json, work/depths, work/checks, model, metrics, plots, report
-Writes: work/registration.json
+Writes: work/registered.json, and beside the pipeline .odn/registration.json
 Config: all
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.errors import MissingInputError
-from odn.files import write_json
+from odn.files import sha256_of, write_json
 from odn.tracking.provenance import provenance
 from odn.tracking.record import read_record
 from odn.tracking.registry import Registration, publish
@@ -26,10 +26,14 @@ def run(
     metrics: Path,
     plots: Path,
     report: Path,
-    out: Path,
+    receipt: Path,
+    registration: Path,
     project: Path = Path(),
 ) -> Registration:
     """Replay the record, register the model and write what came of it; `project` is the folder of git and dvc.lock.
+
+    The receipt says which weights are registered under which name, and repeats to the byte. Run ids and versions do not: they
+    are this store's, and stand in `registration`, which DVC does not track.
 
     Raises:
         MissingInputError: the search has not ended, or its model is not evaluated.
@@ -40,6 +44,7 @@ def run(
     )
     if "test_accuracy" not in record.metrics:
         raise MissingInputError(f"{metrics} does not hold the results of this search; run 'dvc repro evaluate' first")
-    registration = publish(record, tags=provenance(project))
-    write_json(out, asdict(registration))
-    return registration
+    done = publish(record, tags=provenance(project))
+    write_json(registration, asdict(done))
+    write_json(receipt, {"name": done.name, "weights_sha256": sha256_of(model / "weights.safetensors")})
+    return done

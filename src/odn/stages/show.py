@@ -1,6 +1,6 @@
 """Tell in short what the search found; the command `odn show`.
 
-Reads: model, metrics/evaluation.json, metrics/latency.json, and where they are there work/registration.json, report
+Reads: model, metrics/evaluation.json, metrics/latency.json, and where they are there .odn/registration.json, report
 Writes: nothing
 Config: all
 """

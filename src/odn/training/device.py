@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
@@ -49,6 +51,16 @@ def choose_machine(train: TrainConfig) -> Machine:
     gains = torch.cuda.get_device_capability() >= (8, 0) if use_gpu else _cpu_gains_from_bf16()
     precision: Literal["fp32", "bf16"] = train.precision if train.precision != "auto" else ("bf16" if gains else "fp32")
     return Machine(device=device, precision=precision)
+
+
+def processor_name(device: torch.device) -> str:
+    """Name the GPU, or the processor as the system knows it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _cpu_gains_from_bf16() -> bool:

@@ -124,7 +124,7 @@ def train_phase(
         for step, (images, labels) in enumerate(batches, start=first_step):
             lr = phase.lr_at(step=(epoch - 1) * steps + step, steps_per_epoch=steps)
             logits, loss = _forward(optimiser, images, labels, settings=settings, machine=machine, depth=phase.depth, aux_depth=aux_depth)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             sgd.step(lr=lr)
             losses[step] = loss.detach()
             hits += (logits.detach().argmax(1) == labels).sum()
