@@ -98,36 +98,32 @@ def draw_depths(findings: Findings, theme: Theme) -> bytes:
 
 def draw_cost(findings: Findings, theme: Theme) -> bytes:
     """Draw accuracy on val against the bytes of the weights, up to the whole backbone."""
-    figure, axes = _figure(theme, height=3.4, title="Accuracy on val by size", legend=False)
+    figure, axes = _figure(theme, height=3.5, title="Accuracy on val by size", legend=False)
     scale, sizes = _Scale(findings), findings.savings[1]
     for one in findings.depths:
         is_kept = one.depth == findings.depth
         colour, weight = (theme.finish, "bold") if is_kept else (theme.muted, "normal")
-        _point(axes, one.size_bytes, scale.span(one.accuracy, one.interval), colour=colour, hollow=None if is_kept else theme.paper)
-        label = f"depth {one.depth}: {short(one.size_bytes)}B" if is_kept else f"{one.depth}"
-        _note(
-            axes,
-            label,
-            (one.size_bytes, scale.height(one.accuracy)),
-            shift=(7, 4),
-            color=colour,
-            fontweight=weight,
-        )
+        span = scale.span(one.accuracy, one.interval)
+        _point(axes, one.size_bytes, span, colour=colour, hollow=None if is_kept else theme.paper)
+        _note(axes, f"{one.depth}", (one.size_bytes, span[0]), shift=(0, -4), ha="center", va="top", color=colour, fontweight=weight)
     line = [(one.size_bytes, scale.height(one.accuracy)) for one in findings.depths]
     axes.plot(*zip(*line, strict=True), color=theme.muted, linewidth=1, zorder=1)
+    low, high = findings.depths[0].size_bytes / 1.5, sizes.full * 1.6
     axes.set_xscale("log")
-    axes.set_xlim(findings.depths[0].size_bytes / 1.5, sizes.full * 1.6)
-    scale.fit(axes, [edge for one in findings.depths for edge in one.interval], below=0.25)
-    scale.draw_target(axes, theme, left=scale.starts_low)
+    axes.set_xlim(low, high)
+    scale.fit(axes, [edge for one in findings.depths for edge in one.interval], below=0.36)
+    scale.draw_target(axes, theme, left=scale.starts_low, right=math.log(sizes.full / low) / math.log(high / low))
     across = axes.get_xaxis_transform()
     axes.axvline(sizes.full, color=theme.ink, linewidth=1.2, linestyle=(0, (1, 2)))
-    text = f"all {findings.n_blocks} blocks: {short(sizes.full)}B"
-    _note(axes, text, (sizes.full, 0.5), shift=(4, 0), xycoords=across, rotation=90, va="center", color=theme.ink)
+    _note(
+        axes, f"all {findings.n_blocks} blocks", (sizes.full, 0.5), shift=(4, 0), xycoords=across, rotation=90, va="center", color=theme.ink
+    )
     if findings.depth < findings.n_blocks:
         arrow = {"arrowstyle": "<->", "color": theme.finish, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate("", (sizes.full, 0.06), xycoords=across, xytext=(sizes.kept, 0.06), textcoords=across, arrowprops=arrow)
-        place = (math.sqrt(sizes.kept * sizes.full), 0.06)
-        _note(axes, change(sizes.saved), place, shift=(0, 4), xycoords=across, ha="center", color=theme.finish, fontweight="bold")
+        axes.annotate("", (sizes.full, 0.05), xycoords=across, xytext=(sizes.kept, 0.05), textcoords=across, arrowprops=arrow)
+    text = f"{short(sizes.kept)}B of {short(sizes.full)}B: {change(sizes.saved)}"
+    place = (math.sqrt(sizes.kept * sizes.full), 0.05)
+    _note(axes, text, place, shift=(0, 4), xycoords=across, ha="center", color=theme.finish, fontweight="bold")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} MB")
     axes.xaxis.set_minor_formatter(lambda *_: "")
     axes.set_xlabel("size of the weights, log scale; numbers are depths")
@@ -162,16 +158,17 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(theme, height=3.7, title="Accuracy by epoch, in the order of training")
-    scale = _Scale(findings)
+    scale, depth_before = _Scale(findings), 0
     for depth, phase, start, rows in _runs(history):
         xs, colour = range(start + 1, start + 1 + len(rows)), theme.of_phase(phase)
         axes.axvspan(start + 0.5, start + len(rows) + 0.5, color=colour, alpha=0.10, linewidth=0)
         axes.plot(xs, [scale.height(row.train_accuracy) for row in rows], color=theme.muted, linewidth=1, linestyle=(0, (1, 1.5)))
         axes.plot(xs, [scale.height(row.val_accuracy) for row in rows], color=colour, linewidth=1.8, marker="o", markersize=3)
-        if phase == "stable":
+        if depth != depth_before:
             axes.axvline(start + 0.5, color=theme.muted, linewidth=0.8)
-            label = f"depth {depth}" if len(findings.depths) <= 4 or start == 0 else f"{depth}"
+            label = f"depth {depth}" if len(findings.depths) <= 3 or start == 0 else f"{depth}"
             _note(axes, label, (start + 0.5, 0), shift=(4, 5), xycoords=axes.get_xaxis_transform(), color=theme.ink)
+        depth_before = depth
     scale.fit(axes, [accuracy for row in history for accuracy in (row.val_accuracy, row.train_accuracy)], below=0.16)
     axes.set_xlim(0.5, len(history) + 0.5)
     scale.draw_target(axes, theme, left=True)
@@ -185,15 +182,15 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
 def draw_mistakes(mistakes: Sequence[Mistake], theme: Theme) -> bytes:
     """Draw the images that were got wrong, with their true and predicted classes."""
     n_rows = -(-len(mistakes) // MISTAKE_COLUMNS)
-    height = 0.4 + 1.27 * n_rows
-    figure = _empty(theme, height=height, title="Got wrong on test, the surest first: true → predicted")
-    edges = {"left": 0.02, "right": 0.98, "bottom": 0.4 / height, "top": 1 - 0.38 / height}
-    grid = figure.add_gridspec(n_rows, MISTAKE_COLUMNS, hspace=0.45, wspace=0.18, **edges)
+    height = 0.45 + 1.36 * n_rows
+    figure = _empty(theme, height=height, title="Got wrong on test, the surest first: true class → predicted")
+    edges = {"left": 0.02, "right": 0.98, "bottom": 0.5 / height, "top": 1 - 0.38 / height}
+    grid = figure.add_gridspec(n_rows, MISTAKE_COLUMNS, hspace=0.6, wspace=0.18, **edges)
     for number, mistake in enumerate(mistakes):
         axes = figure.add_subplot(grid[number // MISTAKE_COLUMNS, number % MISTAKE_COLUMNS])
         axes.imshow(mistake.pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
-        text = f"{_drawable(mistake.label)} → {_drawable(mistake.predicted)}\n{mistake.confidence:.0%} sure"
+        text = f"{_drawable(mistake.label)}\n→ {_drawable(mistake.predicted)}\n{mistake.confidence:.0%} sure"
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, "linespacing": 1.25, "parse_math": False}
         axes.text(0.5, -0.06, text, transform=axes.transAxes, color=theme.ink, **style)
     return _png(figure)
@@ -217,7 +214,7 @@ class _Scale:
         heights = [self.height(accuracy) for accuracy in (*accuracies, self.target)]
         low, high = min(heights), max(heights)
         room = max(high - low, 0.1)
-        low, high = low - below * room, high + 0.08 * room
+        low, high = low - below * room, high + 0.14 * room
         axes.set_ylim(low, high)
         for digits in STEPS:
             errors = [digit / 10**power for power in range(1, 7) for digit in digits]
@@ -226,12 +223,20 @@ class _Scale:
                 break
         axes.set_yticks([self.height(tick) for tick in ticks], [tidy_percent(tick) for tick in ticks])
 
-    def draw_target(self, axes: "Axes", theme: Theme, *, left: bool) -> None:
-        """Draw the target across, with its name at the end where it is in nobody's way: left above it, or right below it."""
-        x, y, style = (0.0, 2.0, {"va": "bottom"}) if left else (1.0, -3.0, {"va": "top", "ha": "right"})
+    def draw_target(self, axes: "Axes", theme: Theme, *, left: bool, right: float = 1.0) -> None:
+        """Draw the target across, its name where it is in nobody's way: at the left above it, or ending at `right` below it."""
+        x, y, style = (0.0, 2.0, {"va": "bottom"}) if left else (right, -3.0, {"va": "top", "ha": "right"})
         height, place = self.height(self.target), axes.get_yaxis_transform()
         axes.axhline(height, color=theme.target, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1)
-        _note(axes, f"target {tidy_percent(self.target)}", (x, height), shift=(3 - 6 * x, y), xycoords=place, color=theme.target, **style)
+        _note(
+            axes,
+            f"target {tidy_percent(self.target)}",
+            (x, height),
+            shift=(3 if left else -3, y),
+            xycoords=place,
+            color=theme.target,
+            **style,
+        )
 
 
 def _runs(history: Sequence[Epoch]) -> Iterator[tuple[int, str, int, list[Epoch]]]:
@@ -244,7 +249,7 @@ def _runs(history: Sequence[Epoch]) -> Iterator[tuple[int, str, int, list[Epoch]
             start = end
 
 
-def _drawable(name: str, *, longest: int = 10) -> str:
+def _drawable(name: str, *, longest: int = 13) -> str:
     """Shorten a class name, and replace what the font cannot draw."""
     from matplotlib.font_manager import findfont, get_font
 

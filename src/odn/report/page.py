@@ -119,14 +119,14 @@ def _tables(findings: Findings) -> dict[str, Any]:
         "kept_title": blocks(findings.depth),
         "whole_title": f"all {findings.n_blocks}",
         "savings": [(one.name, amount(one, one.kept), amount(one, one.full), share(one.saved)) for one in findings.savings],
-        "depth_heads": ["depth", "read-out", "after a cooldown", interval, "verdict"],
+        "depth_heads": ["depth", "verdict", "read-out", "after a cooldown", interval],
         "depth_rows": [
             (
                 one.depth,
+                VERDICTS[one.verdict],
                 f"{one.read_out:.2%}",
                 f"{one.probe:.2%}" if one.probe is not None else "–",
                 narrow_span(one.interval),
-                VERDICTS[one.verdict],
             )
             for one in findings.depths
         ],
@@ -178,7 +178,8 @@ def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
 
 def _ending(findings: Findings) -> str:
     if not findings.is_reached:
-        return "No filled point reaches the dashed target."
+        any_probe = any(one.probe is not None for one in findings.depths)
+        return "None of them reaches the dashed target." if any_probe else "No depth promised enough for a cooldown."
     if findings.config.search.accept == "point":
         return "The first filled point at or above the dashed target ends the search."
     return "The first filled point whose whole bar is at or above the dashed target ends the search."
@@ -222,7 +223,8 @@ def _whole_note(findings: Findings) -> str:
     known = [one for one in findings.comparisons if one.depth == findings.n_blocks]
     if known:
         return f"{whole}, which was trained here too and is right on {known[0].accuracy:.2%} of test."
-    return f"{whole}, which was not trained here. That it would be no more accurate is not shown, only that the target does not need it."
+    unknown = "" if not findings.is_reached else "; that the target does not need it is shown"
+    return f"{whole}, which was not trained here. Whether it would be more accurate is not known{unknown}."
 
 
 def _provenance(findings: Findings, manifest: Manifest) -> dict[str, Any]:
