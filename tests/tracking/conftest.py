@@ -44,9 +44,9 @@ class MadeUp:
 
 @pytest.fixture
 def settings() -> dict[str, Any]:
-    """Give the project's own settings, to be changed at will."""
+    """Give the project's own settings but for a target of 0.97, to be changed at will."""
     content: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
-    return content
+    return {**content, "search": {**content["search"], "target": 0.97}}
 
 
 @pytest.fixture
@@ -156,12 +156,26 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-@dataclasses.dataclass
 class Server:
-    """Hold a running MLflow server and its store."""
+    """Run a real MLflow server over HTTP, in a folder of its own, that can be killed and started again."""
 
-    uri: str
-    process: subprocess.Popen[bytes]
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = folder
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        self.process = subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        _wait_for(f"{self.uri}/health", self.process)
 
     def kill(self) -> None:
         """End the server and its workers as a power cut would."""
@@ -169,28 +183,16 @@ class Server:
         self.process.wait()
 
 
-@pytest.fixture
-def server(store: Path) -> Iterator[Server]:
-    """Start a real MLflow server over HTTP on a store that has the experiment already, as `make ui` does."""
-    from odn.tracking.connection import connect
-    from odn.tracking.place import tracking_place
-
-    connect(tracking_place())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    process = subprocess.Popen(
-        command, cwd=store, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    running = Server(f"http://127.0.0.1:{port}", process)
+@pytest.fixture(scope="module")
+def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start a server on an empty store."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    running = Server(folder)
     try:
-        _wait_for(f"{running.uri}/health", process)
         yield running
     finally:
-        if process.poll() is None:
+        if running.process.poll() is None:
             running.kill()
 
 

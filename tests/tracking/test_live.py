@@ -1,4 +1,4 @@
-"""A long training is shown while it runs, and never waits for whoever shows it."""
+"""A long training is shown while it runs, and never waits for whoever shows it: on sqlite and on a real server."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from odn.stages import track
+from odn.stages import register, track
 from odn.tracking import live
 from odn.tracking.connection import connect
 from odn.tracking.place import tracking_place
@@ -31,7 +31,8 @@ def epochs(made: Any, accuracies: list[float], *, until: Callable[[int], bool] =
 def steps(made: Any) -> list[int]:
     """List the steps of depth 2 that the server has."""
     connection = connect(tracking_place())
-    runs = connection.client.search_runs([connection.experiment_id], "tags.`odn.depth` = '2'")
+    parent = search_run(connection, made.config, made.manifest.sha256).info.run_id
+    runs = connection.client.search_runs([connection.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}' and tags.`odn.depth` = '2'")
     return [metric.step for run in runs for metric in connection.client.get_metric_history(run.info.run_id, "val_accuracy")]
 
 
@@ -43,35 +44,6 @@ def test_a_short_training_starts_nothing(store: Path, make_search: Callable[...,
     epochs(made, [0.9, 0.95])
     assert time.monotonic() - begin < 1
     assert not (store / "mlflow.db").exists()
-
-
-@pytest.mark.slow
-def test_a_server_killed_in_mid_run_loses_nothing(
-    server: Any, store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Training sees nothing of it, one line says so, and a replay completes the run that was begun."""
-    made = make_search(store)
-    monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    warning: list[str] = []
-
-    def until(epoch: int) -> bool:
-        if epoch == 1:
-            return steps(made) == [1]
-        if epoch == 2:
-            server.kill() if server.process.poll() is None else None
-            warning.append(capfd.readouterr().err)
-            return "failed" in "".join(warning)
-        return True
-
-    assert epochs(made, [0.9, 0.95, 0.96], until=until) < 0.5
-    said = "".join(warning) + capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert "training goes on" in said
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    done = track.run(made.config, **made.paths())
-    assert steps(made) == list(range(1, 9))
-    assert done.new == (1, 2)
 
 
 def test_a_server_that_was_never_there_is_worth_one_line(
@@ -114,3 +86,45 @@ def test_a_resumed_training_shows_no_epoch_twice(store: Path, make_search: Calla
     epochs(made, [0.9, 0.95], until=lambda epoch: epoch < 2 or len(steps(made)) == 2)
     assert steps(made) == [1, 2]
     assert connection.client.get_run(before.info.run_id).info.status == "RUNNING"  # trained, and not judged yet
+
+
+@pytest.mark.slow
+def test_a_server_over_http_holds_runs_artifacts_and_the_model(
+    server: Any, store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that sqlite holds, a server holds; where artifacts go is its own choice."""
+    made = make_search(store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    done = register.run(made.config, **made.paths(), receipt=store / "work/registered.json", registration=store / ".odn/registration.json")
+    assert (done.tracking_uri, done.version, done.champion) == (server.uri, "1", True)
+    client = connect(tracking_place()).client
+    assert client.get_model_version_by_alias("odn-digits", "champion").run_id == done.run_id
+    assert {file.path for file in client.list_artifacts(done.run_id)} == {"metrics", "model", "plots", "report"}
+    assert client.get_run(done.run_id).info.artifact_uri.startswith("mlflow-artifacts:/")
+    assert track.run(made.config, **made.paths()).new == ()
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_mid_run_loses_nothing(
+    server: Any, store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Training sees nothing of it, one line says so, and a replay completes the run that was begun when the server is back."""
+    made = make_search(store, seed=1)
+    monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    said: list[str] = []
+
+    def until(epoch: int) -> bool:
+        if epoch == 1:
+            return steps(made) == [1]
+        if epoch == 2 and server.process.poll() is None:
+            server.kill()
+        said.append(capfd.readouterr().err)
+        return epoch == 3 or "failed" in "".join(said)
+
+    assert epochs(made, [0.9, 0.95, 0.96], until=until) < 0.5
+    assert "".join(said).count("\n") == 1
+    assert "training goes on" in "".join(said)
+    server.start()
+    assert track.run(made.config, **made.paths()).new == (1, 2)
+    assert steps(made) == list(range(1, 9))

@@ -59,6 +59,7 @@ def test_replaying_again_changes_nothing(store: Path, make_search: Callable[...,
     second, _ = replayed(made)
     assert everything(store / "mlflow.db") == before
     assert (first.new, second.new, first.run_id) == ((1, 2), (), second.run_id)
+    assert second.describe() == f"run {first.run_id} with 2 depths at sqlite:///mlflow.db: every depth was there already"
 
 
 def test_a_search_that_is_not_over_is_shown_as_far_as_it_is(store: Path, make_search: Callable[..., Any]) -> None:

@@ -36,6 +36,11 @@ class Replayed:
         web = self.place.uri.startswith(("http://", "https://"))
         return f"{self.place.shown.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}" if web else None
 
+    def describe(self) -> str:
+        """Say in a line where the search is, and what was added."""
+        added = f"added depth {', '.join(str(depth) for depth in self.new)}" if self.new else "every depth was there already"
+        return f"run {self.run_id} with {len(self.depths)} depths at {self.url or self.place.shown}: {added}"
+
 
 def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None = None) -> Replayed:
     """Put all that the record holds into the parent run and a child run for each depth.
@@ -86,7 +91,7 @@ def _ending(record: SearchRecord) -> dict[str, str]:
 def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *, done: bool) -> tuple[str, bool]:
     """Bring one child run up to the record; return it, and whether there was anything to do."""
     run = depth_run(connection, parent_id, depth=record.depth)
-    digest = record.sha256
+    digest = record.sha256[:16]
     if run is not None and run.data.tags.get("odn.complete") == digest:
         return run.info.run_id, False
     there = _curve(connection, run.info.run_id) if run is not None else {}
@@ -127,20 +132,19 @@ def _scalars(record: DepthRecord) -> dict[str, float]:
     """Return what is known of a depth as single numbers, named apart from the curves."""
     step, verdict = record.step, record.verdict or {}
     scalars: dict[str, float] = {name: float(step[name]) for name in ("n_params", "size_bytes", "macs")}
-    scalars["read_out_accuracy"] = float(step["val_accuracy"])
-    scalars["full_depth_epochs"] = float(step["cost"]) + float(verdict.get("cost", 0))
+    scalars |= {"read_out_accuracy": float(step["val_accuracy"]), "full_depth_epochs": float(step["cost"]) + float(verdict.get("cost", 0))}
     if verdict:
         low, high = verdict["val_interval"]
         scalars |= {"judged_accuracy": float(verdict["val_accuracy"])}
         scalars |= {"judged_accuracy_low": float(low), "judged_accuracy_high": float(high)}
-    return scalars
+    return {f"depth/{name}": value for name, value in scalars.items()}  # the page shows them in a section below the curves
 
 
 def _log_by_depth(connection: Connection, run_id: str, depths: tuple[DepthRecord, ...]) -> None:
     """Draw accuracy against depth in the parent run, with the depth as the step."""
-    there = {metric.step: metric.value for metric in connection.client.get_metric_history(run_id, "judged_accuracy_by_depth")}
+    there = {metric.step: metric.value for metric in connection.client.get_metric_history(run_id, "val_accuracy_by_depth")}
     wanted = {one.depth: float(one.verdict["val_accuracy"]) for one in depths if one.verdict is not None}
-    metrics = [_metric("judged_accuracy_by_depth", value, depth) for depth, value in wanted.items() if there.get(depth) != value]
+    metrics = [_metric("val_accuracy_by_depth", value, depth) for depth, value in wanted.items() if there.get(depth) != value]
     log_metrics(connection, run_id, metrics)
 
 
@@ -161,11 +165,12 @@ def _log_folders(connection: Connection, parent: "Run", folders: Mapping[str, Pa
     for name, folder in sorted(folders.items()):
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             digest.update(f"{name}/{file.relative_to(folder)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    if not folders or parent.data.tags.get("odn.artifacts") == digest.hexdigest():
+    shown = digest.hexdigest()[:16]
+    if not folders or parent.data.tags.get("odn.artifacts") == shown:
         return
     for name, folder in folders.items():
         connection.client.log_artifacts(parent.info.run_id, str(folder), artifact_path=name)
-    set_tags(connection, parent, {"odn.artifacts": digest.hexdigest()})
+    set_tags(connection, parent, {"odn.artifacts": shown})
 
 
 def _datasets(record: SearchRecord) -> "list[DatasetInput]":
