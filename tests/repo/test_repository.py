@@ -36,9 +36,9 @@ def lines_that_match(pattern: str, *, without: str = "$^") -> list[str]:
 
 
 def test_no_file_names_a_foreign_host() -> None:
-    """Files name papers, and servers on one's own machine; no package host, bucket or cluster (`.example` is nobody's)."""
+    """Files name papers, and servers on one's own machine; no package host, bucket or cluster (`example` is nobody's)."""
     allowed = "|".join(re.escape(host) for host in HOSTS)
-    assert lines_that_match(r"https?://[\w-]+(?:\.[\w-]+)+", without=rf"https?://({allowed}|.*\.example)$") == []
+    assert lines_that_match(r"https?://[\w-]+(?:\.[\w-]+)+", without=rf"https?://({allowed}|.*\.example|.*\.example\.(com|org))$") == []
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:

@@ -168,7 +168,7 @@ def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"growth__min_epochs": 13}, "growth.min_epochs: 13 is more than growth.max_epochs 12"),
+        ({"growth__min_epochs": 5, "growth__max_epochs": 4}, "growth.min_epochs: 5 is more than growth.max_epochs 4"),
         ({"data__source": "folder"}, "data.root: must name where the images are when data.source is folder"),
         ({"data__source": "s3", "data__root": "photos"}, "data.root: expected s3://bucket/prefix when data.source is s3; got photos"),
         ({"data__root": "s3://b/p"}, "data.root: s3://b/p needs data.source: s3; got data.source: digits"),

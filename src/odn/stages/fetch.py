@@ -1,4 +1,9 @@
-"""Bring raw data into one folder, complete and listed by hash, from wherever it is."""
+"""Bring raw data into one folder, complete and listed by hash, from wherever it is.
+
+Reads: nothing
+Writes: downloads
+Config: data
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +26,6 @@ class Fetched:
 
 def run(config: Config, *, downloads: Path) -> Fetched:
     """Fill the downloads folder with the configured source's raw files and their SHA256SUMS; the same files give the same bytes.
-
-    Reads: nothing of the pipeline's
-    Writes: downloads/
-    Config: data
 
     Raises:
         DataError: the source is missing, incomplete or cannot be downloaded, or a class folder holds what is not an image.

@@ -1,4 +1,9 @@
-"""Turn raw data into stratified train, val and test arrays and their manifest."""
+"""Turn raw data into stratified train, val and test arrays and their manifest.
+
+Reads: data
+Writes: work/prepared/train, work/prepared/val, work/prepared/test, work/prepared/dataset.json
+Config: seed, data
+"""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,10 +21,6 @@ from odn.files import new_folder, sha256_of
 
 def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manifest: Path) -> Manifest:
     """Split raw data, write each split as memory-mappable uint8 arrays, and describe them.
-
-    Reads: data/
-    Writes: work/prepared/train/, work/prepared/val/, work/prepared/test/, work/prepared/dataset.json
-    Config: seed, data
 
     All three splits are written beside their places before the first takes it; the manifest goes first and comes last, so
     that there is no manifest of splits that are not there.

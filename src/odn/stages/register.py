@@ -1,8 +1,11 @@
 """Put the search into MLflow and its model into the registry.
 
-Reads: work/prepared/dataset.json, work/depths, work/checks, model, metrics, plots, report
-Writes: work/registered.json, and beside the pipeline .odn/registration.json
+Reads: work/prepared/dataset.json, work/depths, work/checks, model, metrics/search.json, metrics/evaluation.json, metrics/latency.json,
+  plots/depths.csv, plots/history.csv, report
+Writes: work/registered.json
 Config: all
+
+Beside the pipeline it writes .odn/registration.json: the run and the version, which differ from run to run.
 """
 
 from dataclasses import asdict
