@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     track = _add(commands, "track", _track, "put what there is of the search into MLflow", *record)
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
-    _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "registration", "report")
+    _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "receipt", "registration", "report")
     return parser
 
 
@@ -195,7 +195,14 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    account = _stage(options, model=options.model, metrics=options.metrics, registration=options.registration, report=options.report)
+    account = _stage(
+        options,
+        model=options.model,
+        metrics=options.metrics,
+        receipt=options.receipt,
+        registration=options.registration,
+        report=options.report,
+    )
     print(account.describe(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
 
 

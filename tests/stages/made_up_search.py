@@ -19,6 +19,7 @@ from odn.stages.records import write_table
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 N_VAL, N_TEST = 200, 60
+SEARCH = {"target": 0.97, "accept": "point", "confidence": 0.95, "cooldown_epochs": 2, "cooldown_gain": 0.5}
 FULL = {"n_params": 11_172_810, "size_bytes": 44_729_800, "macs": 34_644_992}
 SHARES = {1: (75_338, 302_912, 4_756_096), 2: (149_322, 599_888, 9_474_688), 3: (379_722, 1_523_536, 12_767_872)}  # of FULL
 
@@ -50,7 +51,14 @@ class MadeUpSearch:
     def show(self, *, config: Config | None = None) -> Account:
         """Run `odn show`, with other settings if asked."""
         paths = {name: self.folder / name for name in ("model", "metrics", "report")}
-        return show.run(config or self.config, registration=self.folder / "work/registration.json", **paths)
+        receipt, registration = self.folder / "work/registered.json", self.folder / ".odn/registration.json"
+        return show.run(config or self.config, receipt=receipt, registration=registration, **paths)
+
+    def register(self, registration: dict[str, Any]) -> None:
+        """Write what the stage `register` would."""
+        receipt = {"name": "odn-digits", "weights_sha256": sha256_of(self.folder / "model/weights.safetensors")}
+        write_json(self.folder / "work/registered.json", receipt)
+        write_json(self.folder / ".odn/registration.json", registration)
 
     def other_config(self, **search: Any) -> Config:
         """Return the settings with some of the search's changed."""
@@ -69,8 +77,10 @@ def make_search(
 ) -> MadeUpSearch:
     """Write a search whose depths got `right` of 200 val images right: at the read-out, and after a cooldown where there was one."""
     settings = yaml.safe_load(PARAMS.read_text())
-    settings["search"] |= {"schedule": list(range(1, len(right) + 1)), "target": 0.97, **search}
-    made = MadeUpSearch(folder, make_config({**settings, "finish": {"epochs": 0}}))
+    settings["search"] = SEARCH | {"schedule": list(range(1, len(right) + 1)), **search}
+    settings["model"] = {"backbone": "resnet18", "stem": "cifar", "width": 1.0}
+    settings["registry"]["name"] = "odn-digits"
+    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0}}))
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)
     for depth, (read_out, probe) in enumerate(right, start=1):
         _write_depth(made, depth=depth, read_out=read_out, probe=probe)
@@ -91,7 +101,7 @@ def make_search(
 
 def costs(depth: int) -> dict[str, int]:
     """Return what a network of this depth costs: from the table, made up beyond it."""
-    known = SHARES.get(depth) or tuple(min(value, 2**depth * 50_000) for value in FULL.values())
+    known = SHARES.get(depth) or tuple(round(value * depth / 8) for value in FULL.values())
     return dict(zip(FULL, known, strict=True))
 
 
@@ -170,6 +180,7 @@ def _write_evaluation(made: MadeUpSearch, *, depth: int, n_wrong: int) -> None:
     if depth > 1:
         record |= {"shallower_depth": depth - 1, "test_accuracy_shallower": 0.85, "mcnemar_p_shallower": 0.0312}
     write_json(made.folder / "metrics/evaluation.json", record)
-    latency = {"device": "cpu", "threads": 2, "precision": "fp32", "latency_ms": 0.5, "latency_ms_full": 2.5, "latency_saved": 0.8}
+    machine = {"machine": "a processor", "device": "cpu", "threads": 2, "precision": "fp32"}
+    latency = {"latency_ms": 0.5, "latency_ms_full": 2.5, "latency_saved": 0.8}
     batch = {"latency_ms_batch128": 30.0, "latency_ms_full_batch128": 120.0, "latency_saved_batch128": 0.75}
-    write_json(made.folder / "metrics/latency.json", latency | batch)
+    write_json(made.folder / "metrics/latency.json", machine | latency | batch)

@@ -9,7 +9,6 @@ import pytest
 
 from odn import cli
 from odn.errors import MissingInputError
-from odn.files import write_json
 from odn.report.words import change, share, short
 from stages.made_up_search import MadeUpSearch, make_search
 
@@ -77,16 +76,24 @@ def test_account_of_an_exhausted_search_says_so(exhausted: MadeUpSearch) -> None
 def test_account_names_what_is_not_there_yet(search: MadeUpSearch) -> None:
     """Without a report and a registration it names the commands that make them."""
     shown = " ".join(search.show().describe().split())
-    assert "not in the registry as odn-digits yet: dvc repro register" in shown
-    assert "not written yet: dvc repro report" in shown
+    assert "not in the registry as odn-digits yet: odn register" in shown
+    assert "not written yet: odn report" in shown
 
 
 def test_account_names_the_registry_version(tmp_path: Path) -> None:
     """A registered model is named with version, alias and address, and why it is not champion."""
     search = make_search(tmp_path)
-    write_json(tmp_path / "work/registration.json", REGISTRATION)
+    search.register(REGISTRATION)
     shown = " ".join(search.show().describe().split())
     assert "in the registry odn-digits version 3, candidate, at sqlite:///mlflow.db; not champion: not more accurate: 90.00%" in shown
+
+
+def test_version_of_other_weights_is_not_shown(tmp_path: Path) -> None:
+    """After a new search the version of the old one's model is not taken for this one's."""
+    search = make_search(tmp_path)
+    search.register(REGISTRATION)
+    (tmp_path / "model/weights.safetensors").write_bytes(b"other weights")
+    assert "not in the registry as odn-digits yet: odn register" in " ".join(search.show().describe().split())
 
 
 @pytest.mark.parametrize("n_depths", [1, 2, 8])

@@ -53,7 +53,7 @@ def account(findings: Findings, *, registration: Mapping[str, Any] | None, model
     lines += [Line(), *_saving_lines(findings), Line()]
     lines += _entry("Search", _cost_words(findings))
     lines += _entry("Model", f"{model}/{_registered(findings, registration)}")
-    lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: dvc repro report")
+    lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: odn report")
     lines += _next_lines(findings, registration)
     return Account(tuple(lines))
 
@@ -115,7 +115,7 @@ def _cost_words(findings: Findings) -> str:
 
 def _registered(findings: Findings, registration: Mapping[str, Any] | None) -> str:
     if registration is None:
-        return f"; not in the registry as {findings.config.registry.name} yet: dvc repro register"
+        return f"; not in the registry as {findings.config.registry.name} yet: odn register"
     aliases = " and ".join(registration["aliases"])
     why = "" if registration["champion"] or not findings.is_reached else f"; not champion: {registration['reason']}"
     return f", in the registry {registration['name']} version {registration['version']}, {aliases}, at {registration['tracking_uri']}{why}"

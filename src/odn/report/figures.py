@@ -121,9 +121,8 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     if findings.depth < findings.n_blocks:
         arrow = {"arrowstyle": "<->", "color": theme.finish, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", (sizes.full, 0.05), xycoords=across, xytext=(sizes.kept, 0.05), textcoords=across, arrowprops=arrow)
-    text = f"{short(sizes.kept)}B of {short(sizes.full)}B: {change(sizes.saved)}"
-    place = (math.sqrt(sizes.kept * sizes.full), 0.05)
-    _note(axes, text, place, shift=(0, 4), xycoords=across, ha="center", color=theme.finish, fontweight="bold")
+        text = f"{short(sizes.kept)}B of {short(sizes.full)}B: {change(sizes.saved)}"
+        _note(axes, text, (sizes.full, 0.05), shift=(-8, 4), xycoords=across, ha="right", color=theme.finish, fontweight="bold")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} MB")
     axes.xaxis.set_minor_formatter(lambda *_: "")
     axes.set_xlabel("size of the weights, log scale; numbers are depths")
@@ -158,7 +157,7 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(theme, height=3.7, title="Accuracy by epoch, in the order of training")
-    scale, depth_before = _Scale(findings), 0
+    scale, depth_before, has_room = _Scale(findings), 0, len(findings.depths) <= 3
     for depth, phase, start, rows in _runs(history):
         xs, colour = range(start + 1, start + 1 + len(rows)), theme.of_phase(phase)
         axes.axvspan(start + 0.5, start + len(rows) + 0.5, color=colour, alpha=0.10, linewidth=0)
@@ -166,7 +165,7 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
         axes.plot(xs, [scale.height(row.val_accuracy) for row in rows], color=colour, linewidth=1.8, marker="o", markersize=3)
         if depth != depth_before:
             axes.axvline(start + 0.5, color=theme.muted, linewidth=0.8)
-            label = f"depth {depth}" if len(findings.depths) <= 3 or start == 0 else f"{depth}"
+            label = f"depth {depth}" if has_room else f"{depth}"
             _note(axes, label, (start + 0.5, 0), shift=(4, 5), xycoords=axes.get_xaxis_transform(), color=theme.ink)
         depth_before = depth
     scale.fit(axes, [accuracy for row in history for accuracy in (row.val_accuracy, row.train_accuracy)], below=0.16)
@@ -175,7 +174,7 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
     phases = [("o", theme.of_phase(name), theme.of_phase(name), f"val, {PHASES[name]}") for name in findings.by_phase()]
     _legend(axes, theme, [*phases, ("", theme.muted, theme.muted, "train")])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch")
+    axes.set_xlabel("epoch" if has_room else "epoch; numbers within are depths")
     return _png(figure)
 
 

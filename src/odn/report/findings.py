@@ -96,6 +96,7 @@ class Findings:
     n_test: int
     savings: tuple[Saving, ...]  # parameters, bytes, MACs, latency of one image, then of larger batches
     comparisons: tuple[Comparison, ...]
+    machine: str  # that the latency was measured on
     device: str
     threads: int
     classes: tuple[str, ...]
@@ -153,6 +154,7 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         n_test=evaluation["n_test"],
         savings=(*_counted(evaluation), *_measured(latency)),
         comparisons=_comparisons(evaluation),
+        machine=latency["machine"],
         device=latency["device"],
         threads=latency["threads"],
         classes=tuple(card["classes"]),

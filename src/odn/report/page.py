@@ -15,6 +15,7 @@ from odn.report.words import (
     PHASES,
     VERDICTS,
     amount,
+    backbone_of,
     blocks,
     headline,
     kept_because,
@@ -101,7 +102,7 @@ def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     shape = f"{manifest.channels} × {manifest.height} × {manifest.width}"
     return {
         "title": f"odn: {headline(findings)}",
-        "kicker": f"odn report · {findings.backbone} on {findings.source} · {len(findings.classes)} classes, images of {shape}",
+        "kicker": f"odn report · {backbone_of(findings)} on {findings.source} · {len(findings.classes)} classes, images of {shape}",
         "headline": headline(findings),
         "lead": subline(findings) + ".",
         "is_reached": findings.is_reached,
@@ -211,15 +212,21 @@ def _notes(findings: Findings) -> list[str]:
         ),
         "The ledger counts passes over training images, forward and backward. It leaves out reading off accuracies, re-estimating "
         "BatchNorm, evaluation on test, earlier searches, and trying other settings.",
-        f"Latencies are medians measured on one machine ({findings.device}, {findings.threads} threads) and differ elsewhere; "
+        f"Latencies are medians measured on one machine ({findings.machine}, {_threads(findings)}) and differ elsewhere; "
         "parameters, bytes and MACs are exact counts.",
     ]
+
+
+def _threads(findings: Findings) -> str:
+    if findings.device != "cpu":
+        return findings.device
+    return "1 thread" if findings.threads == 1 else f"{findings.threads} threads"
 
 
 def _whole_note(findings: Findings) -> str:
     if findings.depth == findings.n_blocks:
         return "The kept network is the whole backbone: nothing is saved."
-    whole = f"Savings are against {findings.backbone} with all {findings.n_blocks} blocks"
+    whole = f"Savings are against {backbone_of(findings)} with all {findings.n_blocks} blocks"
     known = [one for one in findings.comparisons if one.depth == findings.n_blocks]
     if known:
         return f"{whole}, which was trained here too and is right on {known[0].accuracy:.2%} of test."

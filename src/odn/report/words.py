@@ -63,6 +63,12 @@ def blocks(n: int) -> str:
     return "1 block" if n == 1 else f"{n} blocks"
 
 
+def backbone_of(findings: Findings) -> str:
+    """Name the backbone, with its width where that is not the published one."""
+    width = findings.config.model.width
+    return findings.backbone if width == 1 else f"{findings.backbone} at width {width:g}"
+
+
 def range_of(findings: Findings) -> str:
     """Name the depths that were trained: `depth 3`, `depths 1 to 8`."""
     first, last = findings.depths[0].depth, findings.depths[-1].depth
@@ -114,6 +120,8 @@ def remedies(findings: Findings) -> list[str]:
         found.append(f"go deeper: search.schedule ends at depth {last.depth}, and {findings.backbone} has {findings.n_blocks} blocks")
     elif findings.backbone in NEXT_BACKBONE:
         found.append(f"a deeper backbone: model.backbone {NEXT_BACKBONE[findings.backbone]}")
+    if config.model.width < 1:
+        found.append(f"a wider backbone: model.width {config.model.width:g}")
     if any(one.stopped == "max_epochs" for one in findings.depths):
         found.append(f"train longer: a curve still rose when growth.max_epochs {config.growth.max_epochs} ended it")
     reached = best.accuracy if config.search.accept == "point" else best.interval[0]

@@ -1,25 +1,35 @@
 """Tell in short what the search found; the command `odn show`.
 
-Reads: model, metrics/evaluation.json, metrics/latency.json, and where they are there .odn/registration.json, report
+Reads: model, metrics/evaluation.json, metrics/latency.json, and where they are there work/registered.json, .odn/registration.json, report
 Writes: nothing
 Config: all
 """
 
 from pathlib import Path
+from typing import Any
 
 from odn.config import Config
-from odn.files import read_json
+from odn.files import read_json, sha256_of
 from odn.report.account import Account, account
 from odn.report.findings import read_findings
 
 
-def run(config: Config, *, model: Path, metrics: Path, registration: Path, report: Path) -> Account:
+def run(config: Config, *, model: Path, metrics: Path, receipt: Path, registration: Path, report: Path) -> Account:
     """Return the account of the search that `config` describes.
 
     Raises:
         MissingInputError: the search has not ended, its model is not evaluated, or the files are of another search.
     """
     findings = read_findings(config, model=model, metrics=metrics)
-    registered = read_json(registration, made_by="register") if registration.exists() else None
+    registered = _registration(model, receipt=receipt, registration=registration)
     page = report / "report.html"
     return account(findings, registration=registered, model=model, report=page if page.exists() else None)
+
+
+def _registration(model: Path, *, receipt: Path, registration: Path) -> dict[str, Any] | None:
+    """Read which version the model became; None where these very weights are not registered."""
+    if not (receipt.exists() and registration.exists()):
+        return None
+    registered = read_json(receipt, made_by="register")["weights_sha256"] == sha256_of(model / "weights.safetensors")
+    content: dict[str, Any] = read_json(registration, made_by="register")
+    return content if registered else None
