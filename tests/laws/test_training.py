@@ -126,7 +126,8 @@ def test_the_auxiliary_head_learns_too(data: SearchData) -> None:
     before = trained(data, config).optimiser
     after = trained(data, config, before=before, depth=2).optimiser
     assert after.network.head_depths == (1, 2)
-    assert not torch.equal(after.network.heads["1"].weight, before.network.heads["1"].weight)
+    then, now = before.network.get_parameter("heads.1.weight"), after.network.get_parameter("heads.1.weight")
+    assert not torch.equal(now, then)
 
 
 def test_rows_hold_what_history_promises(data: SearchData, config: Config) -> None:
