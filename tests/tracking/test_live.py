@@ -76,6 +76,7 @@ def test_a_worker_that_hangs_delays_nothing(store: Path, make_search: Callable[.
     assert time.monotonic() - begin < 5
 
 
+@pytest.mark.slow
 def test_a_resumed_training_shows_no_epoch_twice(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are there already are passed over, and the curve runs on in the same run."""
     made = make_search(store)

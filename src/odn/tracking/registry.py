@@ -83,10 +83,12 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
     found = _version(connection, rule.name, identity)
     contender = _contender(record, version=str(found.version) if found else "")
     if found is None:
+        model_id = _log_model(connection, record, run_id, weights)
         found = client.create_model_version(
             rule.name,
-            source=_log_model(connection, record, run_id, weights),
+            source=f"models:/{model_id}",
             run_id=run_id,
+            model_id=model_id,
             description=version_note(record),
             tags={**tags, **identity, **contender.tags(), "odn.depth": str(record.search["depth"] if record.search else "")},
         )
@@ -147,7 +149,7 @@ def _contender_of(connection: Connection, name: str, version: str | None) -> Con
 
 
 def _log_model(connection: Connection, record: SearchRecord, run_id: str, weights_sha256: str) -> str:
-    """Log the network with its normalisation inside, and return the address of the logged model."""
+    """Log the network with its normalisation inside, and return the id of the logged model."""
     mlflow = import_mlflow()
     import numpy as np
     from mlflow.models import ModelSignature
@@ -177,7 +179,7 @@ def _log_model(connection: Connection, record: SearchRecord, run_id: str, weight
             tags={"odn.weights_sha256": weights_sha256},
             serialization_format="pt2",
         )
-    return str(info.model_uri)
+    return str(info.model_id)
 
 
 @contextlib.contextmanager
