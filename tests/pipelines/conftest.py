@@ -1,0 +1,80 @@
+"""What tests of the pipeline need: a project like a fresh clone, in which `dvc` runs for real."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SMALL: dict[str, dict[str, Any]] = {  # depth 1 reads about 27 % of 90 digits and depth 2 about 44 %: targets between are far from both
+    "data": {"max_images": 300, "val_fraction": 0.3},
+    "model": {"width": 0.125},
+    "train": {"batch_size": 32, "warmup_epochs": 0.5},
+    "growth": {"min_epochs": 2, "max_epochs": 3, "patience": 1},
+    "search": {"target": 0.2, "cooldown_epochs": 2, "cooldown_gain": 1.0, "schedule": {"1": {"after": 0}, "2": {"after": 1}}},
+    "finish": {"epochs": 2},
+}
+
+
+@dataclass(frozen=True)
+class Clone:
+    """Be a git repository with the pipeline in it, small settings, and nothing made yet."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment in the clone; its output comes back as text."""
+        done = subprocess.run(command, cwd=self.folder, env=self.variables(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment of a command: this test's own interpreter first, one thread for networks this small."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        own = {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+        return os.environ | own | self.environment
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Run `dvc repro` and return the names of the stages that ran."""
+        lines = self.run("dvc", "repro", *arguments).stdout.splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def change(self, section: str, **settings: Any) -> None:
+        """Change settings in params.yaml."""
+        params = yaml.safe_load((self.folder / "params.yaml").read_text())
+        params[section].update(settings)
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def read(self, path: str) -> Any:
+        """Read a JSON record."""
+        return json.loads((self.folder / path).read_text())
+
+
+def make_clone(folder: Path) -> Clone:
+    """Copy what the pipeline consists of into a new git repository."""
+    for name in ("dvc.yaml", "data.dvc", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    clone = Clone(folder)
+    for section, settings in SMALL.items():
+        clone.change(section, **settings)
+    identity = ("-c", "user.name=odn", "-c", "user.email=odn@example.com")
+    clone.run("git", "init", "--quiet")
+    clone.run("git", "add", "--all")
+    clone.run("git", *identity, "commit", "--quiet", "--message", "A clone")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """Make a clone that the tests of a module share, in the order in which they stand."""
+    return make_clone(tmp_path_factory.mktemp("clone"))
