@@ -44,7 +44,7 @@ def run(
 def _probe(config: Config, *, step: DepthStep, prepared: Path, trained: Path, out: Path, progress: Path) -> Verdict:
     from odn.models.network import save_network
     from odn.search.expand import Cooled, cool_down
-    from odn.stages.records import read_trunk
+    from odn.stages.trunk import read_trunk
     from odn.stages.working import follow, opened, progress_key
     from odn.training.checkpoint import in_progress
 

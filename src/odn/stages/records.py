@@ -1,4 +1,4 @@
-"""Read and write what passes between the stages of the search, as JSON, CSV and safetensors; imports torch only for weights."""
+"""Read and write what passes between the stages of the search, as JSON and CSV; no torch."""
 
 import csv
 import io
@@ -13,9 +13,7 @@ from odn.search.convergence import DepthStep, Verdict
 from odn.search.outcome import Judged
 
 if TYPE_CHECKING:
-    from odn.training.device import Machine
     from odn.training.loop import EpochRow
-    from odn.training.optim import Optimiser
 
 SKIPPED = {"skipped": True}  # what a depth behind a closed gate leaves, beside its number
 HISTORY = ("depth", "phase", "epoch", "lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")
@@ -78,39 +76,6 @@ def _typed(kind: Any, content: dict[str, Any], path: Path) -> Any:
 def history_rows(rows: Iterable["EpochRow"]) -> list[dict[str, Any]]:
     """Return one line an epoch; no wall times, so that the table repeats to the byte."""
     return [{name: getattr(row, name) for name in HISTORY} for row in rows]
-
-
-def write_trunk(path: Path, optimiser: "Optimiser") -> None:
-    """Write all that the next depth inherits: weights, averaged weights, momentum."""
-    from odn.training.checkpoint import Checkpoint, save_checkpoint
-
-    record = {"architecture": optimiser.network.architecture.to_dict(), "n_averaged": optimiser.n_averaged}
-    save_checkpoint(path, Checkpoint(optimiser.tensors(), record))
-
-
-def read_trunk(path: Path, *, machine: "Machine") -> "Optimiser":
-    """Read a trunk onto the machine.
-
-    Raises:
-        MissingInputError: it is not there, or it is damaged.
-    """
-    import copy
-
-    import torch
-
-    from odn.models.architecture import Architecture
-    from odn.models.network import empty
-    from odn.training.checkpoint import load_checkpoint
-    from odn.training.optim import Optimiser
-
-    saved = load_checkpoint(path)
-    architecture = Architecture.from_dict(saved.record["architecture"])
-    heads = sorted(int(name.split(".")[2]) for name in saved.tensors if name.startswith("network.heads.") and name.endswith(".weight"))
-    network = machine.holding(empty(architecture, heads=heads))
-    momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-    optimiser = Optimiser(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
-    optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
-    return optimiser
 
 
 def read_search(schedule: Sequence[int], *, depths: Path, checks: Path) -> list[Judged]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from odn.config import Config
 from odn.files import new_folder, write_json
 from odn.search.convergence import DepthStep
-from odn.stages.records import SKIPPED, history_rows, read_gate, write_table, write_trunk
+from odn.stages.records import SKIPPED, history_rows, read_gate, write_table
 
 
 def run(config: Config, *, depth: int, after: int, prepared: Path, before: Path, gate: Path, out: Path, progress: Path) -> DepthStep | None:
@@ -31,7 +31,7 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, before: Path,
 def _train(config: Config, *, depth: int, after: int, prepared: Path, before: Path, out: Path, progress: Path) -> DepthStep:
     from odn.models.network import save_network
     from odn.search.expand import Trained, train_depth
-    from odn.stages.records import read_trunk
+    from odn.stages.trunk import read_trunk, write_trunk
     from odn.stages.working import follow, opened, progress_key
     from odn.training.checkpoint import in_progress
 

@@ -72,7 +72,7 @@ def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, p
     if epochs == 0:
         return None
     from odn.search.expand import Cooled, cool_down
-    from odn.stages.records import read_trunk
+    from odn.stages.trunk import read_trunk
     from odn.stages.working import follow, opened, progress_key
     from odn.training.checkpoint import in_progress
 
