@@ -9,7 +9,7 @@ import pytest
 
 from odn import cli
 from odn.errors import MissingInputError
-from odn.report.words import change, share, short
+from odn.report.words import change, saving, share, short
 from stages.made_up_search import MadeUpSearch, make_search
 
 REGISTRATION: dict[str, Any] = {
@@ -151,6 +151,7 @@ def test_share_does_not_round_up_to_everything(fraction: float, text: str) -> No
 def test_change_says_which_way(saved: float, text: str) -> None:
     """A network that costs more is not said to save."""
     assert change(saved) == text
+    assert saving(saved) == (text if saved < 0 else share(saved))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from odn.report.findings import Depth, Findings
-from odn.report.words import PHASES, VERDICTS, amount, blocks, headline, kept_because, remedies, share, span
+from odn.report.words import PHASES, VERDICTS, amount, blocks, headline, kept_because, remedies, saving, span
 
 WIDTH = 100  # columns
 MOST_DEPTHS = 9  # rows: of a longer search the first are drawn together
@@ -103,7 +103,7 @@ def _depth_row(one: Depth, findings: Findings) -> tuple[str, ...]:
 
 def _saving_lines(findings: Findings) -> Iterator[Line]:
     rows = [("", f"{blocks(findings.depth)}", f"all {findings.n_blocks}", "saved")]
-    rows += [(one.name, amount(one, one.kept), amount(one, one.full), share(one.saved)) for one in findings.savings]
+    rows += [(one.name, amount(one, one.kept), amount(one, one.full), saving(one.saved)) for one in findings.savings]
     for number, text in enumerate(_table(rows, left=(0,))):
         yield Line(text, "dim" if number == 0 else "")
 

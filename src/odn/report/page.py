@@ -23,6 +23,7 @@ from odn.report.words import (
     narrow_span,
     range_of,
     remedies,
+    saving,
     share,
     short,
     span,
@@ -119,7 +120,7 @@ def _tables(findings: Findings) -> dict[str, Any]:
     return {
         "kept_title": blocks(findings.depth),
         "whole_title": f"all {findings.n_blocks}",
-        "savings": [(one.name, amount(one, one.kept), amount(one, one.full), share(one.saved)) for one in findings.savings],
+        "savings": [(one.name, amount(one, one.kept), amount(one, one.full), saving(one.saved)) for one in findings.savings],
         "depth_heads": ["depth", "verdict", "read-out", "after a cooldown", interval],
         "depth_rows": [
             (

@@ -28,6 +28,11 @@ def change(saved: float) -> str:
     return f"{share(saved)} less" if saved > 0 else f"{share(-saved)} more"
 
 
+def saving(saved: float) -> str:
+    """Write a saving for a column of savings; what is not saved is said."""
+    return share(saved) if saved >= 0 else change(saved)
+
+
 def span(interval: Interval) -> str:
     """Write an interval of accuracies."""
     return f"{interval[0]:.2%} to {interval[1]:.2%}"
