@@ -1,0 +1,70 @@
+"""Your own images, from a folder and from a bucket, through every stage of the search, by the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from odn import cli
+from odn.data.official import digits_file
+from odn.files import read_json
+from odn.storage import upload_folder
+from pipelines.conftest import SMALL
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+CLASSES, IMAGES = 3, 60  # of each class
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Write digits as image files, one folder a class, in three formats."""
+    import numpy as np
+
+    rows = np.loadtxt(digits_file(), delimiter=",", dtype=np.int64)
+    root = tmp_path / "images"
+    for label in range(CLASSES):
+        (root / f"class {label}").mkdir(parents=True)
+        for number, row in enumerate(rows[rows[:, 64] == label][:IMAGES]):
+            ending = ("png", "bmp", "tiff")[number % 3]
+            pixels = (row[:64].reshape(8, 8) * 255 // 16).astype(np.uint8)
+            Image.fromarray(pixels).save(root / f"class {label}" / f"{number}.{ending}")
+    return root
+
+
+def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, **data: Any) -> dict[str, Any]:
+    """Run every stage but register in an empty project folder, as `dvc repro` would; return what `evaluate` found."""
+    monkeypatch.chdir(folder)
+    settings = yaml.safe_load(PARAMS.read_text())
+    for section, values in SMALL.items():
+        settings[section].update(values)
+    settings["data"].update({"max_images": None, **data})
+    settings["search"]["target"] = 0.35
+    Path("params.yaml").write_text(yaml.safe_dump(settings))
+    commands = ["fetch", "prepare --data downloads", "open"]
+    commands += [f"{stage} --depth {depth} --after {depth - 1}" for depth in (1, 2) for stage in ("train", "check")]
+    for command in [*commands, "truncate", "evaluate", "report", "show"]:
+        assert cli.main(command.split()) == 0
+    record: dict[str, Any] = read_json(Path("metrics/evaluation.json"), made_by="evaluate")
+    return record
+
+
+def test_a_folder_of_images_runs_end_to_end(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class names come from the folders, and a model, a page and an account come out."""
+    record = run_all(tmp_path, monkeypatch, source="folder", root=str(images))
+    assert record["n_test"] == CLASSES * IMAGES / 5
+    assert read_json(Path("model/card.json"), made_by="truncate")["classes"] == ["class 0", "class 1", "class 2"]
+    assert "class 1" in Path("report/report.html").read_text()
+
+
+def test_a_bucket_of_images_runs_end_to_end(tmp_path: Path, images: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images under s3://bucket/prefix give the same model, byte for byte."""
+    s3.create_bucket(Bucket="end-to-end")
+    upload_folder(images, address="s3://end-to-end/images")
+    here, there = tmp_path / "folder", tmp_path / "bucket"
+    for folder in (here, there):
+        folder.mkdir()
+    run_all(here, monkeypatch, source="folder", root=str(images))
+    run_all(there, monkeypatch, source="s3", root="s3://end-to-end/images")
+    assert (here / "model/weights.safetensors").read_bytes() == (there / "model/weights.safetensors").read_bytes()
