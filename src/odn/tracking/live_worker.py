@@ -16,7 +16,7 @@ from odn.errors import TrackingError
 from odn.tracking.connection import AwayError, Connection, connect, failures, short
 from odn.tracking.live import READY
 from odn.tracking.place import Place, tracking_place, why_unreachable
-from odn.tracking.record import CURVES
+from odn.tracking.record import BY_EPOCH, CURVES
 from odn.tracking.runs import depth_run, log_metrics, new_depth_run, search_run, set_tags
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _serve(connection: Connection, run: "Run", header: dict[str, Any], messages:
     from mlflow.entities import Metric
 
     run_id, name = run.info.run_id, f"odn.steps_before.{header['phase']}"
-    there = {metric.step for metric in connection.client.get_metric_history(run_id, "val_accuracy")}
+    there = {metric.step for metric in connection.client.get_metric_history(run_id, f"{BY_EPOCH}val_accuracy")}
     before = header["steps_before"]
     if before is None:
         before = 0 if header["phase"] == "stable" else int(run.data.tags.get(name, max(there, default=0)))
@@ -86,7 +86,7 @@ def _serve(connection: Connection, run: "Run", header: dict[str, Any], messages:
             break
         row, step = message["row"], before + message["row"]["epoch"]
         if step not in there:  # a resumed training shows its epochs again
-            metrics = [Metric(key, float(row[key]), message["time_ms"], step) for key in CURVES if key in row]
+            metrics = [Metric(BY_EPOCH + key, float(row[key]), message["time_ms"], step) for key in CURVES if key in row]
             log_metrics(connection, run_id, metrics)
             there.add(step)
     if status != "RUNNING":

@@ -12,6 +12,7 @@ from odn.files import sha256_of
 from odn.tracking.identity import search_id
 
 CURVES = ("lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")  # columns of history.csv that are drawn by epoch
+BY_EPOCH, BY_DEPTH = "epoch/", "depth/"  # before the names of curves: what their steps count; pages show such sections first
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _log_model(connection: Connection, record: SearchRecord, run_id: str, weight
     with _as_default_store(connection), mlflow.start_run(run_id=run_id):
         info = mlflow.pytorch.log_model(
             classifier,
-            name="model",
+            name=f"{record.config.model.backbone}-depth-{record.search['depth']}" if record.search else "model",
             signature=signature,
             input_example=example,
             pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in ("mlflow", "numpy", "torch")],

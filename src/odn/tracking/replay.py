@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import Place, tracking_place
-from odn.tracking.record import CURVES, DepthRecord, SearchRecord
+from odn.tracking.record import BY_DEPTH, BY_EPOCH, CURVES, DepthRecord, SearchRecord
 from odn.tracking.runs import depth_run, log_metrics, new_depth_run, search_run, set_tags
 from odn.tracking.words import depth_note, search_note
 
@@ -102,7 +102,9 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
     if run is None:
         run = new_depth_run(connection, parent_id, depth=record.depth)
     run_id = run.info.run_id
-    log_metrics(connection, run_id, [_metric(name, value, step) for (name, step), value in wanted.items() if (name, step) not in there])
+    log_metrics(
+        connection, run_id, [_metric(BY_EPOCH + name, value, step) for (name, step), value in wanted.items() if (name, step) not in there]
+    )
     _log_changed(connection, run, _scalars(record))
     for file in record.files:
         made_for_one_depth = file.parent.name == str(record.depth)
@@ -119,7 +121,9 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
 
 
 def _curve(connection: Connection, run_id: str) -> dict[tuple[str, int], float]:
-    return {(name, metric.step): metric.value for name in CURVES for metric in connection.client.get_metric_history(run_id, name)}
+    return {
+        (name, metric.step): metric.value for name in CURVES for metric in connection.client.get_metric_history(run_id, BY_EPOCH + name)
+    }
 
 
 def _contradicts(there: dict[tuple[str, int], float], wanted: dict[tuple[str, int], float], *, last: int, done: bool) -> bool:
@@ -137,14 +141,15 @@ def _scalars(record: DepthRecord) -> dict[str, float]:
         low, high = verdict["val_interval"]
         scalars |= {"judged_accuracy": float(verdict["val_accuracy"])}
         scalars |= {"judged_accuracy_low": float(low), "judged_accuracy_high": float(high)}
-    return {f"depth/{name}": value for name, value in scalars.items()}  # the page shows them in a section below the curves
+    return scalars
 
 
 def _log_by_depth(connection: Connection, run_id: str, depths: tuple[DepthRecord, ...]) -> None:
     """Draw accuracy against depth in the parent run, with the depth as the step."""
-    there = {metric.step: metric.value for metric in connection.client.get_metric_history(run_id, "val_accuracy_by_depth")}
+    name = f"{BY_DEPTH}val_accuracy"
+    there = {metric.step: metric.value for metric in connection.client.get_metric_history(run_id, name)}
     wanted = {one.depth: float(one.verdict["val_accuracy"]) for one in depths if one.verdict is not None}
-    metrics = [_metric("val_accuracy_by_depth", value, depth) for depth, value in wanted.items() if there.get(depth) != value]
+    metrics = [_metric(name, value, depth) for depth, value in wanted.items() if there.get(depth) != value]
     log_metrics(connection, run_id, metrics)
 
 
