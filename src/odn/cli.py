@@ -216,7 +216,9 @@ def _register(options: argparse.Namespace) -> None:
 
 
 def _track(options: argparse.Namespace) -> None:
-    print(_stage(options, **_record(options)).describe())
+    done = _stage(options, **_record(options))
+    new = f"new there: depths {', '.join(map(str, done.new))}" if done.new else "nothing was missing"
+    print(f"{len(done.depths)} depths are in MLflow at {done.place.shown}; {new}" + (f"; see {done.url}" if done.url else ""))
 
 
 def _cost(options: argparse.Namespace) -> None:
