@@ -33,7 +33,7 @@ def steps(made: Any) -> list[int]:
     connection = connect(tracking_place())
     parent = search_run(connection, made.config, made.manifest.sha256).info.run_id
     runs = connection.client.search_runs([connection.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}' and tags.`odn.depth` = '2'")
-    return [metric.step for run in runs for metric in connection.client.get_metric_history(run.info.run_id, "val_accuracy")]
+    return [metric.step for run in runs for metric in connection.client.get_metric_history(run.info.run_id, "epoch/val_accuracy")]
 
 
 def test_a_short_training_starts_nothing(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_a_resumed_training_shows_no_epoch_twice(store: Path, make_search: Calla
     made = make_search(store)
     connection = connect(tracking_place())
     before = new_depth_run(connection, search_run(connection, made.config, made.manifest.sha256).info.run_id, depth=2)
-    connection.client.log_metric(before.info.run_id, "val_accuracy", 0.9, step=1)
+    connection.client.log_metric(before.info.run_id, "epoch/val_accuracy", 0.9, step=1)
     monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
     epochs(made, [0.9, 0.95], until=lambda epoch: epoch < 2 or len(steps(made)) == 2)
     assert steps(made) == [1, 2]

@@ -35,7 +35,7 @@ def everything(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 def curve(connection: Connection, run_id: str) -> list[tuple[int, float]]:
     """Read the accuracy on val, by step."""
-    return sorted((metric.step, metric.value) for metric in connection.client.get_metric_history(run_id, "val_accuracy"))
+    return sorted((metric.step, metric.value) for metric in connection.client.get_metric_history(run_id, "epoch/val_accuracy"))
 
 
 def test_a_search_is_one_run_with_a_child_for_each_depth(store: Path, make_search: Callable[..., Any]) -> None:
@@ -96,7 +96,7 @@ def test_a_live_curve_is_completed_if_it_is_the_same_and_replaced_if_not(store: 
     parent = search_run(connection, made.config, made.manifest.sha256)
     live = new_depth_run(connection, parent.info.run_id, depth=2).info.run_id
     for step, value in ((1, 0.9000000004), (3, last)):
-        connection.client.log_metric(live, "val_accuracy", value, step=step)
+        connection.client.log_metric(live, "epoch/val_accuracy", value, step=step)
     done, _ = replayed(made)
     assert (done.depths[2] == live) is (last == 0.96)
     assert [step for step, _ in curve(connection, done.depths[2])] == list(range(1, 9))
