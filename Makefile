@@ -60,7 +60,7 @@ ui: $(READY) ## Browse runs, curves and the model registry; another port: PORT=5
 	if $(BIN)/python -c 'import socket; socket.create_connection(("127.0.0.1", $(PORT)), 1)' 2>/dev/null; then \
 	  echo "odn: port $(PORT) is taken; choose another: make ui PORT=$$(($(PORT) + 1))" >&2; exit 1; \
 	fi; \
-	echo "MLflow: http://127.0.0.1:$(PORT) (stop with Ctrl-C)"; \
+	echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning (stop with Ctrl-C)"; \
 	exec $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --artifacts-destination mlartifacts
 

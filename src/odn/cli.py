@@ -216,9 +216,7 @@ def _register(options: argparse.Namespace) -> None:
 
 
 def _track(options: argparse.Namespace) -> None:
-    done = _stage(options, **_record(options))
-    new = f"new there: depths {', '.join(map(str, done.new))}" if done.new else "nothing was missing"
-    print(f"{len(done.depths)} depths are in MLflow at {done.place.shown}; {new}" + (f"; see {done.url}" if done.url else ""))
+    print(_stage(options, **_record(options)).describe())
 
 
 def _cost(options: argparse.Namespace) -> None:
