@@ -1,0 +1,62 @@
+"""Where training runs, in which precision, and what a person sees of it."""
+
+import pytest
+import torch
+
+from odn.config import load_config
+from odn.display import phase_display
+from odn.errors import ConfigError
+from odn.training.device import choose_machine, processor_name
+from unit.search_examples import PARAMS
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train.device: cuda` on a machine without one says so, and what to set instead."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    train = load_config(PARAMS).train.model_copy(update={"device": "cuda"})
+    with pytest.raises(ConfigError, match="train.device: cuda, but PyTorch sees no GPU here; set it to auto or cpu"):
+        choose_machine(train)
+
+
+def test_a_precision_that_is_asked_for_is_used() -> None:
+    """`auto` is the only setting that looks at the processor."""
+    train = load_config(PARAMS).train.model_copy(update={"device": "cpu"})
+    assert choose_machine(train.model_copy(update={"precision": "bf16"})).precision == "bf16"
+    assert choose_machine(train.model_copy(update={"precision": "fp32"})).precision == "fp32"
+
+
+def test_arithmetic_is_made_repeatable() -> None:
+    """Choosing a machine switches PyTorch to deterministic algorithms."""
+    choose_machine(load_config(PARAMS).train)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_processor_has_a_name() -> None:
+    """Latency is told with the machine that it was measured on."""
+    assert processor_name(torch.device("cpu"))
+
+
+def test_away_from_a_terminal_an_epoch_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Depth, phase, epoch, loss, accuracy on val and the time left at most, without control characters."""
+    with phase_display(depth=2, phase="stable", epochs=4) as display:
+        display.tick(epoch=1, step=1, steps=10)
+        display.row(epoch=1, val_accuracy=0.985, train_loss=0.25)
+    shown = capsys.readouterr().err
+    assert shown.startswith("depth 2 train  epoch 1/4  loss 0.250  val 98.50%")
+    assert "left" in shown
+    assert shown.strip().isprintable()
+
+
+def test_on_a_terminal_there_is_a_progress_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bar shows depth, epoch and accuracy on val, and how long it may still take."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with phase_display(depth=2, phase="probe", epochs=4) as display:
+        display.tick(epoch=1, step=5, steps=10)
+        display.row(epoch=1, val_accuracy=0.985, train_loss=0.25)
+    shown = capsys.readouterr().err
+    assert "depth 2 probe" in shown
+    assert "98.50%" in shown
+    assert "left at most" in shown
