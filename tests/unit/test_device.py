@@ -59,4 +59,4 @@ def test_on_a_terminal_there_is_a_progress_bar(monkeypatch: pytest.MonkeyPatch, 
     shown = capsys.readouterr().err
     assert "depth 2 probe" in shown
     assert "98.50%" in shown
-    assert "left at most" in shown
+    assert "at most" in shown

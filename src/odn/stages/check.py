@@ -55,7 +55,7 @@ def _probe(config: Config, *, step: DepthStep, prepared: Path, trained: Path, ou
     # Kept when it is done: a changed target asks for the same probe again, and the answer is there.
     with in_progress(progress / f"check-{step.depth}" / f"{key}.safetensors", keep=True) as checkpoint:
         events = cool_down(trunk, data=data, config=config, name="probe", epochs=epochs, checkpoint=checkpoint)
-        cooled = follow(events, Cooled, config=config, data=data, depth=step.depth, phase="probe", epochs=epochs)
+        cooled = follow(events, Cooled, config=config, data=data, depth=step.depth, phase="probe", epochs=epochs, epochs_before=step.epochs)
         verdict = judge(step, config.search, probe=cooled.probe)
         with new_folder(out) as folder:
             save_network(cooled.network, folder)

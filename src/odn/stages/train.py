@@ -42,7 +42,9 @@ def _train(config: Config, *, depth: int, after: int, prepared: Path, before: Pa
     )
     with in_progress(progress / f"train-{depth}" / f"{key}.safetensors") as checkpoint:
         events = train_depth(trunk, data=data, config=config, depth=depth, checkpoint=checkpoint)
-        trained = follow(events, Trained, config=config, data=data, depth=depth, phase="stable", epochs=config.growth.max_epochs)
+        trained = follow(
+            events, Trained, config=config, data=data, depth=depth, phase="stable", epochs=config.growth.max_epochs, epochs_before=0
+        )
         with new_folder(out) as folder:
             save_network(trained.optimiser.average.truncated(depth), folder)
             write_trunk(folder / "trunk.safetensors", trained.optimiser)

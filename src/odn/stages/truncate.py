@@ -77,13 +77,14 @@ def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, p
     from odn.training.checkpoint import in_progress
 
     depth = choice.judged.step.depth
+    before = choice.judged.step.epochs + choice.judged.verdict.probe_epochs
     data = opened(prepared, train=config.train)
     trunk_file = depths / str(depth) / "trunk.safetensors"
     trunk = read_trunk(trunk_file, machine=data.machine)
     key = progress_key(config, "seed", "train", "augment", inputs=[epochs, data.manifest.sha256, trunk_file])
     with in_progress(progress / "truncate" / f"{key}.safetensors") as checkpoint:
         events = cool_down(trunk, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint)
-        return follow(events, Cooled, config=config, data=data, depth=depth, phase="finish", epochs=epochs)
+        return follow(events, Cooled, config=config, data=data, depth=depth, phase="finish", epochs=epochs, epochs_before=before)
 
 
 def _provenance(config: Config, *, prepared: Path, is_finished: bool) -> dict[str, Any]:

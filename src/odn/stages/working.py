@@ -41,11 +41,24 @@ def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def follow(events: Iterable[object], kind: type[T], *, config: Config, data: SearchData, depth: int, phase: str, epochs: int) -> T:
-    """Run a phase to its end, showing each epoch, and return what it leaves."""
+def follow(
+    events: Iterable[object],
+    kind: type[T],
+    *,
+    config: Config,
+    data: SearchData,
+    depth: int,
+    phase: str,
+    epochs: int,
+    epochs_before: int,
+) -> T:
+    """Run a phase to its end, showing each epoch, and return what it leaves.
+
+    `epochs` is the most that it may take, `epochs_before` what the depth took in the phases before it.
+    """
     last: object = None
     with (
-        live_run(config, data_sha256=data.manifest.sha256, depth=depth, phase=phase) as live,
+        live_run(config, data_sha256=data.manifest.sha256, depth=depth, phase=phase, steps_before=epochs_before) as live,
         phase_display(depth=depth, phase=phase, epochs=epochs) as display,
     ):
         for last in events:
