@@ -22,7 +22,9 @@ def folder(tmp_path: Path) -> Path:
 def test_an_untouched_folder_passes(folder: Path) -> None:
     """What was listed a moment ago is as it was; hidden files are nobody's business."""
     (folder / ".DS_Store").touch()
-    verify_checksums(folder)
+    before = sorted(folder.rglob("*"))
+    verify_checksums(folder)  # raises where anything differs
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_the_list_is_that_of_sha256sum(folder: Path) -> None:

@@ -114,17 +114,7 @@ def train_depth(
     aux_depth = after if config.train.aux_weight > 0 else 0
     rows: list[EpochRow] = []
     stop = None
-    for event in train_phase(
-        optimiser,
-        phase=phase,
-        train=data.train,
-        val=data.val,
-        settings=config.train,
-        augment=config.augment,
-        machine=data.machine,
-        checkpoint=checkpoint,
-        aux_depth=aux_depth,
-    ):
+    for event in _phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, aux_depth=aux_depth):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
@@ -163,16 +153,7 @@ def cool_down(
     architecture = optimiser.network.architecture
     phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, lr=config.train.lr, warmup_epochs=0.0)
     rows: list[EpochRow] = []
-    for event in train_phase(
-        optimiser,
-        phase=phase,
-        train=data.train,
-        val=data.val,
-        settings=config.train,
-        augment=config.augment,
-        machine=data.machine,
-        checkpoint=checkpoint,
-    ):
+    for event in _phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
@@ -182,6 +163,22 @@ def cool_down(
         network=optimiser.average.truncated(architecture.depth),
         probe=Probe(n_correct=rows[-1].val_correct, n=rows[-1].n_val, epochs=epochs, cost=spent),
         rows=tuple(rows),
+    )
+
+
+def _phase(
+    optimiser: Optimiser, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, aux_depth: int = 0
+) -> Iterator[Tick | EpochRow]:
+    return train_phase(
+        optimiser,
+        phase=phase,
+        train=data.train,
+        val=data.val,
+        settings=config.train,
+        augment=config.augment,
+        machine=data.machine,
+        checkpoint=checkpoint,
+        aux_depth=aux_depth,
     )
 
 

@@ -20,7 +20,7 @@ from odn.errors import TrainingError
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.device import Machine
 from odn.training.optim import Optimiser, Sgd
-from odn.training.readout import read_out, reestimate_batchnorm
+from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
@@ -93,15 +93,9 @@ def train_phase(
         TrainingError: a loss that is not finite, naming depth, epoch and step.
     """
     steps = n_steps(train, batch_size=settings.batch_size)
-    rows: list[EpochRow] = []
-    first_step, losses, hits = 0, torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint)
-        losses.copy_(saved.tensors.pop("progress.losses"))
-        hits.copy_(saved.tensors.pop("progress.hits"))
-        optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
-        rows, first_step = [EpochRow(**row) for row in saved.record["rows"]], saved.record["step"]
-        yield from rows
+    losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
+    rows, first_step = _resumed(checkpoint, optimiser, losses=losses, hits=hits)
+    yield from rows
 
     def keep(step: int) -> None:
         if checkpoint is not None:
@@ -139,27 +133,41 @@ def train_phase(
                 yield Tick(epoch=epoch, step=step + 1, steps=steps)
                 ticked = now
         reestimate_batchnorm(optimiser.average, train, machine=machine)
-        seen = read_out(optimiser.average, val, machine=machine)
         n_trained = min(steps * settings.batch_size, len(train))
-        row = EpochRow(
-            depth=phase.depth,
-            phase=phase.name,
-            epoch=epoch,
-            lr=lr,
-            train_loss=float(losses.double().mean()),
-            train_accuracy=int(hits) / n_trained,
-            val_accuracy=seen.accuracy,
-            val_loss=seen.loss,
-            val_correct=seen.n_correct,
-            n_val=seen.n,
-        )
-        rows.append(row)
+        seen = read_out(optimiser.average, val, machine=machine)
+        rows.append(_row(phase, epoch=epoch, lr=lr, loss=float(losses.double().mean()), accuracy=int(hits) / n_trained, seen=seen))
         first_step = 0
         losses.zero_()
         hits.zero_()
         keep(0)
         kept = time.monotonic()
-        yield row
+        yield rows[-1]
+
+
+def _resumed(checkpoint: Path | None, optimiser: Optimiser, *, losses: Tensor, hits: Tensor) -> tuple[list[EpochRow], int]:
+    """Take over what an interrupted run kept; return its rows, and the step of the epoch after them that comes next."""
+    if checkpoint is None or not checkpoint.exists():
+        return [], 0
+    saved = load_checkpoint(checkpoint)
+    losses.copy_(saved.tensors.pop("progress.losses"))
+    hits.copy_(saved.tensors.pop("progress.hits"))
+    optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
+    return [EpochRow(**row) for row in saved.record["rows"]], saved.record["step"]
+
+
+def _row(phase: Phase, *, epoch: int, lr: float, loss: float, accuracy: float, seen: ReadOut) -> EpochRow:
+    return EpochRow(
+        depth=phase.depth,
+        phase=phase.name,
+        epoch=epoch,
+        lr=lr,
+        train_loss=loss,
+        train_accuracy=accuracy,
+        val_accuracy=seen.accuracy,
+        val_loss=seen.loss,
+        val_correct=seen.n_correct,
+        n_val=seen.n,
+    )
 
 
 def _forward(
