@@ -55,7 +55,9 @@ class TrainConfig(Section):
 
     batch_size: Annotated[int, Field(ge=2, le=65536)] = Field(description="images a step")
     lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of the stable phase")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov momentum; 0 is plain SGD")
+    optimiser: Literal["muon", "sgd"] = Field(description="muon: orthogonalised steps for the kernels of the blocks, SGD for the rest")
+    kernel_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of Muon's steps; without effect with sgd")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov's form; 0 is none")
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(description="L2 penalty on convolution and linear weights")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(description="probability mass spread over all classes")
     warmup_epochs: Annotated[float, Field(ge=0, le=100)] = Field(description="linear warm-up at the start of a depth, epochs")

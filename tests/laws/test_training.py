@@ -104,17 +104,17 @@ def test_a_probe_leaves_its_trunk_alone(data: SearchData, config: Config) -> Non
     assert all(torch.equal(tensor, before[name]) for name, tensor in trunk.tensors().items())
 
 
-def test_the_rate_of_a_cooldown_ends_at_zero(config: Config) -> None:
+def test_the_rate_of_a_cooldown_ends_at_zero() -> None:
     """From the stable rate at the first step to one step above zero at the last."""
-    phase = loop.Phase(name="probe", depth=1, epochs=2, seed=0, lr=config.train.lr, warmup_epochs=0.0)
-    rates = [phase.lr_at(step=step, steps_per_epoch=5) for step in range(10)]
-    assert rates[0] == config.train.lr
-    assert rates[-1] == pytest.approx(config.train.lr / 10)  # ten equal steps down; the eleventh would be 0
+    phase = loop.Phase(name="probe", depth=1, epochs=2, seed=0, warmup_epochs=0.0)
+    rates = [phase.rate_at(step=step, steps_per_epoch=5) for step in range(10)]
+    assert rates[0] == 1.0
+    assert rates[-1] == pytest.approx(0.1)  # ten equal steps down; the eleventh would be 0
 
 
 def test_a_loss_that_is_not_finite_names_depth_epoch_and_step(data: SearchData) -> None:
     """A rate far too high ends training with the way out, instead of with useless weights."""
-    wild = small_config(train={"batch_size": 32, "lr": 100.0, "warmup_epochs": 0.0, "momentum": 0.99})
+    wild = small_config(train={"warmup_epochs": 0.0})
     wild = wild.model_copy(update={"train": wild.train.model_copy(update={"lr": 1e30})})
     with pytest.raises(TrainingError, match=r"depth 1, phase stable, epoch 1, step \d+; lower train.lr"):
         trained(data, wild)

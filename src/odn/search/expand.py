@@ -108,7 +108,6 @@ def train_depth(
         depth=depth,
         epochs=config.growth.max_epochs,
         seed=config.seed,
-        lr=config.train.lr,
         warmup_epochs=config.train.warmup_epochs,
     )
     aux_depth = after if config.train.aux_weight > 0 else 0
@@ -151,7 +150,7 @@ def cool_down(
     """Branch off a trunk, which stays as it is, and take the rate to zero; end with the `Cooled` network and one look at val."""
     optimiser = copy.deepcopy(trunk)
     architecture = optimiser.network.architecture
-    phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, lr=config.train.lr, warmup_epochs=0.0)
+    phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows: list[EpochRow] = []
     for event in _phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint):
         yield event

@@ -19,7 +19,7 @@ from odn.data.batches import Images, n_steps, training_batches
 from odn.errors import TrainingError
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.device import Machine
-from odn.training.optim import Optimiser, Sgd
+from odn.training.optim import Optimiser, Updates
 from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 
@@ -36,15 +36,14 @@ class Phase:
     depth: int
     epochs: int  # most epochs of `stable`; exactly the epochs of a cooldown
     seed: int
-    lr: float
     warmup_epochs: float
 
-    def lr_at(self, *, step: int, steps_per_epoch: int) -> float:
-        """Return the learning rate of a step, counted from 0 over the whole phase."""
+    def rate_at(self, *, step: int, steps_per_epoch: int) -> float:
+        """Return the rate of a step, counted from 0 over the whole phase, as a fraction of the stable one."""
         if self.name == "stable":
             warmup = round(self.warmup_epochs * steps_per_epoch)
-            return self.lr * min(1.0, (step + 1) / (warmup + 1))
-        return self.lr * (1 - step / (self.epochs * steps_per_epoch))
+            return min(1.0, (step + 1) / (warmup + 1))
+        return 1 - step / (self.epochs * steps_per_epoch)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def train_phase(
             record = {"rows": [asdict(row) for row in rows], "step": step, "n_averaged": optimiser.n_averaged}
             save_checkpoint(checkpoint, Checkpoint(tensors, record))
 
-    sgd = Sgd(optimiser, train=settings, steps_per_epoch=steps)
+    updates = Updates(optimiser, train=settings, machine=machine, steps_per_epoch=steps)
     kept = ticked = time.monotonic()
     for epoch in range(len(rows) + 1, phase.epochs + 1):
         optimiser.network.train()
@@ -114,19 +113,21 @@ def train_phase(
             generator=generator(phase.seed, "batches", phase.depth, phase.name, epoch),
             first_step=first_step,
         )
-        lr = 0.0
+        rate = 0.0
         for step, (images, labels) in enumerate(batches, start=first_step):
-            lr = phase.lr_at(step=(epoch - 1) * steps + step, steps_per_epoch=steps)
-            logits, loss = _forward(optimiser, images, labels, settings=settings, machine=machine, depth=phase.depth, aux_depth=aux_depth)
-            loss.backward()
-            sgd.step(lr=lr)
-            losses[step] = loss.detach()
+            rate = phase.rate_at(step=(epoch - 1) * steps + step, steps_per_epoch=steps)
+            logits, objective = _forward(
+                optimiser, images, labels, settings=settings, machine=machine, depth=phase.depth, aux_depth=aux_depth
+            )
+            objective.backward()
+            updates.step(rate=rate)
+            losses[step] = objective.detach()
             hits += (logits.detach().argmax(1) == labels).sum()
             if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
-                _require_finite(losses[: step + 1], phase=phase, epoch=epoch, lr=lr)
+                _require_finite(losses[: step + 1], phase=phase, epoch=epoch, lr=settings.lr * rate)
             now = time.monotonic()
             if now - kept > CHECKPOINT_SECONDS and step + 1 < steps:
-                _require_finite(losses[: step + 1], phase=phase, epoch=epoch, lr=lr)
+                _require_finite(losses[: step + 1], phase=phase, epoch=epoch, lr=settings.lr * rate)
                 keep(step + 1)
                 kept = time.monotonic()
             if now - ticked > TICK_SECONDS:
@@ -135,7 +136,9 @@ def train_phase(
         reestimate_batchnorm(optimiser.average, train, machine=machine)
         n_trained = min(steps * settings.batch_size, len(train))
         seen = read_out(optimiser.average, val, machine=machine)
-        rows.append(_row(phase, epoch=epoch, lr=lr, loss=float(losses.double().mean()), accuracy=int(hits) / n_trained, seen=seen))
+        rows.append(
+            _row(phase, epoch=epoch, lr=settings.lr * rate, loss=float(losses.double().mean()), accuracy=int(hits) / n_trained, seen=seen)
+        )
         first_step = 0
         losses.zero_()
         hits.zero_()
@@ -188,5 +191,5 @@ def _require_finite(losses: Tensor, *, phase: Phase, epoch: int, lr: float) -> N
         step = int((~finite).nonzero()[0]) + 1
         raise TrainingError(
             f"the loss is {losses[step - 1].item()} at depth {phase.depth}, phase {phase.name}, epoch {epoch}, step {step}; "
-            f"lower train.lr (it was {lr:g}) or raise train.warmup_epochs"
+            f"lower train.lr (it was {lr:g}) or train.kernel_lr, or raise train.warmup_epochs"
         )

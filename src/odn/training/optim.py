@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum and a moving average of the weights, each one fused call per step over all parameters.
+"""Muon or SGD with Nesterov momentum, and a moving average of the weights, in a handful of fused calls per step.
 
 Written out because building a `torch.optim` optimiser imports torch._dynamo, which takes longer than a depth of digits.
 """
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from odn.config import TrainConfig
 from odn.models.network import DepthNetwork
+from odn.training.device import Machine
+from odn.training.muon import orthogonalised
 
 
 @dataclass
@@ -41,31 +43,56 @@ class Optimiser:
         self.n_averaged = n_averaged
 
 
-class Sgd:
-    """Step the optimiser: the lists of tensors are made once, so that a step is a handful of fused calls."""
+class Updates:
+    """Step the optimiser: the lists of tensors are made once, so that a step is a handful of fused calls.
 
-    def __init__(self, optimiser: Optimiser, *, train: TrainConfig, steps_per_epoch: int) -> None:
-        """Sort the parameters into those with weight decay (matrices and kernels) and those without (BatchNorm, biases)."""
+    With `train.optimiser: muon` the kernels of the blocks take orthogonalised steps of the rate `train.kernel_lr`; all else,
+    and with `sgd` everything, takes SGD's steps of the rate `train.lr`.
+    """
+
+    def __init__(self, optimiser: Optimiser, *, train: TrainConfig, machine: Machine, steps_per_epoch: int) -> None:
+        """Sort the parameters into kernels for Muon, those with weight decay (matrices), and those without (BatchNorm, biases)."""
         self.optimiser, self.train = optimiser, train
+        self.product_dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
         self.highest_decay = math.exp(-1 / (train.ema_epochs * steps_per_epoch))
         named = dict(optimiser.network.named_parameters())
         averaged = dict(optimiser.average.named_parameters())
+        kernels = [name for name, tensor in named.items() if train.optimiser == "muon" and name.startswith("blocks.") and tensor.ndim == 4]
+        others = [name for name in named if name not in set(kernels)]
+        self.kernels, self.others = [named[name] for name in kernels], [named[name] for name in others]
+        self.decayed = [i for i, parameter in enumerate(self.others) if parameter.ndim > 1]
+        self.kernel_momenta, self.other_momenta = ([optimiser.momentum[name] for name in names] for names in (kernels, others))
         self.parameters: list[Tensor] = list(named.values())
-        self.decayed = [i for i, parameter in enumerate(self.parameters) if parameter.ndim > 1]
-        self.momenta = [optimiser.momentum[name] for name in named]
         self.averages: list[Tensor] = [averaged[name] for name in named]
 
     @torch.no_grad()
-    def step(self, *, lr: float) -> None:
-        """Update weights, momentum and average from the gradients, and clear those."""
-        gradients = [parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in self.parameters]
-        torch._foreach_add_([gradients[i] for i in self.decayed], [self.parameters[i] for i in self.decayed], alpha=self.train.weight_decay)
-        torch._foreach_mul_(self.momenta, self.train.momentum)
-        torch._foreach_add_(self.momenta, gradients)
-        torch._foreach_add_(gradients, self.momenta, alpha=self.train.momentum)
-        torch._foreach_add_(self.parameters, gradients, alpha=-lr)
+    def step(self, *, rate: float) -> None:
+        """Update weights, momentum and average from the gradients, and clear those; `rate` is a fraction of the rates of `train`."""
+        self._step_kernels(lr=rate * self.train.kernel_lr)
+        self._step_others(lr=rate * self.train.lr)
         steps = self.optimiser.n_averaged = self.optimiser.n_averaged + 1
         decay = min(self.highest_decay, steps / (10 + steps))  # an average of constant decay lags far behind at first
         torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
         for parameter in self.parameters:
             parameter.grad = None
+
+    def _step_kernels(self, *, lr: float) -> None:
+        if self.kernels:
+            ahead = self._nesterov(_gradients(self.kernels), self.kernel_momenta)
+            torch._foreach_add_(self.kernels, orthogonalised(ahead, dtype=self.product_dtype), alpha=-lr)
+
+    def _step_others(self, *, lr: float) -> None:
+        gradients = _gradients(self.others)
+        torch._foreach_add_([gradients[i] for i in self.decayed], [self.others[i] for i in self.decayed], alpha=self.train.weight_decay)
+        torch._foreach_add_(self.others, self._nesterov(gradients, self.other_momenta), alpha=-lr)
+
+    def _nesterov(self, gradients: list[Tensor], momenta: list[Tensor]) -> list[Tensor]:
+        """Add the gradients to the momenta, and return the gradients with the momenta added."""
+        torch._foreach_mul_(momenta, self.train.momentum)
+        torch._foreach_add_(momenta, gradients)
+        torch._foreach_add_(gradients, momenta, alpha=self.train.momentum)
+        return gradients
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in parameters]

@@ -1,0 +1,45 @@
+"""Orthogonalise the momentum of convolution kernels: every direction of a kernel's update gets the same length.
+
+Source: Jordan et al., Muon: an optimizer for hidden layers (2024), whose iteration and coefficients these are; Liu et al., arXiv 2502.16982,
+section 2.1. torch.optim.Muon takes matrices only, and importing it takes longer than a depth of digits.
+O output channels, I input channels, h rows and w columns of a kernel.
+"""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+ITERATIONS = 5
+LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315  # of the polynomial that takes every singular value near 1
+LEAST_NORM = 1e-7
+
+
+def orthogonalised(kernels: list[Tensor], *, dtype: torch.dtype) -> list[Tensor]:
+    """Replace each (O, I, h, w) by the nearest semi-orthogonal (O, I·h·w), as long a step for tall matrices as for wide ones.
+
+    Kernels of one shape are computed together; the products are taken in `dtype`.
+    """
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for i, kernel in enumerate(kernels):
+        by_shape[kernel.shape].append(i)
+    result = list(kernels)
+    for (n_out, n_in, height, width), members in by_shape.items():
+        # channels last, as the kernels lie in memory: the order of a matrix' columns does not matter
+        matrices = torch.stack([kernels[i].permute(0, 2, 3, 1).reshape(n_out, -1) for i in members])
+        stretch = max(1.0, n_out / matrices.shape[2]) ** 0.5
+        turned = (stretch * _newton_schulz(matrices.to(dtype))).to(kernels[members[0]].dtype)
+        for i, matrix in zip(members, turned, strict=True):
+            result[i] = matrix.reshape(n_out, height, width, n_in).permute(0, 3, 1, 2)
+    return result
+
+
+def _newton_schulz(matrices: Tensor) -> Tensor:
+    """Take the singular values of each matrix (B, R, S) to about 1 (0.7 to 1.2)."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + LEAST_NORM)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = LINEAR * x + (CUBIC * gram + QUINTIC * (gram @ gram)) @ x
+    return x.mT if tall else x

@@ -1,0 +1,80 @@
+"""Laws of Muon's steps: orthogonal, of one length whatever the gradient's, and for kernels of blocks alone."""
+
+import copy
+
+import pytest
+import torch
+
+from laws.search_data import small_config
+from odn.config import TrainConfig
+from odn.models.architecture import Architecture
+from odn.models.network import DepthNetwork, build
+from odn.training.device import Machine
+from odn.training.muon import orthogonalised
+from odn.training.optim import Optimiser, Updates
+
+SHAPES = [(8, 4, 3, 3), (8, 4, 1, 1), (4, 8, 1, 1), (8, 8, 3, 3)]  # wide, tall, square
+
+
+def kernel(shape: tuple[int, int, int, int], seed: int = 0) -> torch.Tensor:
+    """Draw a kernel."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_direction_gets_the_same_length(shape: tuple[int, int, int, int]) -> None:
+    """Singular values come out between 0.5 and 1.4 times the stretch: Newton-Schulz with these coefficients promises no more."""
+    matrix = orthogonalised([kernel(shape)], dtype=torch.float32)[0].flatten(1)
+    stretch = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+    values = torch.linalg.svdvals(matrix) / stretch
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_directions_are_kept(shape: tuple[int, int, int, int]) -> None:
+    """The polar factor has the largest inner product with its matrix: the sum of singular values, here to a fifth."""
+    given = kernel(shape)
+    turned = orthogonalised([given], dtype=torch.float32)[0]
+    stretch = max(1.0, shape[0] / given[0].numel()) ** 0.5
+    assert float((given * turned).sum()) / stretch == pytest.approx(float(torch.linalg.svdvals(given.flatten(1)).sum()), rel=0.2)
+
+
+def test_the_size_of_a_gradient_does_not_matter() -> None:
+    """A gradient a thousand times as large gives the same step; none gives none."""
+    small, large, none = orthogonalised([kernel(SHAPES[0]), 1024 * kernel(SHAPES[0]), 0 * kernel(SHAPES[0])], dtype=torch.float32)
+    assert torch.allclose(small, large, atol=1e-4)  # the norm has an epsilon below it
+    assert not none.any()
+
+
+def test_kernels_of_one_shape_do_not_mix() -> None:
+    """Computed together or one by one, mixed with other shapes: the same steps, in their own places."""
+    given = [kernel(SHAPES[i % 4], seed=i) for i in range(8)]
+    together = orthogonalised(given, dtype=torch.float32)
+    for alone, step in zip(given, together, strict=True):
+        assert torch.allclose(orthogonalised([alone], dtype=torch.float32)[0], step, atol=1e-5)  # another order of sums
+
+
+def stepped(optimiser_name: str, *, scale: float) -> tuple[DepthNetwork, DepthNetwork]:
+    """Take one step with gradients of ones times `scale`; return the network before and after."""
+    train: TrainConfig = small_config(train={"optimiser": optimiser_name, "weight_decay": 0.0}).train
+    architecture = Architecture(backbone="resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=3, depth=3)
+    before = build(architecture, torch.Generator().manual_seed(0))
+    network = copy.deepcopy(before)
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, scale)
+    momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    optimiser = Optimiser(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
+    machine = Machine(device=torch.device("cpu"), precision="fp32")
+    Updates(optimiser, train=train, machine=machine, steps_per_epoch=10).step(rate=1.0)
+    return before, network
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "sgd"])
+def test_muon_steps_the_kernels_of_blocks_and_nothing_else(optimiser: str) -> None:
+    """Twice the gradient is twice the step with SGD, and the same step with Muon; stem, norms and heads always take SGD's."""
+    (before, once), (_, twice) = stepped(optimiser, scale=1.0), stepped(optimiser, scale=2.0)
+    for name, start in before.named_parameters():
+        one, two = once.get_parameter(name) - start, twice.get_parameter(name) - start
+        by_muon = optimiser == "muon" and name.startswith("blocks.") and start.ndim == 4
+        assert torch.allclose(two, one if by_muon else 2 * one, atol=1e-5), name  # a difference of rounded sums
