@@ -116,9 +116,8 @@ def train_phase(
         rate = 0.0
         for step, (images, labels) in enumerate(batches, start=first_step):
             rate = phase.rate_at(step=(epoch - 1) * steps + step, steps_per_epoch=steps)
-            logits, objective = _forward(
-                optimiser, images, labels, settings=settings, machine=machine, depth=phase.depth, aux_depth=aux_depth
-            )
+            heads = {"depth": phase.depth, "aux_depth": aux_depth}
+            logits, objective = _forward(optimiser, images, labels, settings=settings, machine=machine, **heads)
             objective.backward()
             updates.step(rate=rate)
             losses[step] = objective.detach()

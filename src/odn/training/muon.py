@@ -1,7 +1,7 @@
 """Orthogonalise the momentum of convolution kernels: every direction of a kernel's update gets the same length.
 
-Source: Jordan et al., Muon: an optimizer for hidden layers (2024), whose iteration and coefficients these are; Liu et al., arXiv 2502.16982,
-section 2.1. torch.optim.Muon takes matrices only, and importing it takes longer than a depth of digits.
+Source: Jordan et al., Muon: an optimizer for hidden layers (2024), whose iteration and coefficients these are; Liu et al.,
+arXiv 2502.16982, section 2.1. torch.optim.Muon takes matrices only, and importing it takes longer than a depth of digits.
 O output channels, I input channels, h rows and w columns of a kernel.
 """
 
@@ -37,8 +37,8 @@ def orthogonalised(kernels: list[Tensor], *, dtype: torch.dtype) -> list[Tensor]
 def _newton_schulz(matrices: Tensor) -> Tensor:
     """Take the singular values of each matrix (B, R, S) to about 1 (0.7 to 1.2)."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + LEAST_NORM)
+    given = matrices.mT if tall else matrices
+    x: Tensor = given / (given.norm(dim=(1, 2), keepdim=True) + LEAST_NORM)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = LINEAR * x + (CUBIC * gram + QUINTIC * (gram @ gram)) @ x

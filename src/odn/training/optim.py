@@ -55,15 +55,15 @@ class Updates:
         self.optimiser, self.train = optimiser, train
         self.product_dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
         self.highest_decay = math.exp(-1 / (train.ema_epochs * steps_per_epoch))
-        named = dict(optimiser.network.named_parameters())
-        averaged = dict(optimiser.average.named_parameters())
+        named: dict[str, Tensor] = dict(optimiser.network.named_parameters())
+        averaged: dict[str, Tensor] = dict(optimiser.average.named_parameters())
         kernels = [name for name, tensor in named.items() if train.optimiser == "muon" and name.startswith("blocks.") and tensor.ndim == 4]
         others = [name for name in named if name not in set(kernels)]
         self.kernels, self.others = [named[name] for name in kernels], [named[name] for name in others]
         self.decayed = [i for i, parameter in enumerate(self.others) if parameter.ndim > 1]
         self.kernel_momenta, self.other_momenta = ([optimiser.momentum[name] for name in names] for names in (kernels, others))
-        self.parameters: list[Tensor] = list(named.values())
-        self.averages: list[Tensor] = [averaged[name] for name in named]
+        self.parameters = list(named.values())
+        self.averages = [averaged[name] for name in named]
 
     @torch.no_grad()
     def step(self, *, rate: float) -> None:
