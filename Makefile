@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 BIN := .venv/bin
 HERE := $(CURDIR)
 PORT ?= 5000
+UPGRADE ?= --upgrade
 
 # Another active environment must not leak in, and stages find `odn` and `dvc` by name. Compiled modules are kept: starting is faster.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
@@ -69,9 +70,11 @@ cost: $(READY) ## Print parameters, bytes, MACs and latency at every depth
 	@$(BIN)/odn cost
 
 .PHONY: lock
-lock: $(READY) ## Write requirements.lock anew from pyproject.toml: newest versions, hashes, no addresses
-	@$(BIN)/python -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --group dev \
-	  --upgrade --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+lock: $(READY) ## Write both requirements.lock anew from pyproject.toml: newest versions, hashes, no addresses
+	@lock='$(BIN)/python -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock"'; \
+	eval "$$lock --all-extras --group dev $(UPGRADE) --output-file requirements.lock"; \
+	eval "$$lock --extra step --no-emit-package odn --constraint requirements.lock --output-file components/requirements.lock"
 
 .PHONY: clean
 clean: ## Remove .venv and caches; data, models and runs stay
