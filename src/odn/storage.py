@@ -4,6 +4,7 @@ Where the store is and who asks comes from the environment, through boto3's own 
 store that is not AWS's, AWS_PROFILE, AWS_ACCESS_KEY_ID and so on. No secret is ever part of a message.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -66,10 +67,7 @@ def download_prefix(address: str, *, folder: Path) -> list[Path]:
     """
     place = parse_address(address)
     with _explained(place) as client:
-        pages = client.get_paginator("list_objects_v2").paginate(
-            Bucket=place.bucket, Prefix=place.prefix, PaginationConfig={"PageSize": PAGE}
-        )
-        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        keys = [entry["Key"] for entry in _listing(client, place)]
         targets = {key: folder / name for key in keys if not _is_hidden(name := _relative(key, place=place))}
         if not any(not key.endswith("/") for key in targets):
             raise StorageError(f"{place} holds nothing at {_endpoint(client)}; check the bucket, the prefix and AWS_ENDPOINT_URL")
@@ -78,6 +76,27 @@ def download_prefix(address: str, *, folder: Path) -> list[Path]:
         # download_file writes beside the target, renames, and asks again for a body that broke off.
         _in_parallel(lambda key: client.download_file(place.bucket, key, str(files[key]), Config=_one_thread()), files)
     return sorted(files.values())
+
+
+def fingerprint(address: str) -> str:
+    """Return a digest of the names, sizes and ETags below the prefix: another one where an object was added, changed or removed.
+
+    Raises:
+        StorageError: the store cannot be reached or refuses.
+    """
+    place = parse_address(address)
+    digest = hashlib.sha256()
+    with _explained(place) as client:
+        for entry in _listing(client, place):
+            digest.update(f"{entry['Key']}\0{entry['Size']}\0{entry['ETag']}\n".encode())
+    return digest.hexdigest()
+
+
+def _listing(client: Any, place: Address) -> Iterator[dict[str, Any]]:
+    """Yield what is below the prefix, in the order of the keys."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix, PaginationConfig={"PageSize": PAGE})
+    for page in pages:
+        yield from page.get("Contents", [])
 
 
 def upload_folder(folder: Path, *, address: str) -> list[str]:

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from engines.conftest import SMALL
 from odn import cli
 from odn.data.official import digits_file
 from odn.files import read_json
 from odn.storage import upload_folder
-from pipelines.conftest import SMALL
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CLASSES, IMAGES = 3, 60  # of each class

@@ -8,6 +8,7 @@ Config: all
 Beside the pipeline it writes .odn/registration.json: the run and the version, which differ from run to run.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,8 +33,11 @@ def run(
     receipt: Path,
     registration: Path,
     project: Path = Path(),
+    tags: Mapping[str, str] | None = None,
 ) -> Registration:
-    """Replay the record, register the model and write what came of it; `project` is the folder of git and dvc.lock.
+    """Replay the record, register the model and write what came of it.
+
+    `project` is the folder of git and dvc.lock; `tags` says more of where the search comes from.
 
     The receipt says which weights are registered under which name, and repeats to the byte. Run ids and versions do not: they
     are this store's, and stand in `registration`, which DVC does not track.
@@ -47,7 +51,7 @@ def run(
     )
     if "test_accuracy" not in record.metrics:
         raise MissingInputError(f"{metrics} does not hold the results of this search; run 'dvc repro evaluate' first")
-    done = publish(record, tags=provenance(project))
+    done = publish(record, tags={**provenance(project), **(tags or {})})
     write_json(registration, asdict(done))
     write_json(receipt, {"name": done.name, "weights_sha256": sha256_of(model / "weights.safetensors")})
     return done

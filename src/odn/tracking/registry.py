@@ -93,6 +93,9 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
             tags={**tags, **identity, **contender.tags(), "odn.depth": str(record.search["depth"] if record.search else "")},
         )
         contender = _contender(record, version=str(found.version))
+    for key, value in tags.items():  # the same weights may be registered again, by another commit or run
+        if found.tags.get(key) != value:
+            client.set_model_version_tag(rule.name, str(found.version), key, value)
     present_aliases = {alias: str(version) for alias, version in client.get_registered_model(rule.name).aliases.items()}
     version, previous = contender.version, present_aliases.get("champion")
     present = _contender_of(connection, rule.name, previous)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from engines.conftest import Clone, make_clone
 from odn.files import sha256_of
-from pipelines.conftest import Clone, make_clone
 
 TRAINED = "work/depths/{}/weights.safetensors"
 

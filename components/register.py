@@ -1,0 +1,30 @@
+"""Component: the search into MLflow, the model into its registry."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register(
+    config: str,
+    experiment: str,
+    run: str,
+    commit: str,
+    repository: str,
+    dataset: dsl.Input[dsl.Dataset],
+    search: dsl.Input[dsl.Model],
+    model: dsl.Input[dsl.Model],
+    results: dsl.Input[dsl.Artifact],
+    report: dsl.Input[dsl.Artifact],
+    registration: dsl.Output[dsl.Artifact],
+    note: dsl.Output[dsl.Markdown],
+) -> str:
+    """Return the name of the version, as MLflow writes it: models:/NAME/VERSION."""
+    from odn import steps
+
+    inputs = {"dataset": dataset.path, "search": search.path, "model": model.path, "results": results.path, "report": report.path}
+    tags = {f"odn.kfp.run.{run}": "true", "mlflow.source.git.commit": commit, "odn.data.repository": repository}
+    done = steps.register(config, experiment=experiment, tags=tags, **inputs, registration=registration.path, note=note.path)
+    registration.metadata.update(done)
+    return f"models:/{done['name']}/{done['version']}"

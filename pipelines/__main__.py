@@ -1,0 +1,143 @@
+"""The command line of the pipeline: `python -m pipelines COMMAND …`."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from odn.errors import ConfigError, OdnError
+
+PACKAGE = Path("build/pipeline.yaml")
+EXPERIMENT = "odn"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 where a run failed, or 2 after one plain line on what is wrong and how to mend it."""
+    options = _parser().parse_args(arguments)
+    warnings.simplefilter("ignore")  # kfp's own
+    try:
+        options.run(options)
+    except OdnError as error:
+        print("\n".join(f"odn: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 1 if type(error).__name__ == "RunFailedError" else 2
+    except KeyboardInterrupt:
+        print("odn: interrupted; a run on a cluster goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description="The search as a Kubeflow pipeline.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("compile", help="write the pipeline's YAML")
+    command.set_defaults(run=_compile)
+    command.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
+    command.add_argument("--out", type=Path, default=PACKAGE, help="(default: %(default)s)")
+    command.add_argument("--image", required=True, help="of every step, by digest or git-sha tag; see 'make image'")
+    command.add_argument("--backbone", choices=("resnet18", "resnet34", "resnet50"), help="another than the settings', at all its depths")
+    command.add_argument("--gpus", type=int, default=0, help="for each training step (default: %(default)s)")
+    command.add_argument("--cpu", default="", help="that each training step requests, such as 4")
+    command.add_argument("--memory", default="", help="of each training step, such as 8Gi")
+    command.add_argument("--secret", default="", help="Kubernetes secret whose keys (MLFLOW_TRACKING_URI, AWS_…) become variables")
+    command.add_argument("--pvc", default="", help="volume claim that keeps interrupted trainings")
+    command.add_argument("--node-selector", action="append", default=[], metavar="LABEL=VALUE", help="of training steps; may be repeated")
+
+    command = _with_package(commands.add_parser("run-local", help="run the YAML here, with kfp.local"))
+    command.set_defaults(run=_run_local)
+    command.add_argument("--out", type=Path, default=Path(".odn/local"), help="folder of the run (default: %(default)s)")
+    command.add_argument("--docker", action="store_true", help="in the real image, instead of processes of this environment")
+
+    command = _with_package(commands.add_parser("submit", help="start a run on the cluster of KFP_HOST"))
+    command.set_defaults(run=_submit)
+    command.add_argument("--name", help="of the run")
+    command.add_argument("--wait", action="store_true", help="until it ends; exit with 1 if it fails")
+
+    command = _with_package(commands.add_parser("schedule", help="run again and again; only changed data is trained on anew"))
+    command.set_defaults(run=_schedule)
+    command.add_argument("--name", required=True, help="of the recurring run")
+    command.add_argument("--cron", required=True, help="six fields, seconds first: '0 0 3 * * *' is every night at three")
+
+    command = commands.add_parser("fetch", help="bring a registered model here, and version it with DVC")
+    command.set_defaults(run=_fetch)
+    command.add_argument("reference", metavar="RUN|MODEL", help="a run's id, models:/NAME@ALIAS or models:/NAME/VERSION")
+    command.add_argument("--out", type=Path, default=Path("models"), help="folder that gets one of the model's name (default: %(default)s)")
+    return parser
+
+
+def _with_package(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command.add_argument("--package", type=Path, default=PACKAGE, help="the compiled YAML (default: %(default)s)")
+    command.add_argument("arguments", nargs="*", metavar="NAME=VALUE", help="of the run, such as target=0.99 data_source=mnist")
+    return command
+
+
+def _compile(options: argparse.Namespace) -> None:
+    from pipelines.compiled import compile_pipeline, settings_for
+    from pipelines.platform import Platform
+
+    selector = dict(_pair(text) for text in options.node_selector)
+    named = {name: getattr(options, name) for name in ("image", "gpus", "secret", "pvc", "cpu", "memory")}
+    platform = Platform(**named, node_selector=selector)
+    config = settings_for(options.params, backbone=options.backbone)
+    compile_pipeline(config, platform=platform, out=options.out)
+    print(f"{options.out}: {config.model.backbone}, depths {', '.join(map(str, config.search.schedule))}, image {platform.image}")
+
+
+def _run_local(options: argparse.Namespace) -> None:
+    from pipelines.arguments import run_arguments
+    from pipelines.compiled import read_compiled
+    from pipelines.local import run_local
+
+    given = run_arguments(read_compiled(options.package), options.arguments)
+    done = run_local(options.package, arguments=given, root=options.out, docker=options.docker)
+    print(done.account().describe(colour=sys.stdout.isatty()))
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from pipelines import cluster
+    from pipelines.arguments import run_arguments
+    from pipelines.compiled import read_compiled
+
+    given = run_arguments(read_compiled(options.package), options.arguments)
+    client = cluster.connect()
+    run = cluster.submit(client, options.package, arguments=given, experiment=str(given.get("experiment", EXPERIMENT)), name=options.name)
+    print(f"run {run}: {cluster.run_url(client, run)}")
+    if options.wait:
+        cluster.wait(client, run)
+
+
+def _schedule(options: argparse.Namespace) -> None:
+    from pipelines import cluster
+    from pipelines.arguments import run_arguments
+    from pipelines.compiled import read_compiled
+
+    given = run_arguments(read_compiled(options.package), options.arguments)
+    client = cluster.connect()
+    made = cluster.schedule(
+        client,
+        options.package,
+        arguments=given,
+        experiment=str(given.get("experiment", EXPERIMENT)),
+        name=options.name,
+        cron=options.cron,
+    )
+    print(f"recurring run {made}: {cluster.host_of(client)}/#/recurringrun/details/{made}")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from pipelines.fetch import fetch
+
+    got, versioned = fetch(options.reference, folder=options.out)
+    print(f"{got.name} version {got.version} in {got.folder}/, versioned by {versioned}; 'git add {versioned}' and 'dvc push' keep it")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not (found and name):
+        raise ConfigError(f"--node-selector: expected LABEL=VALUE; got {text!r}")
+    return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

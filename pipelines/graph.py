@@ -1,0 +1,88 @@
+"""The graph: configure, prepare, then train and check a depth, until a verdict ends the loop at truncate, evaluate, report, register.
+
+Kubeflow has no loop, so it is unrolled over the schedule when it is compiled: each check has two conditions behind it, one of which
+holds the next depth, the other the steps that end the search. A depth that is not needed never gets a pod.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kfp import dsl
+
+import components
+from odn.config import Config
+from pipelines.platform import Platform, place
+
+NAME = "optimally-deep-network"
+DESCRIPTION = "Finds how deep a network needs to be for a data set, cuts it there, certifies and registers it."
+CHECK_OUTPUT = "Output"  # KFP's name for what a component returns
+
+
+def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[..., Any]:
+    """Return the pipeline for a schedule; the settings of `config` become the defaults of the run's parameters."""
+    schedule = config.search.schedule
+
+    @dsl.pipeline(name=NAME, description=DESCRIPTION)
+    def optimally_deep_network(
+        config: str = config.to_json(),
+        target: float = config.search.target,
+        data_source: str = config.data.source,
+        data_root: str = config.data.root or "",
+        data_repository: str = "",
+        data_revision: str = "",
+        max_epochs: int = config.growth.max_epochs,
+        seed: int = config.seed,
+        experiment: str = "odn",
+        commit: str = commit,
+    ):  # without a return annotation, which KFP would read as an output
+        own = {"target": target, "data_source": data_source, "data_root": data_root, "max_epochs": max_epochs, "seed": seed}
+        checked = components.configure(config=config, **own, repository=data_repository, revision=data_revision)
+        place(checked, "check the settings", platform).set_caching_options(enable_caching=False)  # data may have changed
+        settings, version = checked.outputs["config"], checked.outputs["version"]
+        prepared = place(components.prepare(config=settings, repository=data_repository, version=version), "prepare the data", platform)
+        dataset, test = prepared.outputs["dataset"], prepared.outputs["test"]
+        tracked = {"config": settings, "experiment": experiment}
+
+        def finish(depth: int, search: Any) -> None:
+            """End the search: the network is cut, certified and registered."""
+            cut = place(components.truncate(**tracked, dataset=dataset, search=search), f"cut at depth {depth}", platform, trains=True)
+            model = cut.outputs["model"]
+            both = {"config": settings, "dataset": dataset, "test": test, "model": model}
+            certified = place(
+                components.evaluate(**both, search=search, before=cut.outputs["results"]), f"certify depth {depth} on test", platform
+            )
+            results = certified.outputs["results"]
+            told = place(components.report(**both, results=results), "write the report", platform)
+            registered = components.register(
+                **tracked,
+                run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                commit=commit,
+                repository=data_repository,
+                dataset=dataset,
+                search=search,
+                model=model,
+                results=results,
+                report=told.outputs["report"],
+            )
+            place(registered, "register the model", platform).set_caching_options(enable_caching=False)
+
+        def level(index: int, before: Any) -> None:
+            """Train and judge one depth; go on, or end."""
+            depth, after = schedule[index], (0, *schedule)[index]
+            here = {**tracked, "depth": depth, "after": after, "dataset": dataset}
+            trained = place(components.train(**here, before=before), f"train depth {depth}", platform, trains=True)
+            judged = place(components.check(**here, before=trained.outputs["search"]), f"is depth {depth} enough?", platform, trains=True)
+            search = judged.outputs["search"]
+            if index + 1 == len(schedule):
+                finish(depth, search)
+                return
+            verdict = judged.outputs[CHECK_OUTPUT]
+            with dsl.If(verdict == "target_reached", name=f"stop-at-{depth}"):
+                finish(depth, search)
+            with dsl.If(verdict == "expand", name=f"expand-to-{schedule[index + 1]}"):
+                level(index + 1, search)
+
+        level(0, prepared.outputs["search"])
+
+    built: Callable[..., Any] = optimally_deep_network
+    return built

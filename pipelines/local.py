@@ -1,0 +1,154 @@
+"""Run a compiled pipeline on this machine with `kfp.local`: as processes of this environment, or in the real image."""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from kfp import components, local
+
+from odn.config import make_config
+from odn.errors import OdnError
+from odn.report.account import Account
+from odn.stages import show
+
+OUTPUTS = {  # artifact: the component that writes it last
+    "search": "check",
+    "model": "truncate",
+    "results": "evaluate",
+    "report": "report",
+    "registration": "register",
+}
+SHOWN = re.compile(r"Executing task|finished with status|^    (depth |odn: )")  # of what kfp.local and the steps say
+COLOUR = re.compile("\x1b\\[[0-9;]*m")
+STORE = "sqlite:///{}/mlflow.db"
+
+
+class RunFailedError(OdnError):
+    """Report a run that ended otherwise than well: which step, and where to read on."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """Say where the artifacts of a finished run are."""
+
+    root: Path
+    artifacts: dict[str, Path]
+
+    def account(self) -> Account:
+        """Return the short account of what the run found."""
+        results = self.artifacts["results"]
+        config = make_config((results / "config.json").read_text())
+        return show.run(
+            config,
+            model=self.artifacts["model"],
+            metrics=results / "metrics",
+            report=self.artifacts["report"],
+            receipt=self.artifacts["registration"] / "registered.json",
+            registration=self.artifacts["registration"] / "registration.json",
+        )
+
+
+def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: bool, tracking_uri: str | None = None) -> LocalRun:
+    """Run the YAML below `root`, and return where its artifacts are; what an earlier run left there is removed first.
+
+    What its steps say goes to log.txt there, in short also to the terminal. Without MLFLOW_TRACKING_URI, runs go to the mlflow.db of
+    the current folder; with `docker`, to one below `root`.
+
+    Raises:
+        RunFailedError: a step failed; its lines stand above.
+    """
+    root = root.absolute()
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or STORE.format(root if docker else Path.cwd())
+    log = root / "log.txt"
+    runner = _docker_runner(root, uri) if docker else local.SubprocessRunner(use_venv=False)
+    with _environment(uri, root), _open_to_all(enabled=docker), _logged(log):
+        local.init(runner, pipeline_root=str(root / "run"), raise_on_error=True)
+        try:
+            components.load_component_from_file(str(package))(**arguments)
+        except RuntimeError as error:
+            raise RunFailedError(f"the run failed: {error} Its steps' own words are in {log}") from None
+    return LocalRun(root, {name: _artifact(root, name, component) for name, component in OUTPUTS.items()})
+
+
+def _artifact(root: Path, name: str, component: str) -> Path:
+    """Find an artifact of the last task of a component that wrote it.
+
+    Raises:
+        RunFailedError: there is none; `kfp.local` may call a container a success that failed at once.
+    """
+    found = sorted((root / "run").glob(f"*/{component}*/{name}"), key=lambda path: path.stat().st_mtime_ns)
+    if not found or not any(found[-1].iterdir()):
+        raise RunFailedError(f"the run ended without the {name} of its step {component}; its steps' own words are in {root / 'log.txt'}")
+    return found[-1]
+
+
+def _docker_runner(root: Path, uri: str) -> local.DockerRunner:
+    """Return a runner of containers that see the run's folder, and nothing else of this machine."""
+    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
+    environment = {name: os.environ[name] for name in names if name in os.environ} | {"MLFLOW_TRACKING_URI": uri}
+    place = {str(root): {"bind": str(root), "mode": "rw"}}
+    return local.DockerRunner(entrypoint="", environment=environment, volumes=place, working_dir=str(root), network_mode="host")
+
+
+class _Log(io.TextIOBase):
+    """Keep every line in a file, and show those that a person wants to see."""
+
+    def __init__(self, file: TextIO, shown: TextIO) -> None:
+        self._file, self._shown, self._line = file, shown, ""
+
+    def write(self, text: str) -> int:
+        """Take some text."""
+        self._file.write(text)
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if SHOWN.search(line):
+                self._shown.write(COLOUR.sub("", line).strip() + "\n")
+        self._file.flush()
+        self._shown.flush()
+        return len(text)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    with path.open("w") as file, contextlib.redirect_stdout(_Log(file, sys.stdout)):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(uri: str, root: Path) -> Iterator[None]:
+    """Let the steps' processes find this interpreter, the tracking store, and a place for what is interrupted."""
+    own = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": uri,
+        "ODN_PROGRESS": str(root / "progress"),
+    }
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _open_to_all(*, enabled: bool) -> Iterator[None]:
+    """Let the image's user, which is another than this one, write into the folders that are made for it."""
+    before = os.umask(0) if enabled else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.umask(before)

@@ -1,0 +1,332 @@
+"""The stages as steps of a pipeline that gives every artifact a place of its own: Kubeflow's doorway, without importing it.
+
+What DVC keeps in work/, metrics/ and plots/ travels as three folders, each handed on with more in it:
+`dataset` (train/, val/, dataset.json), `search` (depths/, checks/, gates/) and `results` (metrics/, plots/, evaluation/, config.json).
+Files in them have the bytes that DVC's have. Each step returns what its artifact is to be labelled with.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from odn.config import Config, make_config
+from odn.errors import OdnError, TrackingError
+from odn.files import sha256_of, write_text
+from odn.stages.records import read_gate, read_search
+from odn.tables import depth_table, epoch_table, number_table, registration_note
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Labels = dict[str, Any]  # of an artifact: numbers and words
+
+
+def _step(function: Callable[P, T]) -> Callable[P, T]:
+    """End with exit code 2 and one plain line where the stage finds something that a user can mend."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except OdnError as error:
+            sys.stderr.write("\n".join(f"odn: {line}" for line in str(error).splitlines()) + "\n")
+            raise SystemExit(2) from None
+
+    return run
+
+
+@_step
+def configure(config: str, *, changes: Mapping[str, Any], repository: str, revision: str) -> tuple[str, str]:
+    """Put a run's own settings, {"section.key": value}, over those that were compiled in; return the whole, and the data's version.
+
+    The settings are canonical JSON. The version is a commit of the repository, or a digest of what lies in the bucket; "" where the
+    settings alone say which data is meant. Later steps are cached by both.
+
+    Raises:
+        SystemExit: a setting is refused, or the data's place cannot be read (exit code 2, after a line on each).
+    """
+    from odn.storage import fingerprint
+    from odn.versioned import commit_of
+
+    settings = json.loads(config)
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        place = settings
+        for section in sections:
+            place = place[section]
+        place[key] = value
+    checked = make_config(settings)
+    if repository:
+        return checked.to_json(), commit_of(repository, revision=revision)
+    if checked.data.source == "s3":
+        assert checked.data.root is not None, "the config requires a root for s3"
+        return checked.to_json(), fingerprint(checked.data.root)
+    return checked.to_json(), ""
+
+
+@_step
+def prepare(config: str, *, repository: str, version: str, dataset: str, test: str, search: str, table: str) -> Labels:
+    """Fetch and split the data, and open an empty search; with a repository, its DVC-versioned data/ at that commit is the raw data.
+
+    Raises:
+        SystemExit: the data is missing, damaged or cannot be split.
+    """
+    from odn.stages import fetch, prepare
+    from odn.stages import open as opening
+    from odn.versioned import pull_data
+
+    settings, folder = make_config(config), Path(dataset)
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "data"
+        if repository:
+            pull_data(repository, revision=version, into=raw)
+        else:
+            fetch.run(settings, downloads=raw)
+        splits = {"train": folder / "train", "val": folder / "val", "test": Path(test)}
+        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", **splits)
+    opening.run(settings, out=Path(search) / "depths/0", gate_out=Path(search) / "gates/0.json")
+    write_text(Path(table), number_table({split: count["total"] for split, count in manifest.counts.items()}, title="Images"))
+    return {"source": manifest.source, "classes": len(manifest.classes), **{f"sha256_{k}": v for k, v in manifest.sha256.items()}}
+
+
+@_step
+def train(config: str, *, experiment: str, depth: int, after: int, dataset: str, before: str, search: str, table: str) -> Labels:
+    """Train one depth, grown from the depth before it.
+
+    Raises:
+        SystemExit: an input is missing, or the loss is not finite.
+    """
+    from odn.stages import train
+
+    settings = make_config(config)
+    with _tracked(experiment), _continued(before, search) as folder:
+        out = folder / "depths" / str(depth)
+        step = train.run(
+            settings,
+            depth=depth,
+            after=after,
+            prepared=Path(dataset),
+            before=folder / "depths" / str(after),
+            gate=folder / "gates" / f"{after}.json",
+            out=out,
+            progress=_progress(),
+        )
+        assert step is not None, "the pipeline trains no depth behind a closed gate"
+        write_text(Path(table), epoch_table(out / "history.csv", title=f"Depth {depth}", note=step.why))
+        digest = sha256_of(out / "weights.safetensors")
+    return {"depth": depth, "val_accuracy": step.val_accuracy, "epochs": step.epochs, "full_depth_epochs": step.cost, "sha256": digest}
+
+
+@_step
+def check(config: str, *, experiment: str, depth: int, after: int, dataset: str, before: str, search: str, table: str) -> Labels:
+    """Judge one depth; the labels' `verdict` is `expand`, `target_reached` or `exhausted`.
+
+    Raises:
+        SystemExit: an input is missing, or the loss is not finite.
+    """
+    from odn.stages import check
+
+    settings = make_config(config)
+    with _tracked(experiment), _continued(before, search) as folder:
+        verdict = check.run(
+            settings,
+            depth=depth,
+            after=after,
+            prepared=Path(dataset),
+            trained=folder / "depths" / str(depth),
+            gate=folder / "gates" / f"{after}.json",
+            out=folder / "checks" / str(depth),
+            gate_out=folder / "gates" / f"{depth}.json",
+            progress=_progress(),
+        )
+        assert verdict is not None, "the pipeline judges no depth behind a closed gate"
+        if not read_gate(folder / "gates" / f"{depth}.json", made_by=f"check@{depth}").is_open:
+            _mark_deeper(settings, folder=folder, depth=depth)
+        judged = settings.search.schedule[: settings.search.schedule.index(depth) + 1]
+        records = read_search(judged, depths=folder / "depths", checks=folder / "checks")
+        write_text(Path(table), depth_table(records, target=settings.search.target))
+    return {"depth": depth, "verdict": verdict.verdict, "val_accuracy": verdict.val_accuracy, "target": verdict.target}
+
+
+@_step
+def truncate(config: str, *, experiment: str, dataset: str, search: str, model: str, results: str, table: str) -> Labels:
+    """Cut at the accepted depth, finish the network, and write the model with the record of its search.
+
+    Raises:
+        SystemExit: an input is missing, or the loss is not finite.
+    """
+    from odn.stages import truncate
+
+    settings, folder, record = make_config(config), Path(search), Path(results)
+    with _tracked(experiment):
+        flat = truncate.run(
+            settings,
+            prepared=Path(dataset),
+            depths=folder / "depths",
+            checks=folder / "checks",
+            model=Path(model),
+            metrics=record / "metrics" / "search.json",
+            plots=record / "plots",
+            progress=_progress(),
+        )
+    write_text(record / "config.json", settings.to_json() + "\n")  # what the record is of, for whoever shows it later
+    records = read_search(settings.search.schedule, depths=folder / "depths", checks=folder / "checks")
+    write_text(Path(table), depth_table(records, target=settings.search.target, kept=flat["depth"]))
+    digest = sha256_of(Path(model) / "weights.safetensors")
+    return {**{name: flat[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")}, "sha256": digest}
+
+
+@_step
+def evaluate(config: str, *, dataset: str, test: str, search: str, model: str, before: str, results: str, table: str) -> Labels:
+    """Certify the model on test, and count and time what it saves.
+
+    Raises:
+        SystemExit: an input is missing, or the model does not fit the data.
+    """
+    from odn.stages import evaluate
+
+    folder = Path(search)
+    with _continued(before, results) as record, _with_test(dataset, test) as prepared:
+        measured = evaluate.run(
+            make_config(config),
+            prepared=prepared,
+            model=Path(model),
+            depths=folder / "depths",
+            checks=folder / "checks",
+            evaluation=record / "evaluation",
+            metrics=record / "metrics" / "evaluation.json",
+            latency=record / "metrics" / "latency.json",
+        )
+    write_text(Path(table), number_table(measured, title="On test, and what is saved"))
+    return measured
+
+
+@_step
+def report(config: str, *, dataset: str, test: str, model: str, results: str, report: str, page: str) -> Labels:
+    """Write the report's folder, and its page once more where a browser of artifacts shows it.
+
+    Raises:
+        SystemExit: a record is missing.
+    """
+    from odn.stages import report as reporting
+
+    record, out = Path(results), Path(report)
+    with _with_test(dataset, test) as prepared:
+        findings = reporting.run(
+            make_config(config),
+            prepared=prepared,
+            model=Path(model),
+            metrics=record / "metrics",
+            plots=record / "plots",
+            evaluation=record / "evaluation",
+            out=out,
+        )
+    shutil.copyfile(out / "report.html", _file(page))
+    return {"depth": findings.depth, "verdict": findings.verdict, "test_accuracy": findings.test_accuracy}
+
+
+@_step
+def register(
+    config: str,
+    *,
+    experiment: str,
+    tags: Mapping[str, str],
+    dataset: str,
+    search: str,
+    model: str,
+    results: str,
+    report: str,
+    registration: str,
+    note: str,
+) -> Labels:
+    """Put the search into MLflow and the model into its registry; `tags` says where the run comes from.
+
+    Raises:
+        SystemExit: MLflow cannot be reached or refuses; a retry mends what is missing.
+    """
+    from odn.stages import register
+
+    folder, record, receipts = Path(search), Path(results), Path(registration)
+    with _tracked(experiment), tempfile.TemporaryDirectory() as nowhere:
+        done = register.run(
+            make_config(config),
+            prepared=Path(dataset),
+            depths=folder / "depths",
+            checks=folder / "checks",
+            model=Path(model),
+            metrics=record / "metrics",
+            plots=record / "plots",
+            report=Path(report),
+            receipt=receipts / "registered.json",
+            registration=receipts / "registration.json",
+            project=Path(nowhere),  # of git and DVC a step knows what `tags` says
+            tags={name: value for name, value in tags.items() if value},
+        )
+    write_text(Path(note), registration_note(done))
+    return {"name": done.name, "version": done.version, "run_id": done.run_id, "champion": done.champion}
+
+
+@contextmanager
+def _tracked(experiment: str) -> Iterator[None]:
+    """Let tracking go to the run's experiment.
+
+    Raises:
+        TrackingError: no server is named; a store in the step's own file system would vanish with it.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise TrackingError("MLFLOW_TRACKING_URI is not set in this step; name a secret that holds it: 'submit --secret NAME'")
+    before = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_EXPERIMENT_NAME"]
+        else:
+            os.environ["MLFLOW_EXPERIMENT_NAME"] = before
+
+
+@contextmanager
+def _continued(before: str, after: str) -> Iterator[Path]:
+    """Yield the folder `after`, which holds all that `before` does."""
+    shutil.copytree(before, after, dirs_exist_ok=True)
+    yield Path(after)
+
+
+@contextmanager
+def _with_test(dataset: str, test: str) -> Iterator[Path]:
+    """Yield a folder in which the test split lies beside the others, as the stages that may see it expect."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, place in (("dataset.json", f"{dataset}/dataset.json"), ("test", test)):
+            (Path(scratch) / name).symlink_to(Path(place).absolute())
+        yield Path(scratch)
+
+
+def _mark_deeper(config: Config, *, folder: Path, depth: int) -> None:
+    """Write the markers of the depths behind a closed gate, which the stages expect and this pipeline never runs."""
+    from odn.stages import check, train
+
+    for deeper in (one for one in config.search.schedule if one > depth):
+        after = config.depth_before(deeper)
+        before, trained, judged = folder / "depths" / str(after), folder / "depths" / str(deeper), folder / "checks" / str(deeper)
+        gate, gate_out = (folder / "gates" / f"{one}.json" for one in (after, deeper))
+        train.run(config, depth=deeper, after=after, prepared=folder, before=before, gate=gate, out=trained, progress=folder)
+        check.run(
+            config, depth=deeper, after=after, prepared=folder, trained=trained, gate=gate, out=judged, gate_out=gate_out, progress=folder
+        )
+
+
+def _progress() -> Path:
+    """Return where an interrupted phase is kept: ODN_PROGRESS, a volume that outlives the step, or the step's own disk."""
+    return Path(os.environ.get("ODN_PROGRESS") or Path(tempfile.gettempdir()) / "odn-progress")
+
+
+def _file(path: str) -> Path:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return Path(path)

@@ -1,0 +1,121 @@
+"""Start the programs of a test at once: a server that has imported torch, kfp and mlflow forks for each, as a fresh process would.
+
+`quick_python(folder)` yields two programs, a `python` and an `odn`, that run in a fork of the server. What they do is what the
+real ones do; only the seconds of importing are paid once for all of them.
+"""
+
+import array
+import contextlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+CLIENT = """#!{python} -IS
+import array, json, os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+message = json.dumps({{"program": {program!r}, "argv": sys.argv[1:], "cwd": os.getcwd(), "env": dict(os.environ), "umask": os.umask(0)}})
+server.sendmsg([message.encode() + b"\\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+sys.exit(int(server.makefile().read() or 1))
+"""
+WARM = ("torch", "kfp", "kfp.dsl.executor_main", "sklearn.datasets", "mlflow.pytorch", "odn.cli", "odn.steps", "odn.search.expand", "boto3")
+
+
+@contextlib.contextmanager
+def quick_python(folder: Path) -> Iterator[Path]:
+    """Yield a folder with the programs `python` and `odn`; the server behind them ends with the block."""
+    address, programs = folder / "socket", folder / "bin"
+    programs.mkdir(parents=True)
+    for program in ("python", "odn"):
+        text = CLIENT.format(python=sys.executable, address=str(address), program=program)
+        (programs / program).write_text(text)
+        (programs / program).chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, str(address)], env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+    try:
+        while not address.exists():
+            assert server.poll() is None, "the fork server did not start"
+            time.sleep(0.05)
+        yield programs
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def serve(address: str) -> None:
+    """Fork for each program that is asked for, until killed."""
+    import importlib
+
+    for name in WARM:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address + ".new")
+    listener.listen()
+    Path(address + ".new").rename(address)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _answer(connection)
+        connection.close()
+
+
+def _answer(connection: socket.socket) -> None:
+    """Run one program in a fork of its own, and send its exit code back."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    descriptors = array.array("i")
+    content, ancillary, _, _ = connection.recvmsg(1 << 20, socket.CMSG_LEN(3 * descriptors.itemsize))
+    for _, _, data in ancillary:
+        descriptors.frombytes(data)
+    while not content.endswith(b"\0"):
+        content += connection.recv(1 << 20)
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        for target, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, target)
+        os._exit(_run(json.loads(content[:-1])))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    connection.sendall(str(code if code >= 0 else 128 - code).encode())
+    os._exit(0)
+
+
+def _run(request: dict[str, object]) -> int:
+    """Be the program; return its exit code."""
+    os.chdir(str(request["cwd"]))
+    os.umask(int(str(request["umask"])))
+    os.environ.clear()
+    os.environ.update(request["env"])  # type: ignore[call-overload]
+    argv = list(request["argv"])  # type: ignore[call-overload]
+    code = 0
+    try:
+        if request["program"] == "odn":
+            from odn.cli import main
+
+            code = main(argv)
+        elif argv[0] == "-m":
+            sys.argv = argv[1:]
+            runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+        else:
+            os.execv(sys.executable, [sys.executable, *argv])
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    except BaseException:  # noqa: BLE001  # what a real interpreter would do at its end
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,148 @@
+"""A test double of the door of Kubeflow Pipelines: the v2beta1 calls that `kfp.Client` makes, over real HTTP.
+
+It is no Kubeflow. It refuses a pipeline that is not valid IR (400) and a request without the right token (401), and it executes a run with
+`kfp.local` in place of a cluster's pods.
+"""
+
+import contextlib
+import datetime
+import json
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+Execute = Callable[[str, dict[str, Any]], None]  # the pipeline as YAML and its arguments; raises where a step fails
+
+
+@dataclass
+class Kubeflow:
+    """Hold what was posted, by id, and who may post."""
+
+    execute: Execute
+    token: str | None = None
+    url: str = ""
+    experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recurring_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def start(self, run: dict[str, Any]) -> None:
+        """Execute a run in the background, as a cluster would."""
+
+        def work() -> None:
+            spec = run["pipeline_spec"].get("pipeline_spec", run["pipeline_spec"])
+            try:
+                self.execute(yaml.safe_dump(spec), run.get("runtime_config", {}).get("parameters", {}))
+                run["state"] = "SUCCEEDED"
+            except RuntimeError as error:  # what kfp.local raises for a failing task
+                run.update(state="FAILED", error={"code": 2, "message": str(error)})
+
+        run["state"] = "RUNNING"
+        threading.Thread(target=work, daemon=True).start()
+
+
+@contextlib.contextmanager
+def serve(execute: Execute, *, token: str | None = None) -> Iterator[Kubeflow]:
+    """Serve on a free port of this machine."""
+    kubeflow = Kubeflow(execute, token)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Door", (Handler,), {"kubeflow": kubeflow}))
+    kubeflow.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield kubeflow
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answer for the double that a subclass names."""
+
+    kubeflow: Kubeflow
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def answer(self, content: dict[str, Any], code: int = 200) -> None:
+        """Send JSON."""
+        body = json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def is_allowed(self) -> bool:
+        """Refuse whoever lacks the token."""
+        if self.kubeflow.token is None or self.headers.get("Authorization") == f"Bearer {self.kubeflow.token}":
+            return True
+        self.answer({"error": "no valid token", "code": 16}, 401)
+        return False
+
+    def do_GET(self) -> None:
+        """Take a GET; anyone may ask for health."""
+        url = urlparse(self.path)
+        if url.path.endswith("/healthz"):
+            self.answer({"multi_user": False})
+        elif self.is_allowed():
+            self.get(url.path, parse_qs(url.query))
+
+    def get(self, path: str, query: dict[str, list[str]]) -> None:
+        """Answer with what was posted before."""
+        if path.endswith("/experiments"):
+            wanted = re.search(r'"string_?[vV]alue": ?"([^"]*)"', query.get("filter", [""])[0])
+            found = [one for one in self.kubeflow.experiments.values() if wanted is None or one["display_name"] == wanted[1]]
+            self.answer({"experiments": found, "total_size": len(found)})
+        elif match := re.search(r"/experiments/([^/]+)$", path):
+            self.answer(self.kubeflow.experiments[match[1]])
+        elif match := re.search(r"/runs/([^/]+)$", path):
+            self.answer(self.kubeflow.runs[match[1]])
+        else:
+            self.answer({"error": f"this double has no {path}", "code": 5}, 404)
+
+    def do_POST(self) -> None:
+        """Take a POST."""
+        content = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+        if self.is_allowed():
+            self.post(urlparse(self.path).path, content)
+
+    def post(self, path: str, content: dict[str, Any]) -> None:
+        """Keep what is posted under a new id, and start it where it is a run."""
+        kind = path.rsplit("/", 1)[1]
+        names = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}
+        if kind not in names:
+            self.answer({"error": f"this double has no {path}", "code": 5}, 404)
+            return
+        if (refusal := why_invalid(content)) is not None:
+            self.answer({"error": refusal, "code": 3, "message": refusal}, 400)
+            return
+        now = datetime.datetime.now(datetime.UTC).isoformat()
+        made = {**content, names[kind]: str(uuid.uuid4()), "created_at": now}
+        store = {"experiments": self.kubeflow.experiments, "runs": self.kubeflow.runs, "recurringruns": self.kubeflow.recurring_runs}[kind]
+        store[made[names[kind]]] = made
+        if kind == "runs":
+            self.kubeflow.start(made)
+        self.answer(made)
+
+
+def why_invalid(content: dict[str, Any]) -> str | None:
+    """Say why a posted pipeline is not valid IR, as the server would; None where it is, or none was posted."""
+    posted = content.get("pipeline_spec")
+    if posted is None:
+        return None
+    spec = pipeline_spec_pb2.PipelineSpec()
+    try:
+        json_format.ParseDict(posted.get("pipeline_spec", posted), spec)
+    except json_format.ParseError as error:
+        return f"invalid pipeline spec: {error}"
+    given = set(content.get("runtime_config", {}).get("parameters", {}))
+    unknown = given - set(spec.root.input_definitions.parameters)
+    return f"unknown parameters {sorted(unknown)}" if unknown else None
