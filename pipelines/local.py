@@ -76,19 +76,20 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
             components.load_component_from_file(str(package))(**arguments)
         except RuntimeError as error:
             raise RunFailedError(f"the run failed: {error} Its steps' own words are in {log}") from None
-    return LocalRun(root, {name: _artifact(root, name, component) for name, component in OUTPUTS.items()})
+    return LocalRun(root, {name: last_artifact(root / "run", name, component) for name, component in OUTPUTS.items()})
 
 
-def _artifact(root: Path, name: str, component: str) -> Path:
-    """Find an artifact of the last task of a component that wrote it.
+def last_artifact(root: Path, name: str, component: str) -> Path:
+    """Find an artifact of the task of a component that ended last, below the folder of all runs.
 
     Raises:
         RunFailedError: there is none; `kfp.local` may call a container a success that failed at once.
     """
-    found = sorted((root / "run").glob(f"*/{component}*/{name}"), key=lambda path: path.stat().st_mtime_ns)
-    if not found or not any(found[-1].iterdir()):
-        raise RunFailedError(f"the run ended without the {name} of its step {component}; its steps' own words are in {root / 'log.txt'}")
-    return found[-1]
+    ended = sorted(root.glob(f"*/{component}*/executor_output.json"), key=lambda path: path.stat().st_mtime_ns)
+    found = ended[-1].with_name(name) if ended else None
+    if found is None or not found.is_dir() or not any(found.iterdir()):
+        raise RunFailedError(f"the run ended without the {name} of its step {component}; its steps' own words are in {root.parent}/log.txt")
+    return found
 
 
 def _docker_runner(root: Path, uri: str) -> local.DockerRunner:

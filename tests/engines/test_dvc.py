@@ -47,7 +47,7 @@ def test_show_tells_what_was_found(clone: Clone) -> None:
 def test_a_raised_target_trains_only_deeper(clone: Clone) -> None:
     """Depth 1 stays as it was trained; its verdict is made anew, and depth 2 is trained from it."""
     before = weights(clone, TRAINED.format(1))
-    clone.change("search", target=0.35)
+    clone.change("search", target=0.45)
     ran = clone.repro("evaluate")
     assert "train@1" not in ran
     assert "train@2" in ran

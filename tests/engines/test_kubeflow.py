@@ -10,8 +10,9 @@ import yaml
 from engines.conftest import Clone, make_clone
 from engines.fork_server import quick_python
 from pipelines.__main__ import main
+from pipelines.local import last_artifact
 
-CASES = {"at once": (0.2, "1"), "in the middle": (0.5, "2"), "exhausted": (0.999, None)}  # target, depth that is kept
+CASES = {"at once": (0.2, "1"), "in the middle": (0.45, "2"), "exhausted": (0.999, None)}  # target, depth that is kept
 NOT_COMPARED = {"metrics/latency.json"}  # measured, not computed
 
 
@@ -43,9 +44,7 @@ def run_compiled(folder: Path, *arguments: str, python: Path, monkeypatch: pytes
     assert main(["compile", "--image", "odn-python:test", "--out", "pipeline.yaml"]) == 0
     assert main(["run-local", "--package", "pipeline.yaml", "--out", "run", *arguments]) == 0
     found = {"search": "check", "model": "truncate", "results": "evaluate", "dataset": "prepare", "test": "prepare"}
-    return {
-        name: max((folder / "run/run").glob(f"*/{task}*/{name}"), key=lambda path: path.stat().st_mtime_ns) for name, task in found.items()
-    }
+    return {name: last_artifact(folder / "run/run", name, component) for name, component in found.items()}
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, **data: Any) -> dict[
     for section, values in SMALL.items():
         settings[section].update(values)
     settings["data"].update({"max_images": None, **data})
-    settings["search"]["target"] = 0.35
+    settings["search"]["target"] = 0.45
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     commands = ["fetch", "prepare --data downloads", "open"]
     commands += [f"{stage} --depth {depth} --after {depth - 1}" for depth in (1, 2) for stage in ("train", "check")]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from odn.errors import StorageError
-from odn.storage import Address, download_prefix, parse_address, upload_folder
+from odn.storage import Address, download_prefix, fingerprint, parse_address, upload_folder
 
 SECRET = "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLEKEY"
 
@@ -200,3 +200,13 @@ def test_an_endpoint_that_is_no_url_is_shown(s3: Any, monkeypatch: pytest.Monkey
     monkeypatch.setenv("AWS_ENDPOINT_URL", "minio:9000")
     with pytest.raises(StorageError, match="minio:9000; mend AWS_ENDPOINT_URL, which reads like http://host:port"):
         download_prefix("s3://b/x", folder=tmp_path)
+
+
+def test_a_fingerprint_changes_with_what_is_there(s3: Any, bucket: str) -> None:
+    """Another content, another name or one object more gives another digest; the same things give the same."""
+    seen = []
+    for key, body in (("a/1.png", b"one"), ("a/1.png", b"two"), ("a/2.png", b"two")):
+        s3.put_object(Bucket=bucket, Key=key, Body=body)
+        seen.append(fingerprint(f"s3://{bucket}"))
+        assert fingerprint(f"s3://{bucket}/") == seen[-1]
+    assert len(set(seen)) == 3

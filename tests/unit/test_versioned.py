@@ -1,0 +1,65 @@
+"""Data that another repository versions with DVC comes here by revision, or the reason is said."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from odn.errors import DataError
+from odn.versioned import commit_of, pull_data
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command in a folder."""
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a repository whose data/ has two versions, tagged one and two, in a DVC remote."""
+    folder, remote = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("remote")
+    dvc = (sys.executable, "-m", "dvc")
+    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
+    run(folder, *dvc, "init", "--quiet")
+    run(folder, *dvc, "remote", "add", "--quiet", "--default", "store", str(remote))
+    for version in ("one", "two"):
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data/words.txt").write_text(version)
+        run(folder, *dvc, "add", "--quiet", "data")
+        run(folder, *dvc, "push", "--quiet")
+        run(folder, "git", "add", "--all")
+        run(folder, "git", "-c", "user.name=odn", "-c", "user.email=odn@example.com", "commit", "--quiet", "-m", version)
+        run(folder, "git", "tag", version)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("revision", "text"), [("one", "one"), ("two", "two"), ("", "two")])
+def test_a_revision_brings_its_own_data(repository: Path, revision: str, text: str, tmp_path: Path) -> None:
+    """A tag brings what it versioned, no revision what the default branch has; by commit it is the same."""
+    commit = commit_of(str(repository), revision=revision)
+    assert commit == run(repository, "git", "rev-parse", revision or "main")
+    pull_data(str(repository), revision=commit, into=tmp_path / "data")
+    assert (tmp_path / "data/words.txt").read_text() == text
+
+
+def test_a_commit_is_a_revision(repository: Path) -> None:
+    """What the repository does not list by name is taken to be a commit."""
+    commit = run(repository, "git", "rev-parse", "one")
+    assert commit_of(str(repository), revision=commit) == commit
+
+
+@pytest.mark.slow
+def test_an_unknown_revision_is_said(repository: Path, tmp_path: Path) -> None:
+    """The message names repository, revision and way out; nothing is left behind."""
+    with pytest.raises(DataError, match=r"at three cannot be brought here .*check the repository, the revision"):
+        pull_data(str(repository), revision="three", into=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_repository_that_is_not_there_is_said_without_its_password(tmp_path: Path) -> None:
+    """Credentials in an address do not reach a message."""
+    with pytest.raises(DataError, match="cannot be brought here") as caught:
+        commit_of("https://someone:hunter2@127.0.0.1:9/repository.git", revision="main")
+    assert "hunter2" not in str(caught.value)
