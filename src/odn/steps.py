@@ -280,7 +280,7 @@ def _tracked(experiment: str) -> Iterator[None]:
         TrackingError: no server is named; a store in the step's own file system would vanish with it.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        raise TrackingError("MLFLOW_TRACKING_URI is not set in this step; name a secret that holds it: 'submit --secret NAME'")
+        raise TrackingError("MLFLOW_TRACKING_URI is not set in this step; name a secret that holds it: 'compile --secret NAME'")
     before = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment
     try:
