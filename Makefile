@@ -9,6 +9,8 @@ BIN := .venv/bin
 HERE := $(CURDIR)
 PORT ?= 5000
 UPGRADE ?= --upgrade
+DIRTY = $(if $(shell git status --porcelain),-dirty)
+IMAGE ?= $(eval IMAGE := odn-python:$(shell git rev-parse --short HEAD)$(DIRTY))$(IMAGE)
 
 # Another active environment must not leak in, and stages find `odn` and `dvc` by name. Compiled modules are kept: starting is faster.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
@@ -26,7 +28,7 @@ endif
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 .PHONY: setup
 setup: $(READY) ## Set up .venv; the other targets do it when needed
@@ -76,9 +78,23 @@ lock: $(READY) ## Write both requirements.lock anew from pyproject.toml: newest 
 	eval "$$lock --all-extras --group dev $(UPGRADE) --output-file requirements.lock"; \
 	eval "$$lock --extra step --no-emit-package odn --constraint requirements.lock --output-file components/requirements.lock"
 
+# Only what is in build/image can get into it. The build may see a certificate and an index that pip is told of, and keeps neither.
+.PHONY: image
+image: $(READY) ## Build the image of Kubeflow's steps; another name or base: IMAGE=name:tag BASE_IMAGE=python:3.12-slim
+	@rm -rf build/image
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build --target wheel --directory build/image >/dev/null
+	@cp components/requirements.lock build/image/
+	DOCKER_BUILDKIT=1 docker build --file components/Dockerfile --tag $(IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+	  --build-arg VERSION="$$($(BIN)/python -m hatchling version)" --build-arg REVISION=$(shell git rev-parse HEAD)$(DIRTY) \
+	  $${PIP_CERT:+--secret id=ca,src="$$PIP_CERT"} $${PIP_CONFIG_FILE:+--secret id=pip,src="$$PIP_CONFIG_FILE"} build/image
+
+.PHONY: test-image
+test-image: $(READY) ## Test the image that `make image` has built
+	@ODN_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/image $(ARGS)
+
 .PHONY: clean
 clean: ## Remove .venv and caches; data, models and runs stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: dvc-ready
