@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from docker.errors import DockerException
 from kfp import components, local
 
 from odn.config import make_config
@@ -27,6 +28,7 @@ OUTPUTS = {  # artifact: the component that writes it last
 }
 SHOWN = re.compile(r"Executing task|finished with status|^    (depth |odn: )")  # of what kfp.local and the steps say
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
+PROGRESS = "ODN_PROGRESS"  # variable of the folder that keeps interrupted trainings
 STORE = "sqlite:///{}/mlflow.db"
 
 
@@ -55,7 +57,7 @@ class LocalRun:
         )
 
 
-def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: bool, tracking_uri: str | None = None) -> LocalRun:
+def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: bool) -> LocalRun:
     """Run the YAML below `root`, and return where its artifacts are; what an earlier run left there is removed first.
 
     What its steps say goes to log.txt there, in short also to the terminal. Without MLFLOW_TRACKING_URI, runs go to the mlflow.db of
@@ -66,17 +68,24 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
     """
     root = root.absolute()
     shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or STORE.format(root if docker else Path.cwd())
-    log = root / "log.txt"
-    runner = _docker_runner(root, uri) if docker else local.SubprocessRunner(use_venv=False)
-    with _environment(uri, root), _open_to_all(enabled=docker), _logged(log):
-        local.init(runner, pipeline_root=str(root / "run"), raise_on_error=True)
+    runs, log = root / "run", root / "log.txt"
+    runs.mkdir(parents=True)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or STORE.format(Path.cwd())
+    if docker:
+        runs.chmod(0o777)  # the image's user is another than this one
+        uri = uri if uri.startswith("http") else STORE.format(runs)  # a container sees no file but those of the run
+    runner = _docker_runner(runs, uri) if docker else local.SubprocessRunner(use_venv=False)
+    with _environment(uri, runs), _open_to_all(enabled=docker), _logged(log):
+        local.init(runner, pipeline_root=str(runs), raise_on_error=True)
         try:
             components.load_component_from_file(str(package))(**arguments)
         except RuntimeError as error:
             raise RunFailedError(f"the run failed: {error} Its steps' own words are in {log}") from None
-    return LocalRun(root, {name: last_artifact(root / "run", name, component) for name, component in OUTPUTS.items()})
+        except DockerException as error:
+            raise RunFailedError(
+                f"the run failed: Docker cannot start a step ({error}); check the engine, and the image of 'compile'"
+            ) from None
+    return LocalRun(root, {name: last_artifact(runs, name, component) for name, component in OUTPUTS.items()})
 
 
 def last_artifact(root: Path, name: str, component: str) -> Path:
@@ -92,12 +101,22 @@ def last_artifact(root: Path, name: str, component: str) -> Path:
     return found
 
 
-def _docker_runner(root: Path, uri: str) -> local.DockerRunner:
-    """Return a runner of containers that see the run's folder, and nothing else of this machine."""
+def _docker_runner(runs: Path, uri: str) -> local.DockerRunner:
+    """Return a runner of containers that see the folder of runs, which kfp mounts at its own path, and nothing else of this machine."""
     names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
-    environment = {name: os.environ[name] for name in names if name in os.environ} | {"MLFLOW_TRACKING_URI": uri}
-    place = {str(root): {"bind": str(root), "mode": "rw"}}
-    return local.DockerRunner(entrypoint="", environment=environment, volumes=place, working_dir=str(root), network_mode="host")
+    environment = {name: os.environ[name] for name in names if name in os.environ} | {
+        "MLFLOW_TRACKING_URI": uri,
+        PROGRESS: f"{runs}/progress",
+    }
+    return local.DockerRunner(
+        entrypoint="",
+        environment=environment,
+        working_dir=str(runs),
+        network_mode="host",  # a tracking server or an object store of this machine
+        read_only=True,
+        tmpfs={"/tmp": ""},  # noqa: S108  # the container's own
+        cap_drop=["ALL"],
+    )
 
 
 class _Log(io.TextIOBase):
@@ -125,12 +144,12 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(uri: str, root: Path) -> Iterator[None]:
+def _environment(uri: str, runs: Path) -> Iterator[None]:
     """Let the steps' processes find this interpreter, the tracking store, and a place for what is interrupted."""
     own = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "MLFLOW_TRACKING_URI": uri,
-        "ODN_PROGRESS": str(root / "progress"),
+        PROGRESS: str(runs / "progress"),
     }
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)

@@ -46,7 +46,7 @@ def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
 
 def _refusal(repository: str, revision: str, said: str) -> DataError:
     shown = without_secrets(repository, uri=repository)
-    reason = next((line for line in said.splitlines() if line.strip()), "no reason is given")
+    reason = next((line for line in said.splitlines() if line.strip() and "Having any troubles" not in line), "no reason is given")
     return DataError(
         f"{DATA}/ of {shown} at {revision or 'its default branch'} cannot be brought here ({without_secrets(reason, uri=repository)}); "
         "check the repository, the revision, that data.dvc is pushed to a remote, and that the credentials are set"
