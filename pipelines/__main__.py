@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from odn.errors import ConfigError, OdnError
+from pipelines.errors import RunFailedError
 
 PACKAGE = Path("build/pipeline.yaml")
 EXPERIMENT = "odn"
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except OdnError as error:
         print("\n".join(f"odn: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        return 1 if type(error).__name__ == "RunFailedError" else 2
+        return 1 if isinstance(error, RunFailedError) else 2
     except KeyboardInterrupt:
         print("odn: interrupted; a run on a cluster goes on", file=sys.stderr)
         return 130

@@ -19,7 +19,7 @@ from kfp import Client
 from kfp.client import ServiceAccountTokenVolumeCredentials
 
 from odn.errors import ConfigError, OdnError
-from pipelines.local import RunFailedError
+from pipelines.errors import RunFailedError
 
 IN_CLUSTER_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 TOKEN_FILE = Path("/var/run/secrets/kubeflow/pipelines/token")  # the projected volume that Kubeflow documents

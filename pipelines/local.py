@@ -15,9 +15,9 @@ from docker.errors import DockerException
 from kfp import components, local
 
 from odn.config import make_config
-from odn.errors import OdnError
 from odn.report.account import Account
 from odn.stages import show
+from pipelines.errors import RunFailedError
 
 OUTPUTS = {  # artifact: the component that writes it last
     "search": "check",
@@ -30,10 +30,6 @@ SHOWN = re.compile(r"Executing task|finished with status|^    (depth |odn: )")  
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
 PROGRESS = "ODN_PROGRESS"  # variable of the folder that keeps interrupted trainings
 STORE = "sqlite:///{}/mlflow.db"
-
-
-class RunFailedError(OdnError):
-    """Report a run that ended otherwise than well: which step, and where to read on."""
 
 
 @dataclass(frozen=True)
