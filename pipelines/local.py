@@ -76,7 +76,7 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
         try:
             components.load_component_from_file(str(package))(**arguments)
         except RuntimeError as error:
-            raise RunFailedError(f"the run failed: {error} Its steps' own words are in {log}") from None
+            raise RunFailedError(f"the run failed: {COLOUR.sub('', str(error))} Its steps' own words are in {log}") from None
         except DockerException as error:
             raise RunFailedError(
                 f"the run failed: Docker cannot start a step ({error}); check the engine, and the image of 'compile'"
