@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from engines.fork_server import quick_python
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, Any]] = {  # a probe of depth 1 reads about 38 % of 90 digits, of depth 2 about 57 %
@@ -74,7 +77,27 @@ def make_clone(folder: Path) -> Clone:
     return clone
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder with a `python` and an `odn` that start at once."""
+    with quick_python(tmp_path_factory.mktemp("fork")) as folder:
+        yield folder
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """Make a clone that the tests of a module share, in the order in which they stand."""
     return make_clone(tmp_path_factory.mktemp("clone"))
+
+
+def small_settings() -> dict[str, Any]:
+    """Return the project's settings, made small."""
+    settings: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, changes in SMALL.items():
+        settings[section].update(changes)
+    return settings
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Read every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

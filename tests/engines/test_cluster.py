@@ -10,29 +10,15 @@ import yaml
 from kfp import components, local
 
 from engines import kubeflow_api
-from engines.conftest import SMALL
-from engines.fork_server import quick_python
+from engines.conftest import small_settings
 from engines.kubeflow_api import Kubeflow
 from pipelines import cluster
 from pipelines.__main__ import main
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Start a fork server."""
-    with quick_python(tmp_path_factory.mktemp("fork")) as programs:
-        yield programs / "python"
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Compile small settings in a folder of their own."""
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, changes in SMALL.items():
-        settings[section].update(changes)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_settings()))
     monkeypatch.chdir(tmp_path)
     for name in ("KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
@@ -42,9 +28,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def kubeflow(folder: Path, python: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubeflow]:
+def kubeflow(folder: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubeflow]:
     """Serve a Kubeflow that asks for a token and runs what it is sent."""
-    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")  # what the secret holds on a cluster
 

@@ -1,26 +1,17 @@
 """The pipeline on Kubeflow: the compiled YAML, run step by step, gives what DVC gives, byte for byte."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from engines.conftest import Clone, make_clone
-from engines.fork_server import quick_python
+from engines.conftest import Clone, files_of, make_clone
 from pipelines.__main__ import main
 from pipelines.local import last_artifact
 
 CASES = {"at once": (0.2, "1"), "in the middle": (0.45, "2"), "exhausted": (0.999, None)}  # target, depth that is kept
 NOT_COMPARED = {"metrics/latency.json"}  # measured, not computed
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Start a fork server."""
-    with quick_python(tmp_path_factory.mktemp("fork")) as folder:
-        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +21,6 @@ def on_dvc(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone.change("search", schedule={"1": {"after": 0}, "2": {"after": 1}, "3": {"after": 2}})
     path = f"{programs}:{clone.variables()['PATH']}"
     return Clone(clone.folder, {"PATH": path})
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Read every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def run_compiled(folder: Path, *arguments: str, python: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:

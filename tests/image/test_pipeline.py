@@ -2,17 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from engines.conftest import SMALL
+from engines.conftest import files_of, small_settings
 from odn.files import read_json, sha256_of
 from pipelines.__main__ import main
 from pipelines.local import last_artifact
 
-ROOT = Path(__file__).parents[2]
 FIRST_WORDS = {"prepare": "# Images", "train": "# Depth 1", "check": "# Depths", "truncate": "# Depths", "evaluate": "# On test"}
 
 
@@ -27,10 +25,7 @@ def image() -> str:
 @pytest.fixture
 def folder(image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Compile small settings for the image in a folder of their own, which the image's user may enter."""
-    settings: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, changes in SMALL.items():
-        settings[section].update(changes)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_settings()))
     for path in (tmp_path, *tmp_path.parents):
         if path.stat().st_uid == os.getuid() and path != Path("/"):
             path.chmod(path.stat().st_mode | 0o055)
@@ -38,11 +33,6 @@ def folder(image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["compile", "--image", image, "--out", "pipeline.yaml"]) == 0
     return tmp_path
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Read every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_the_image_gives_what_this_machine_gives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

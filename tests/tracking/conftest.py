@@ -4,11 +4,6 @@ import csv
 import dataclasses
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +16,10 @@ from odn.config import Config, make_config
 from odn.data.dataset import Manifest
 from odn.files import write_json
 from odn.search.convergence import DepthStep, Verdict
+from tracking.mlflow_server import Server
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 HISTORY = ("depth", "phase", "epoch", "lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")
-START_SECONDS = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,33 +151,6 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-class Server:
-    """Run a real MLflow server over HTTP, in a folder of its own, that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder = folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        self.process = subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        _wait_for(f"{self.uri}/health", self.process)
-
-    def kill(self) -> None:
-        """End the server and its workers as a power cut would."""
-        os.killpg(self.process.pid, 9)
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server on an empty store."""
@@ -194,20 +162,6 @@ def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     finally:
         if running.process.poll() is None:
             running.kill()
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            direct.open(url, timeout=5).close()
-        except OSError:
-            assert process.poll() is None, "the MLflow server ended before it answered"
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"the MLflow server did not answer within {START_SECONDS} s")
 
 
 @pytest.fixture(scope="session")
