@@ -61,6 +61,7 @@ def place(task: PipelineTask, name: str, platform: Platform, *, trains: bool = F
     task.set_container_image(platform.image)
     task.set_caching_options(enable_caching=True)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108  # the one place the image writes to: its root may be read-only
     kubernetes.set_timeout(task, seconds=LONG_SECONDS if trains else SHORT_SECONDS)
     if platform.secret:
         keys = {key: key for key in SECRET_KEYS}

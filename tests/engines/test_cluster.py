@@ -15,6 +15,7 @@ from engines.kubeflow_api import Kubeflow
 from pipelines import cluster
 from pipelines.__main__ import main
 
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Compile small settings in a folder of their own."""

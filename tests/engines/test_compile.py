@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
+from engines.pods import pod_spec
 from odn.config import load_config
 from pipelines.__main__ import main
 from pipelines.compiled import read_compiled
 from pipelines.graph import NAME
+from repo.kubernetes_schemas import pod, schema_faults
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/odn-python:3f2a91c"
@@ -116,6 +118,15 @@ def test_secrets_are_named_and_never_held(everything: tuple[dict[str, Any], dict
 def test_every_step_has_a_limit_of_time(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """A step that hangs does not hold its node for ever."""
     assert all(one["activeDeadlineSeconds"] in {"3600", 3600, "86400", 86400} for one in everything[1].values())
+
+
+def test_kubernetes_takes_every_pod(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """With every option, the pod of each step is one that Kubernetes' own schemas allow, oldest version and newest."""
+    spec, platform = everything
+    specs = [pod_spec(executor, platform[label]) for label, executor in spec["deploymentSpec"]["executors"].items()]
+    different = [one for index, one in enumerate(specs) if one not in specs[:index]]  # the 16 of a component are alike
+    assert len(different) == 8
+    assert schema_faults([pod(one) for one in different]) == []
 
 
 @pytest.mark.parametrize("image", ["odn-python", "odn-python:latest", "odn python:1", ""])

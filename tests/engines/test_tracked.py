@@ -96,7 +96,7 @@ def server(bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 @pytest.fixture(scope="module")
 def tracked(
     programs: Path, server: Server, bucket: Any, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Tracked]:
+) -> Tracked:
     """Run the compiled pipeline on the bucket: depth 1 is passed over, and depth 2 accepted."""
     from mlflow import MlflowClient
 
@@ -124,6 +124,7 @@ def test_runs_are_a_tree(tracked: Tracked) -> None:
     curve = tracked.client.get_metric_history(children["1"].info.run_id, "epoch/val_accuracy")
     history = tracked.artifact("search", "check")["depths/1/history.csv"].decode().splitlines()
     assert [metric.step for metric in curve][: len(history) - 1] == list(range(1, len(history)))
+    assert parent.inputs is not None
     assert {one.dataset.source_type for one in parent.inputs.dataset_inputs} == {"s3"}
 
 

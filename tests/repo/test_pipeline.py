@@ -2,6 +2,7 @@
 
 import ast
 import re
+from pathlib import Path
 
 import grimp
 import pytest
@@ -11,6 +12,7 @@ from repo.pipeline import ROOT, STAGES, Stage, help_of, stages_of_docstrings, st
 
 DECLARED = stages_of_dvc()
 WRITTEN = stages_of_docstrings()
+COMPONENTS = [path for path in sorted((ROOT / "components").glob("*.py")) if path.stem not in {"__init__", "image"}]
 each_stage = pytest.mark.parametrize("stage", DECLARED.values(), ids=DECLARED)
 
 
@@ -81,6 +83,23 @@ def test_no_two_stages_write_the_same_path(stage: Stage) -> None:
     mine = {path.format(depth=1) for path in stage.writes}
     others = {path.format(depth=1) for other in DECLARED.values() if other is not stage for path in other.writes}
     assert [(path, other) for path in mine for other in others if f"{other}/".startswith(f"{path}/")] == []
+
+
+def test_components_steps_and_stages_are_one_set() -> None:
+    """Each stage has a step and a component of its name: but `fetch` and `open`, done by `prepare`; `configure` is Kubeflow's alone."""
+    components = {path.stem for path in COMPONENTS}
+    tree = ast.parse((ROOT / "src/odn/steps.py").read_text())
+    steps = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
+    assert components == steps == set(DECLARED) - {"fetch", "open"} | {"configure"}
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
+def test_component_is_a_doorway(path: Path) -> None:
+    """It has the name of its file, and at most 20 lines below its signature: what it does is in `odn.steps`."""
+    (function,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef))
+    assert function.name == path.stem
+    assert function.end_lineno is not None
+    assert function.end_lineno - function.body[0].lineno < 20
 
 
 @pytest.mark.parametrize("package", ["odn", "odn/stages"])
