@@ -21,10 +21,10 @@ def pull_data(repository: str, *, revision: str, into: Path) -> None:
     Raises:
         DataError: the repository, the revision, its data.dvc or the remote cannot be read.
     """
-    command = [sys.executable, "-m", "dvc", "get", "--quiet", repository, DATA, "--out", str(into)]
+    command = [sys.executable, "-m", "dvc", "get", repository, DATA, "--out", str(into)]
     done = _run(command + (["--rev", revision] if revision else []))
     if done.returncode:
-        raise _refusal(repository, revision, done.stderr.removeprefix("ERROR: "))
+        raise _refusal(repository, revision, done.stderr.partition("ERROR: ")[2])
 
 
 def commit_of(repository: str, *, revision: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from engines.fork_server import quick_python
 
@@ -50,6 +52,11 @@ class Clone:
         lines = self.run("dvc", "repro", *arguments).stdout.splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=odn", "-c", "user.email=odn@example.com", "commit", "--quiet", "--message", message)
+
     def change(self, section: str, **settings: Any) -> None:
         """Change settings in params.yaml."""
         params = yaml.safe_load((self.folder / "params.yaml").read_text())
@@ -70,10 +77,8 @@ def make_clone(folder: Path) -> Clone:
     clone = Clone(folder)
     for section, settings in SMALL.items():
         clone.change(section, **settings)
-    identity = ("-c", "user.name=odn", "-c", "user.email=odn@example.com")
     clone.run("git", "init", "--quiet")
-    clone.run("git", "add", "--all")
-    clone.run("git", *identity, "commit", "--quiet", "--message", "A clone")
+    clone.commit("A clone")
     return clone
 
 
@@ -101,3 +106,12 @@ def small_settings() -> dict[str, Any]:
 def files_of(folder: Path) -> dict[str, bytes]:
     """Read every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_digits(folder: Path, *, n: int = 500) -> None:
+    """Write the first digits of the embedded data as pictures, one folder a class."""
+    digits = load_digits()
+    for index, (pixels, label) in enumerate(zip(digits.images[:n], digits.target[:n], strict=True)):
+        path = folder / str(label) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype("uint8")).save(path)

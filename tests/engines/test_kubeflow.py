@@ -1,12 +1,15 @@
 """The pipeline on Kubeflow: the compiled YAML, run step by step, gives what DVC gives, byte for byte."""
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from engines.conftest import Clone, files_of, make_clone
+from engines.conftest import Clone, files_of, make_clone, write_digits
+from odn.data.dataset import read_manifest
 from pipelines.__main__ import main
 from pipelines.local import last_artifact
 
@@ -66,15 +69,27 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
 def test_arguments_of_a_run_take_the_place_of_the_settings(
     programs: Path, on_dvc: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A target given to the run, not compiled in, decides; the account and the page say so."""
+    """A target given to the run, not compiled in, decides; so does a repository, whose DVC-versioned data is what is trained on."""
     (tmp_path / "params.yaml").write_bytes((on_dvc.folder / "params.yaml").read_bytes())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run_compiled(tmp_path, "target=0.15", "seed=3", python=programs / "python", monkeypatch=monkeypatch)
+    photos = Clone(tmp_path / "photos", on_dvc.environment)
+    write_digits(tmp_path / "images")
+    subprocess.run(["git", "clone", "--quiet", str(on_dvc.folder), str(photos.folder)], check=True)
+    photos.change("data", source="folder", root=str(tmp_path / "images"))
+    photos.repro("prepare")
+    photos.commit("Other images")
+    shutil.rmtree(tmp_path / "images")
+    given = ("target=0.15", "seed=3", "data_source=folder", "data_root=gone", f"data_repository={photos.folder}")
+    artifacts = run_compiled(tmp_path, *given, python=programs / "python", monkeypatch=monkeypatch)
     shown = capsys.readouterr().out
     assert "reaches the target 15.00%" in " ".join(shown.split())
     assert "version 1, candidate and champion" in " ".join(shown.split())
     table = max((tmp_path / "run/run").glob("*/check*/table"))
     assert "# Depths against the target 15.00%" in table.read_text()
+    commit = photos.run("git", "rev-parse", "HEAD").stdout.strip()
+    (configured,) = (tmp_path / "run/run").glob("*/configure/executor_output.json")
+    assert commit in configured.read_text()
+    assert read_manifest(artifacts["dataset"] / "dataset.json").source == "folder"
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The whole pipeline beside a real MLflow server whose artifacts lie in a bucket: what is there afterwards, and comes back by `fetch`."""
 
-import io
 import os
 import shutil
 import subprocess
@@ -12,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from PIL import Image
-from sklearn.datasets import load_digits
 
-from engines.conftest import files_of, small_settings
+from engines.conftest import files_of, small_settings, write_digits
 from odn.config import make_config
 from odn.tracking.connection import create_schema
 from odn.tracking.download import RUN_TAG
@@ -68,18 +65,16 @@ def environment(s3_server: str) -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module")
-def bucket(environment: pytest.MonkeyPatch) -> Any:
-    """Fill a bucket with 400 digits, one folder a class."""
+def bucket(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Fill a bucket with digits, one folder a class."""
     import boto3
 
-    client = boto3.Session().client("s3")
-    client.create_bucket(Bucket=IMAGES)
+    client, folder = boto3.Session().client("s3"), tmp_path_factory.mktemp("images")
+    write_digits(folder)
     client.create_bucket(Bucket=ARTIFACTS)
-    digits = load_digits()
-    for index in range(400):
-        content = io.BytesIO()
-        Image.fromarray((digits.images[index] * 15).astype("uint8")).save(content, "PNG")
-        client.put_object(Bucket=IMAGES, Key=f"digits/{digits.target[index]}/{index}.png", Body=content.getvalue())
+    client.create_bucket(Bucket=IMAGES)
+    for path in sorted(folder.rglob("*.png")):
+        client.upload_file(str(path), IMAGES, f"digits/{path.relative_to(folder)}")
     return client
 
 

@@ -58,6 +58,25 @@ def test_an_unknown_revision_is_said(repository: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
+def test_data_that_was_never_pushed_is_said(tmp_path: Path) -> None:
+    """The repository names data that its remote does not hold."""
+    for command in (
+        ["git", "init", "--quiet"],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+        ["sh", "-c", "mkdir data && echo word >data/words.txt"],
+        [sys.executable, "-m", "dvc", "add", "--quiet", "data"],
+        ["git", "add", "--all"],
+        ["git", "-c", "user.name=odn", "-c", "user.email=odn@example.com", "commit", "--quiet", "-m", "one"],
+        ["rm", "-rf", "data", ".dvc/cache"],
+    ):
+        run(tmp_path, *command)
+    with pytest.raises(
+        DataError, match=r"at its default branch cannot be brought here \([^)]*(failed|missing|No such file|does not exist)"
+    ):
+        pull_data(str(tmp_path), revision="", into=tmp_path / "into")
+
+
 def test_a_repository_that_is_not_there_is_said_without_its_password(tmp_path: Path) -> None:
     """Credentials in an address do not reach a message."""
     with pytest.raises(DataError, match="cannot be brought here") as caught:
