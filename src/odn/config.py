@@ -41,6 +41,12 @@ class DataConfig(Section):
     val_fraction: Fraction = Field(description="fraction of the training images that becomes val")
     test_fraction: Fraction = Field(description="fraction of all images that becomes test, where the source has no test split")
 
+    @property
+    def name(self) -> str:
+        """Call the data by its name: a public data set's own, or that of the folder in which a user's images are."""
+        own = self.root.rstrip("/").rpartition("/")[2] if self.root and self.source in {"folder", "s3"} else ""
+        return own or self.source
+
 
 class ModelConfig(Section):
     """Name the backbone that is grown."""

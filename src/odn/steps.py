@@ -20,7 +20,7 @@ from odn.config import Config, make_config
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
 from odn.stages.records import read_gate, read_search
-from odn.tables import depth_table, epoch_table, number_table, registration_note
+from odn.tables import certificate, depth_table, epoch_table, registration_note, split_table
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def prepare(config: str, *, repository: str, version: str, dataset: str, test: s
         splits = {"train": folder / "train", "val": folder / "val", "test": Path(test)}
         manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", **splits)
     opening.run(settings, out=Path(search) / "depths/0", gate_out=Path(search) / "gates/0.json")
-    write_text(Path(table), number_table({split: count["total"] for split, count in manifest.counts.items()}, title="Images"))
+    write_text(Path(table), split_table({split: count["total"] for split, count in manifest.counts.items()}))
     return {"source": manifest.source, "classes": len(manifest.classes), **{f"sha256_{k}": v for k, v in manifest.sha256.items()}}
 
 
@@ -203,7 +203,7 @@ def evaluate(config: str, *, dataset: str, test: str, search: str, model: str, b
             metrics=record / "metrics" / "evaluation.json",
             latency=record / "metrics" / "latency.json",
         )
-    write_text(Path(table), number_table(measured, title="On test, and what is saved"))
+    write_text(Path(table), certificate(measured))
     return measured
 
 

@@ -27,22 +27,39 @@ def depth_table(search: Sequence[Judged], *, target: float, kept: int | None = N
 def epoch_table(history: Path, *, title: str, note: str) -> str:
     """Tell of each epoch of a depth's stable phase."""
     with history.open(newline="") as file:
-        rows = [(row["epoch"], row["train_loss"], f"{float(row['val_accuracy']):.2%}") for row in csv.DictReader(file)]
+        rows = [(row["epoch"], f"{float(row['train_loss']):.3f}", f"{float(row['val_accuracy']):.2%}") for row in csv.DictReader(file)]
     return f"# {title}\n\n{_markdown(('epoch', 'train loss', 'val accuracy'), rows)}\n{note}.\n"
 
 
-def number_table(numbers: Mapping[str, Any], *, title: str) -> str:
-    """Tell flat numbers, a line each."""
-    return f"# {title}\n\n{_markdown(('what', 'value'), [(name.replace('_', ' '), _number(value)) for name, value in numbers.items()])}"
+def split_table(counts: Mapping[str, int]) -> str:
+    """Tell how many images each split has."""
+    return f"# Images\n\n{_markdown(('split', 'images'), [(split, f'{count:,}') for split, count in counts.items()])}"
+
+
+def certificate(measured: Mapping[str, Any]) -> str:
+    """Tell what `evaluate` measured: accuracy on test with its interval, and the network that was kept beside the whole one."""
+    low, high = measured["test_accuracy_low"], measured["test_accuracy_high"]
+    lines = [f"**{measured['test_accuracy']:.2%}** of {measured['n_test']:,} test images ({low:.2%} to {high:.2%})."]
+    if "shallower_depth" in measured:
+        p = measured["mcnemar_p_shallower"]
+        lines.append(
+            f"Depth {measured['shallower_depth']}, as it was when it was judged: {measured['test_accuracy_shallower']:.2%} "
+            f"(McNemar {'p < 0.0001' if p < 0.0001 else f'p = {p:.4f}'})."
+        )
+    rows = [
+        (name, *(f"{measured[key + end]:,}" for end in ("", "_full")), f"{measured[saved]:.2%}")
+        for name, key, saved in (
+            ("parameters", "n_params", "params_saved"),
+            ("bytes", "size_bytes", "bytes_saved"),
+            ("MACs an image", "macs", "macs_saved"),
+        )
+    ]
+    return f"# On test\n\n{' '.join(lines)}\n\n{_markdown(('', 'kept', 'whole network', 'saved'), rows)}"
 
 
 def registration_note(done: "Registration") -> str:
     """Tell what the model became in the registry."""
     return f"# {done.name}, version {done.version}\n\n{' and '.join(done.aliases)}, at {done.tracking_uri}: {done.reason}.\n"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -120,6 +120,7 @@ def test_runs_are_a_tree(tracked: Tracked) -> None:
     history = tracked.artifact("search", "check")["depths/1/history.csv"].decode().splitlines()
     assert [metric.step for metric in curve][: len(history) - 1] == list(range(1, len(history)))
     assert parent.inputs is not None
+    assert parent.info.run_name == "digits resnet18 target 0.45"  # the folder's name
     assert {one.dataset.source_type for one in parent.inputs.dataset_inputs} == {"s3"}
 
 

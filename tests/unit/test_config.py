@@ -237,3 +237,14 @@ def test_every_field_says_what_it_means() -> None:
         if not (field.description or hasattr(field.annotation, "model_fields"))
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("source", "root", "name"),
+    [("mnist", None, "mnist"), ("folder", "photos/cats/", "cats"), ("s3", "s3://photos", "photos"), ("folder", "/", "folder")],
+)
+def test_data_has_a_name_for_a_person(source: str, root: str | None, name: str) -> None:
+    """A user's own images are called by the folder that they are in."""
+    settings = load_config(PARAMS).model_dump()
+    settings["data"] |= {"source": source, "root": root}
+    assert make_config(settings).data.name == name

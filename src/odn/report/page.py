@@ -103,7 +103,7 @@ def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     shape = f"{manifest.channels} × {manifest.height} × {manifest.width}"
     return {
         "title": f"odn: {headline(findings)}",
-        "kicker": f"odn report · {backbone_of(findings)} on {findings.source} · {len(findings.classes)} classes, images of {shape}",
+        "kicker": f"odn report · {backbone_of(findings)} on {findings.data} · {len(findings.classes)} classes, images of {shape}",
         "headline": headline(findings),
         "lead": subline(findings) + ".",
         "is_reached": findings.is_reached,

@@ -83,11 +83,11 @@ def range_of(findings: Findings) -> str:
 def headline(findings: Findings) -> str:
     """Say in one short sentence what came of the search."""
     if not findings.is_reached:
-        return f"No depth reached {_target(findings)} on {findings.source}; depth {findings.depth} of {findings.n_blocks} is kept for now"
+        return f"No depth reached {_target(findings)} on {findings.data}; depth {findings.depth} of {findings.n_blocks} is kept for now"
     if findings.depth == findings.n_blocks:
-        return f"{findings.source} needs all {findings.n_blocks} blocks"
+        return f"{findings.data} needs all {findings.n_blocks} blocks"
     verb = "is" if findings.depth == 1 else "are"
-    return f"{findings.depth} of {findings.n_blocks} blocks {verb} enough for {findings.source}"
+    return f"{findings.depth} of {findings.n_blocks} blocks {verb} enough for {findings.data}"
 
 
 def subline(findings: Findings) -> str:

@@ -80,9 +80,10 @@ def why_stop(curve: Sequence[float], growth: GrowthConfig) -> Stop | None:
         before = 1 - max(curve[: -growth.patience])
         now = 1 - max(curve[-growth.patience :])
         if now >= (1 - growth.min_gain) * before:
+            last = "epoch" if growth.patience == 1 else f"{growth.patience} epochs"
             return Stop(
                 "flat",
-                f"the last {growth.patience} epochs took the error on val from {before:.2%} to {now:.2%}, "
+                f"the last {last} took the error on val from {before:.2%} to {now:.2%}, "
                 f"less than the {growth.min_gain:.0%} off that growth.min_gain asks for",
             )
     if n >= growth.max_epochs:

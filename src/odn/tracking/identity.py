@@ -16,7 +16,7 @@ def search_id(config: Config, data_sha256: Mapping[str, str]) -> str:
 
 def search_name(config: Config) -> str:
     """Return what a person calls the search in a list of many."""
-    return f"{config.data.source} {config.model.backbone} target {config.search.target:g}"
+    return f"{config.data.name} {config.model.backbone} target {config.search.target:g}"
 
 
 def flat_params(config: Config) -> dict[str, str]:

@@ -189,7 +189,7 @@ def _datasets(record: SearchRecord) -> "list[DatasetInput]":
         shape = [manifest.counts[split]["total"], manifest.channels, manifest.height, manifest.width]
         tensor = {"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, *shape[1:]]}}
         dataset = Dataset(
-            name=manifest.source,
+            name=record.config.data.name,
             digest=digest[:16],
             source_type=source_type,
             source=json.dumps({"uri": root}),

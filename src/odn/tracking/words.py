@@ -49,7 +49,7 @@ def model_note(record: SearchRecord) -> str:
         "bytes": f"smaller, and at most {rule.margin:.2%} less accurate on the same test images",
     }
     return (
-        f"{record.config.model.backbone} for {record.manifest.source}, cut at the depth that the data needs. "
+        f"{record.config.model.backbone} for {record.config.data.name}, cut at the depth that the data needs. "
         f"`candidate` is the newest version; `champion` moves to a version that reached its target and is {rules[rule.champion_by]}."
     )
 
@@ -57,12 +57,12 @@ def model_note(record: SearchRecord) -> str:
 def _headline(record: SearchRecord) -> str:
     if record.search is None:
         goal = f"target {record.config.search.target:.2%} on val"
-        return f"Searching the depth of {record.config.model.backbone} for {record.manifest.source}: {goal}."
+        return f"Searching the depth of {record.config.model.backbone} for {record.config.data.name}: {goal}."
     search = record.search
     ending = "reached" if record.verdict == "target_reached" else "**not reached**; the best depth was kept"
     test = f", {record.metrics['test_accuracy']:.2%} on test" if "test_accuracy" in record.metrics else ""
     return (
-        f"{record.config.model.backbone} on {record.manifest.source}: depth **{search['depth']}** of {search['n_blocks']} kept, "
+        f"{record.config.model.backbone} on {record.config.data.name}: depth **{search['depth']}** of {search['n_blocks']} kept, "
         f"{search['val_accuracy']:.2%} on val{test}. Target {search['target']:.2%} on val {ending}. "
         f"The search cost {search['full_depth_epochs']:.2f} full-depth epochs."
     )
