@@ -33,11 +33,6 @@ class Depth:
     macs: int
 
     @property
-    def data(self) -> str:
-        """Name the data for a person."""
-        return self.config.data.name
-
-    @property
     def accuracy(self) -> float:
         """Return what the depth is judged by: the probe where there was one, else the read-out."""
         return self.read_out if self.probe is None else self.probe
@@ -106,6 +101,11 @@ class Findings:
     threads: int
     classes: tuple[str, ...]
     data_sha256: dict[str, str]
+
+    @property
+    def data(self) -> str:
+        """Name the data for a person."""
+        return self.config.data.name
 
     @property
     def is_reached(self) -> bool:
