@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     track = _add(commands, "track", _track, "put what there is of the search into MLflow", *record)
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
+    preset = _add(commands, "preset", _preset, "say a preset of params/ as options of 'dvc exp run'")
+    preset.add_argument("name", help="such as paper/mnist")
     _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "receipt", "registration", "report")
     return parser
 
@@ -204,6 +206,10 @@ def _show(options: argparse.Namespace) -> None:
         report=options.report,
     )
     print(account.describe(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+
+
+def _preset(options: argparse.Namespace) -> None:
+    print(" ".join(_stage(options, name=options.name)))
 
 
 def _record(options: argparse.Namespace) -> dict[str, Path]:

@@ -98,12 +98,26 @@ class GrowthConfig(Section):
 class SearchConfig(Section):
     """Say when a depth is accepted."""
 
+    mode: Literal["growth", "paper", "grid", "scratch"] = Field(
+        description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew"
+    )
     target: Fraction = Field(description="accuracy on val that must be reached")
     accept: Literal["point", "lower_bound"] = Field(description="compare the accuracy itself, or its Wilson lower bound, with the target")
     confidence: Fraction = Field(description="of every interval")
     cooldown_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the probe: the rate goes to 0, then one look at val")
     cooldown_gain: ClosedFraction = Field(description="fraction of the read-out's error that a cooldown is expected to remove at most")
     schedule: tuple[int, ...] = Field(description="depths that are tried, ascending")
+
+
+class PaperConfig(Section):
+    """Set the published procedure, of `search.mode: paper`."""
+
+    target: Fraction = Field(description="search.target, which here is the published target less its tolerance, as training must know it")
+    warmup_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of the warm-up of all depths at once")
+    warmup_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which the warm-up begins")
+    lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which the first depth begins")
+    later_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which every later depth begins")
+    patience: Annotated[int, Field(ge=1, le=10000)] = Field(description="epochs without progress that end a depth")
 
 
 class FinishConfig(Section):
@@ -158,6 +172,7 @@ class Config(Section):
     augment: AugmentConfig
     growth: GrowthConfig
     search: Annotated[SearchConfig, BeforeValidator(_schedule_in)]
+    paper: PaperConfig
     finish: FinishConfig
     registry: RegistryConfig
 
@@ -235,6 +250,15 @@ def _cross_check(config: Config) -> None:
         )
     if config.growth.min_epochs > config.growth.max_epochs:
         raise ConfigError(f"growth.min_epochs: {config.growth.min_epochs} is more than growth.max_epochs {config.growth.max_epochs}")
+    if config.search.mode == "paper" and config.paper.target != config.search.target:
+        raise ConfigError(
+            f"paper.target: with search.mode paper it must be that of search.target, {config.search.target:g}; got {config.paper.target:g}"
+        )
+    if config.search.mode == "scratch" and len(config.search.schedule) > 1:
+        raise ConfigError(
+            f"search.schedule: with search.mode scratch one depth is trained; got {list(config.search.schedule)}; "
+            f'leave the one that is meant, such as {{"{deepest}": {{after: 0}}}}'
+        )
     if config.data.source in ("folder", "s3") and config.data.root is None:
         raise ConfigError(f"data.root: must name where the images are when data.source is {config.data.source}")
     if config.data.source == "s3" and not str(config.data.root).startswith("s3://"):

@@ -7,7 +7,7 @@ import yaml
 
 from odn.config import Config, make_config
 from odn.data.dataset import read_manifest, read_split
-from odn.search.expand import SearchData, search_data
+from odn.search.data import SearchData, search_data
 from odn.stages import fetch, prepare
 from odn.training.device import choose_machine
 

@@ -7,78 +7,13 @@ from typing import Any
 
 import pytest
 
-from laws.search_data import open_data, prepare_digits, small_config
-from odn.config import Config
+from laws.search_data import open_data, small_config
+from laws.stage_runs import Stages
 from odn.errors import MissingInputError
 from odn.models.network import load_network, save_network
 from odn.search.expand import expand
-from odn.stages import check, evaluate, train, truncate
-from odn.stages import open as open_stage
 from odn.stages.records import read_search
 from odn.training.readout import read_out
-
-
-class Stages:
-    """Run the stages of a search in a folder, as DVC would."""
-
-    def __init__(self, config: Config, folder: Path) -> None:
-        self.config, self.work, self.folder = config, folder / "work", folder
-        self.prepared = prepare_digits(config, folder)
-        self.depths, self.checks, self.gates = (self.work / name for name in ("depths", "checks", "gates"))
-        open_stage.run(config, out=self.depths / "0", gate_out=self.gates / "0.json")
-
-    def search(self) -> None:
-        """Train and check every depth of the schedule."""
-        for depth in self.config.search.schedule:
-            after = self.config.depth_before(depth)
-            gate, progress = self.gates / f"{after}.json", self.folder / "progress"
-            train.run(
-                self.config,
-                depth=depth,
-                after=after,
-                prepared=self.prepared,
-                before=self.depths / str(after),
-                gate=gate,
-                out=self.depths / str(depth),
-                progress=progress,
-            )
-            check.run(
-                self.config,
-                depth=depth,
-                after=after,
-                prepared=self.prepared,
-                trained=self.depths / str(depth),
-                gate=gate,
-                out=self.checks / str(depth),
-                gate_out=self.gates / f"{depth}.json",
-                progress=progress,
-            )
-
-    def truncate(self) -> dict[str, Any]:
-        """Cut and finish the accepted depth."""
-        return truncate.run(
-            self.config,
-            prepared=self.prepared,
-            depths=self.depths,
-            checks=self.checks,
-            model=self.folder / "model",
-            metrics=self.folder / "metrics" / "search.json",
-            plots=self.folder / "plots",
-            progress=self.folder / "progress",
-        )
-
-    def evaluate(self) -> dict[str, Any]:
-        """Certify the model on test."""
-        return evaluate.run(
-            self.config,
-            prepared=self.prepared,
-            model=self.folder / "model",
-            depths=self.depths,
-            checks=self.checks,
-            evaluation=self.work / "evaluation",
-            metrics=self.folder / "metrics" / "evaluation.json",
-            latency=self.folder / "metrics" / "latency.json",
-        )
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +53,9 @@ def test_the_generator_and_the_stages_agree_to_the_byte(second_depth: Stages, tm
         trained, checked = (folder / str(found.step.depth) for folder in (second_depth.depths, second_depth.checks))
         assert read(trained / "metrics.json") == as_json(found.step)
         assert read(checked / "verdict.json") == as_json(found.verdict)
-        save_network(found.trained.optimiser.average.truncated(found.step.depth), tmp_path)
-        assert (tmp_path / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()
-    assert steps[-1].cooled is not None
-    save_network(steps[-1].cooled.network, tmp_path)
-    assert (tmp_path / "weights.safetensors").read_bytes() == (checked / "weights.safetensors").read_bytes()
+        save_network(found.network, tmp_path)
+        judged = checked if found.verdict.probed else trained
+        assert (tmp_path / "weights.safetensors").read_bytes() == (judged / "weights.safetensors").read_bytes()
 
 
 def test_a_depth_behind_a_closed_gate_is_a_marker(second_depth: Stages) -> None:

@@ -8,7 +8,8 @@ import torch
 from laws.search_data import open_data, prepare_digits, small_config
 from odn.config import Config
 from odn.errors import TrainingError
-from odn.search.expand import Cooled, SearchData, Trained, cool_down, grown, train_depth
+from odn.search.data import SearchData
+from odn.search.expand import Cooled, Trained, cool_down, grown, train_depth
 from odn.training import loop
 from odn.training.loop import EpochRow
 from odn.training.optim import Optimiser

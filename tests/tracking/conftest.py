@@ -79,7 +79,8 @@ def _write_depth(made: MadeUp, *, depth: int, verdict: str, accuracies: list[flo
     )  # fmt: skip
     judged = Verdict(
         depth=depth, verdict=verdict, reason=f"accuracy {last:.2%} on val against the target 97.00%", target=made.config.search.target,  # type: ignore[arg-type]
-        accept="point", val_accuracy=last, val_interval=(last - 0.02, last + 0.01), read_out=accuracies[-1], probed=bool(probe),
+        accept="point", reached=verdict == "target_reached", val_accuracy=last,
+        val_interval=(last - 0.02, last + 0.01), read_out=accuracies[-1], probed=bool(probe),
         probe_epochs=len(probe), cost=0.1 * len(probe),
     )  # fmt: skip
     write_json(folder / "metrics.json", dataclasses.asdict(step))

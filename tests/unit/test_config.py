@@ -67,7 +67,7 @@ def test_whole_number_is_a_valid_fraction_of_epochs() -> None:
     ("change", "message"),
     [
         ({"train__lrr": 0.1}, "unknown setting train.lrr (did you mean train.lr?)"),
-        ({"search__tolerence": 0.1}, "unknown setting search.tolerence (known here: target, accept, confidence,"),
+        ({"search__tolerence": 0.1}, "unknown setting search.tolerence (known here: mode, target, accept, confidence,"),
         ({"train__target": 0.9}, "unknown setting train.target (did you mean search.target?)"),
         ({"serch": {}}, "unknown setting serch (did you mean search?)"),
     ],

@@ -103,5 +103,5 @@ def test_the_end_of_the_schedule_is_exhausted() -> None:
 
 def test_one_standard_error_prefers_the_shallow() -> None:
     """Within one standard error of the best the shallowest is kept; a clear gain is not given away."""
-    assert one_standard_error_depth([step(900, depth=1), step(958, depth=2), step(960, depth=3)]) == 2
-    assert one_standard_error_depth([step(900, depth=1), step(930, depth=2), step(960, depth=3)]) == 3
+    assert one_standard_error_depth({1: 0.900, 2: 0.958, 3: 0.960}, n=1000) == 2
+    assert one_standard_error_depth({1: 0.900, 2: 0.930, 3: 0.960}, n=1000) == 3

@@ -5,7 +5,7 @@ A curve is the accuracy of the read-out on val after each epoch of the stable ph
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +53,7 @@ class Verdict:
     depth: int
     verdict: Literal["expand", "target_reached", "exhausted"]
     reason: str
+    reached: bool  # whether this depth is good enough; a grid goes on to the next all the same
     target: float
     accept: str
     val_accuracy: float  # of the probe where there was one, else of the read-out
@@ -170,28 +171,34 @@ def prospect(step: DepthStep, search: SearchConfig) -> Prospect:
     )
 
 
+def wants_probe(step: DepthStep, search: SearchConfig) -> bool:
+    """Tell whether a cooldown follows: where it is promising; in a grid always; as published never."""
+    return search.mode in {"grid", "scratch"} or (search.mode == "growth" and prospect(step, search).promising)
+
+
 def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verdict:
     """Decide on a depth: `target_reached`, else `expand`, or `exhausted` at the end of the schedule."""
     n_correct, n = (probe.n_correct, probe.n) if probe else (step.val_correct, step.n_val)
     accuracy, interval = n_correct / n, wilson_interval(n_correct, n, confidence=search.confidence)
     measured = accuracy if search.accept == "point" else interval[0]
     measure = "val accuracy" if search.accept == "point" else f"lower {search.confidence:.0%} bound of val accuracy"
-    if probe is not None and measured >= search.target:
-        verdict: Literal["expand", "target_reached", "exhausted"] = "target_reached"
+    counts = probe is not None or search.mode == "paper"  # published: the best epoch counts as it is
+    reached, deepest = counts and measured >= search.target, step.depth == search.schedule[-1]
+    if reached:
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) reaches the target {search.target:.2%}"
+    elif counts:
+        when = f"after {step.epochs} epochs" if probe is None else "after a cooldown"
+        reason = f"{measure} {measured:.2%} ({n_correct} of {n}) {when} misses the target {search.target:.2%}"
     else:
-        deepest = step.depth == search.schedule[-1]
-        verdict = "exhausted" if deepest else "expand"
-        failed = (
-            f"{measure} {measured:.2%} ({n_correct} of {n}) after a cooldown misses the target {search.target:.2%}"
-            if probe is not None
-            else prospect(step, search).why
-        )
-        reason = failed + ("; no deeper depth is in the schedule" if deepest else "")
+        reason = prospect(step, search).why
+    verdict: Literal["expand", "target_reached", "exhausted"] = "target_reached" if reached else "exhausted"
+    if not deepest and (search.mode == "grid" or not reached):
+        verdict = "expand"
     return Verdict(
         depth=step.depth,
         verdict=verdict,
-        reason=reason,
+        reason=reason + ("; no deeper depth is in the schedule" if verdict == "exhausted" else ""),
+        reached=reached,
         target=search.target,
         accept=search.accept,
         val_accuracy=accuracy,
@@ -203,11 +210,11 @@ def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verd
     )
 
 
-def one_standard_error_depth(steps: Sequence[DepthStep]) -> int:
-    """Return the shallowest depth whose read-out is within one standard error of the best read-out's.
+def one_standard_error_depth(accuracies: Mapping[int, float], *, n: int) -> int:
+    """Return the shallowest depth whose accuracy is within one standard error of the best; `n` images of val gave each.
 
     Source: the one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
     """
-    best = max(steps, key=lambda step: (step.val_accuracy, -step.depth))
-    floor = best.val_accuracy - standard_error(best.val_accuracy, best.n_val)
-    return min(step.depth for step in steps if step.val_accuracy >= floor)
+    best = max(accuracies.values())
+    floor = best - standard_error(best, n)
+    return min(depth for depth, accuracy in accuracies.items() if accuracy >= floor)

@@ -7,7 +7,7 @@ Source: Tareen and Tareen, arXiv 2510.10764; function-preserving growth: Chen et
 
 import copy
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from odn.config import Config
-from odn.data.batches import Images, n_steps, on_device
-from odn.data.dataset import Manifest, Split
+from odn.data.batches import Images
 from odn.models.architecture import Architecture
-from odn.models.cost import Cost, cost
 from odn.models.expansion import carried, expanded
 from odn.models.network import DepthNetwork, build
-from odn.search.convergence import DepthStep, Probe, Verdict, judge, prospect, why_stop
-from odn.training.device import Machine
+from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants_probe, why_stop
+from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.published import Published, Warm, train_published, warm_up
 from odn.training.loop import EpochRow, Phase, Tick, train_phase
 from odn.training.optim import Optimiser
 from odn.training.seed import generator
@@ -31,16 +30,6 @@ from odn.training.seed import generator
 T = TypeVar("T")
 
 EXAMPLE_IMAGES = 256  # training images that a shortcut at a group change takes its statistics from
-
-
-@dataclass(frozen=True)
-class SearchData:
-    """Hold what the search may see: train to fit, val to choose."""
-
-    train: Images
-    val: Images
-    manifest: Manifest
-    machine: Machine
 
 
 @dataclass(frozen=True)
@@ -63,44 +52,56 @@ class Cooled:
 
 @dataclass(frozen=True)
 class SearchStep:
-    """Hold one depth of a search: what training gave, the verdict, and the probed network where there was a probe."""
+    """Hold one depth of a search: what training gave, the verdict, and the network that was judged."""
 
     step: DepthStep
     verdict: Verdict
-    trained: Trained
-    cooled: Cooled | None
-
-
-def search_data(train: Split, val: Split, *, manifest: Manifest, machine: Machine) -> SearchData:
-    """Bring both splits to the device."""
-    there = {name: on_device(split, manifest=manifest, device=machine.device) for name, split in (("train", train), ("val", val))}
-    return SearchData(train=there["train"], val=there["val"], manifest=manifest, machine=machine)
+    network: DepthNetwork
+    trunk: Optimiser | None  # what a finish branches off from; None as published, where there is no finish
 
 
 def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
-    """Search, yielding each depth as it is judged; the last one is accepted, or the schedule is exhausted.
+    """Search, yielding each depth as it is judged; `outcome.choose` says with which depth it ends.
 
     Raises:
         TrainingError: a loss that is not finite.
     """
+    if config.search.mode == "paper":
+        yield from _published(data, config)
+        return
     before: Optimiser | None = None
     for depth in config.search.schedule:
         trained = _last(train_depth(before, data=data, config=config, depth=depth, checkpoint=None), Trained)
-        cooled = None
-        if prospect(trained.step, config.search).promising:
+        cooled, network = None, trained.optimiser.average.truncated(depth)
+        if wants_probe(trained.step, config.search):
             epochs = config.search.cooldown_epochs
             cooled = _last(cool_down(trained.optimiser, data=data, config=config, name="probe", epochs=epochs, checkpoint=None), Cooled)
+            network = cooled.network
         verdict = judge(trained.step, config.search, probe=cooled.probe if cooled else None)
-        yield SearchStep(step=trained.step, verdict=verdict, trained=trained, cooled=cooled)
+        yield SearchStep(step=trained.step, verdict=verdict, network=network, trunk=trained.optimiser)
         if verdict.verdict != "expand":
             return
-        before = trained.optimiser
+        before = trained.optimiser if config.search.mode == "growth" else None
+
+
+def _published(data: SearchData, config: Config) -> Iterator[SearchStep]:
+    warm = _last(warm_up(data=data, config=config, checkpoint=None), Warm).network
+    for depth in config.search.schedule:
+        is_first = depth == config.search.schedule[0]
+        done = _last(train_published(warm, data=data, config=config, depth=depth, is_first=is_first, checkpoint=None), Published)
+        verdict = judge(done.step, config.search, probe=None)
+        yield SearchStep(step=done.step, verdict=verdict, network=done.network, trunk=None)
+        if verdict.verdict != "expand":
+            return
 
 
 def train_depth(
     before: Optimiser | None, *, data: SearchData, config: Config, depth: int, checkpoint: Path | None
 ) -> Iterator[Tick | EpochRow | Trained]:
-    """Run the stable phase of a depth, grown from `before` or, where that is None, built from the seed; end with `Trained`."""
+    """Run the stable phase of a depth, grown from `before` or, where that is None, built from the seed; end with `Trained`.
+
+    With `search.mode` grid or scratch it takes `growth.max_epochs`, whatever the curve.
+    """
     after = before.network.depth if before is not None else 0
     optimiser = grown(before, data=data, config=config, depth=depth)
     phase = Phase(
@@ -117,7 +118,7 @@ def train_depth(
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
-            stop = why_stop([row.val_accuracy for row in rows], config.growth)
+            stop = _stop([row.val_accuracy for row in rows], config)
             if stop is not None:
                 break
     assert stop is not None, "max_epochs ends every curve"
@@ -142,6 +143,14 @@ def train_depth(
             cost=full_depth_epochs(len(rows), data=data, config=config, macs=costs.macs, macs_full=full.macs),
         ),
     )
+
+
+def _stop(curve: Sequence[float], config: Config) -> Stop | None:
+    if config.search.mode == "growth":
+        return why_stop(curve, config.growth)
+    if len(curve) < config.growth.max_epochs:
+        return None
+    return Stop("max_epochs", f"with search.mode {config.search.mode} every depth takes growth.max_epochs {config.growth.max_epochs}")
 
 
 def cool_down(
@@ -211,22 +220,6 @@ def _example_images(train: Images) -> Tensor:
     """Return a batch (n, C, H, W) like those of training, normalised: every (N / n)th image."""
     index = torch.arange(0, len(train), max(1, len(train) // EXAMPLE_IMAGES))[:EXAMPLE_IMAGES]
     return train.normalised(train.batch(index))
-
-
-def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:
-    """Return what the network costs on images of the data set's size."""
-    return cost(architecture, manifest.height, manifest.width)
-
-
-def full_depth_cost(architecture: Architecture, manifest: Manifest) -> Cost:
-    """Return what the whole backbone costs on images of the data set's size."""
-    return costs_at(architecture.at(architecture.n_blocks), manifest)
-
-
-def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: int, macs_full: int) -> float:
-    """Return epochs weighted by MACs: 1 is one pass over train at full depth. Looks at val are not counted."""
-    n_trained = min(len(data.train), n_steps(data.train, batch_size=config.train.batch_size) * config.train.batch_size)
-    return epochs * n_trained / len(data.train) * macs / macs_full
 
 
 def _last(events: Iterator[object], kind: type[T]) -> T:

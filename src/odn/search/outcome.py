@@ -36,17 +36,21 @@ class LedgerEntry:
 
 
 def choose(search: Sequence[Judged]) -> Choice | None:
-    """Return the depth that a search ends with; None while it has not ended.
+    """Return the depth that a search ends with, the shallowest that is good enough; None while it has not ended.
 
-    An exhausted search keeps the best depth by the one-standard-error rule.
+    An exhausted search keeps the best depth by the one-standard-error rule: of what was judged, where every depth was judged alike,
+    else of the read-outs.
     """
     if not search or search[-1].verdict.verdict == "expand":
         return None
-    last = search[-1]
-    if last.verdict.verdict == "target_reached":
-        return Choice(judged=last, verdict="target_reached", reason=last.verdict.reason)
-    depth = one_standard_error_depth([item.step for item in search])
-    reason = f"{last.verdict.reason}; depth {depth} is kept, the shallowest within one standard error of the best read-out"
+    enough = next((item for item in search if item.verdict.reached), None)
+    if enough is not None:
+        return Choice(judged=enough, verdict="target_reached", reason=enough.verdict.reason)
+    last, alike = search[-1], all(item.verdict.probed for item in search)
+    accuracies = {item.step.depth: item.verdict.val_accuracy if alike else item.step.val_accuracy for item in search}
+    depth = one_standard_error_depth(accuracies, n=last.step.n_val)
+    best = "probe" if alike else "read-out"
+    reason = f"{last.verdict.reason}; depth {depth} is kept, the shallowest within one standard error of the best {best}"
     return Choice(judged=next(item for item in search if item.step.depth == depth), verdict="exhausted", reason=reason)
 
 

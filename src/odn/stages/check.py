@@ -10,7 +10,7 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.files import new_folder, write_json
-from odn.search.convergence import DepthStep, Verdict, judge, prospect
+from odn.search.convergence import DepthStep, Verdict, judge, wants_probe
 from odn.stages.records import SKIPPED, Gate, history_rows, read_depth_step, read_gate, write_gate, write_table
 
 
@@ -30,7 +30,7 @@ def run(
             write_json(folder / "verdict.json", {"depth": depth, **SKIPPED})
         write_gate(gate_out, before)
         return None
-    if prospect(step, config.search).promising:
+    if wants_probe(step, config.search):
         verdict = _probe(config, step=step, prepared=prepared, trained=trained, out=out, progress=progress)
     else:
         verdict = judge(step, config.search, probe=None)

@@ -48,10 +48,11 @@ def run(
 
             save_network(cooled.network, folder)
         else:
+            judged = (checks if choice.judged.verdict.probed else depths) / str(depth)
             for name in ("architecture.json", "weights.safetensors"):
-                shutil.copyfile(checks / str(depth) / name, folder / name)
+                shutil.copyfile(judged / name, folder / name)
         architecture = read_json(folder / "architecture.json", made_by="truncate")
-        write_json(folder / "card.json", about | _provenance(config, prepared=prepared, is_finished=finish_wins(choice, finish)))
+        write_json(folder / "card.json", about | _provenance(config, choice, prepared=prepared, is_finished=finish_wins(choice, finish)))
         record = {"steps": _steps(search), "ledger": [asdict(entry) for entry in entries], "full_depth_epochs": full_depth_epochs(entries)}
         write_json(folder / "search.json", about | record)
     low, high = about["val_interval"]
@@ -65,7 +66,12 @@ def run(
 
 
 def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, progress: Path) -> "Cooled | None":
-    """Cool the accepted depth's trunk down for longer; a depth that was never probed is cooled down at least like a probe."""
+    """Cool the accepted depth's trunk down for longer; a depth that was never probed is cooled down at least like a probe.
+
+    As published there is no cooldown, and the best epoch's network is kept as it is.
+    """
+    if config.search.mode == "paper":
+        return None
     epochs = config.finish.epochs
     if not choice.judged.verdict.probed:
         epochs = max(epochs, config.search.cooldown_epochs)
@@ -87,10 +93,10 @@ def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, p
         return follow(events, Cooled, config=config, data=data, depth=depth, phase="finish", epochs=epochs, epochs_before=before)
 
 
-def _provenance(config: Config, *, prepared: Path, is_finished: bool) -> dict[str, Any]:
+def _provenance(config: Config, choice: Choice, *, prepared: Path, is_finished: bool) -> dict[str, Any]:
     manifest = asdict(read_manifest(prepared / "dataset.json"))
     shape = {name: manifest[name] for name in ("source", "classes", "channels", "height", "width", "mean", "std")}
-    phase = "finish" if is_finished else "probe"
+    phase = "finish" if is_finished else "probe" if choice.judged.verdict.probed else "stable"
     return {"weights_from": phase, "target": config.search.target, **shape, "data_sha256": manifest["sha256"], "seed": config.seed}
 
 

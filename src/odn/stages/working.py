@@ -13,7 +13,7 @@ from odn.config import Config, TrainConfig
 from odn.data.dataset import read_manifest, read_split
 from odn.display import phase_display
 from odn.files import sha256_of
-from odn.search.expand import SearchData, search_data
+from odn.search.data import SearchData, search_data
 from odn.tracking import live_run
 from odn.training.device import choose_machine
 from odn.training.loop import EpochRow, Tick

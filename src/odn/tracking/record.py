@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def read_record(
         if found.verdict is None or found.verdict["verdict"] != "expand":
             break
     search = _json(metrics / "search.json")
-    if search is None or not chain or not _agrees(search, chain[-1], config):
+    if search is None or not chain or not _agrees(search, chain, config):
         return SearchRecord(config, manifest, tuple(chain), None, {}, {}, model, {})
     chain = [_finished(one, plots / "history.csv") if one.depth == search["depth"] else one for one in chain]
     numbers: dict[str, float] = {}
@@ -95,11 +96,13 @@ def read_record(
     return SearchRecord(config, manifest, tuple(chain), search, numbers, _json(model / "card.json") or {}, model, there)
 
 
-def _agrees(search: dict[str, Any], last: DepthRecord, config: Config) -> bool:
+def _agrees(search: dict[str, Any], chain: Sequence[DepthRecord], config: Config) -> bool:
     """Tell whether metrics/search.json was made from these depths."""
-    if last.verdict is None or search.get("target") != config.search.target or search.get("verdict") != last.verdict["verdict"]:
+    verdicts = [one.verdict for one in chain if one.verdict is not None]
+    if len(verdicts) < len(chain) or verdicts[-1]["verdict"] == "expand" or search.get("target") != config.search.target:
         return False
-    return search["verdict"] == "exhausted" or search.get("depth") == last.depth
+    enough = [verdict["depth"] for verdict in verdicts if verdict["reached"]]
+    return (search.get("verdict"), search.get("depth")) == ("target_reached", enough[0]) if enough else search.get("verdict") == "exhausted"
 
 
 def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | None:

@@ -102,6 +102,7 @@ def train_phase(
             record = {"rows": [asdict(row) for row in rows], "step": step, "n_averaged": optimiser.n_averaged}
             save_checkpoint(checkpoint, Checkpoint(tensors, record))
 
+    remedy = "lower train.lr (it was {:g}) or train.kernel_lr, or raise train.warmup_epochs"
     updates = Updates(optimiser, train=settings, machine=machine, steps_per_epoch=steps)
     kept = ticked = time.monotonic()
     for epoch in range(len(rows) + 1, phase.epochs + 1):
@@ -123,10 +124,14 @@ def train_phase(
             losses[step] = objective.detach()
             hits += (logits.detach().argmax(1) == labels).sum()
             if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
-                _require_finite(losses[: step + 1], phase=phase, epoch=epoch, lr=settings.lr * rate)
+                require_finite(
+                    losses[: step + 1], depth=phase.depth, phase=phase.name, epoch=epoch, remedy=remedy.format(settings.lr * rate)
+                )
             now = time.monotonic()
             if now - kept > CHECKPOINT_SECONDS and step + 1 < steps:
-                _require_finite(losses[: step + 1], phase=phase, epoch=epoch, lr=settings.lr * rate)
+                require_finite(
+                    losses[: step + 1], depth=phase.depth, phase=phase.name, epoch=epoch, remedy=remedy.format(settings.lr * rate)
+                )
                 keep(step + 1)
                 kept = time.monotonic()
             if now - ticked > TICK_SECONDS:
@@ -135,9 +140,8 @@ def train_phase(
         reestimate_batchnorm(optimiser.average, train, machine=machine)
         n_trained = min(steps * settings.batch_size, len(train))
         seen = read_out(optimiser.average, val, machine=machine)
-        rows.append(
-            _row(phase, epoch=epoch, lr=settings.lr * rate, loss=float(losses.double().mean()), accuracy=int(hits) / n_trained, seen=seen)
-        )
+        gave = {"lr": settings.lr * rate, "loss": float(losses.double().mean()), "accuracy": int(hits) / n_trained}
+        rows.append(epoch_row(depth=phase.depth, phase=phase.name, epoch=epoch, **gave, seen=seen))
         first_step = 0
         losses.zero_()
         hits.zero_()
@@ -157,10 +161,13 @@ def _resumed(checkpoint: Path | None, optimiser: Optimiser, *, losses: Tensor, h
     return [EpochRow(**row) for row in saved.record["rows"]], saved.record["step"]
 
 
-def _row(phase: Phase, *, epoch: int, lr: float, loss: float, accuracy: float, seen: ReadOut) -> EpochRow:
+def epoch_row(
+    *, depth: int, phase: Literal["stable", "probe", "finish"], epoch: int, lr: float, loss: float, accuracy: float, seen: ReadOut
+) -> EpochRow:
+    """Join what an epoch of training gave with what was read off val after it."""
     return EpochRow(
-        depth=phase.depth,
-        phase=phase.name,
+        depth=depth,
+        phase=phase,
         epoch=epoch,
         lr=lr,
         train_loss=loss,
@@ -184,11 +191,13 @@ def _forward(
     return logits[depth], loss
 
 
-def _require_finite(losses: Tensor, *, phase: Phase, epoch: int, lr: float) -> None:
+def require_finite(losses: Tensor, *, depth: int, phase: str, epoch: int, remedy: str) -> None:
+    """Look at the losses of an epoch so far.
+
+    Raises:
+        TrainingError: one is not finite, naming depth, phase, epoch and step.
+    """
     finite = losses.isfinite()
     if not bool(finite.all()):
         step = int((~finite).nonzero()[0]) + 1
-        raise TrainingError(
-            f"the loss is {losses[step - 1].item()} at depth {phase.depth}, phase {phase.name}, epoch {epoch}, step {step}; "
-            f"lower train.lr (it was {lr:g}) or train.kernel_lr, or raise train.warmup_epochs"
-        )
+        raise TrainingError(f"the loss is {losses[step - 1].item()} at depth {depth}, phase {phase}, epoch {epoch}, step {step}; {remedy}")
