@@ -50,6 +50,12 @@ check: $(READY) ## Check format, lint, types, import layers, and that dvc.yaml h
 	$(BIN)/lint-imports
 	$(BIN)/dvc stage list --all --name-only >/dev/null
 
+BENCH ?= digits --arms growth grid scratch full torch_pruning --seeds 0 1 2
+.PHONY: bench
+bench: $(READY) ## Measure odn beside its peers, into build/bench; other data, arms, seeds: BENCH="NAME …", see benchmarks/README.md
+	@$(BIN)/python -m benchmarks.run $(BENCH) --out build/bench
+	@$(BIN)/python -m benchmarks.page $(firstword $(BENCH)) --out build/bench
+
 .PHONY: format
 format: $(READY) ## Put the code into its format, and mend what ruff can
 	$(BIN)/ruff check --fix .

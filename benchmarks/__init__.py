@@ -1,0 +1,1 @@
+"""Programs that measure: how fast ODN trains, beside the usual ways."""

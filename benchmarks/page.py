@@ -1,0 +1,140 @@
+"""Tell a file of results as Markdown and one plot: `python -m benchmarks.page NAME`."""
+
+import argparse
+import io
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from scipy import stats
+
+from benchmarks.results import FOLDER, Result, ResultFile, read_results
+from odn.files import write_bytes, write_text
+
+REFERENCE = "growth"
+COLOURS = ("#0b6e4f", "#c1440e", "#2b59c3", "#8e44ad", "#7f8c8d", "#b8860b", "#d6336c", "#17a2b8")
+MARKERS = "osD^vPX*"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write NAME.md and NAME.svg beside NAME.json; return 0, or 2 where that is not there."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("--title", default="")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    path = options.out / f"{options.name}.json"
+    found = read_results(path)
+    if found is None:
+        print(f"odn: {path} is missing; run 'python -m benchmarks.run {options.name}' first", file=sys.stderr)
+        return 2
+    write_bytes(path.with_suffix(".svg"), plot(found))
+    write_text(path.with_suffix(".md"), page(found, name=options.name, title=options.title or options.name))
+    print(path.with_suffix(".md"))
+    return 0
+
+
+def page(found: ResultFile, *, name: str, title: str) -> str:
+    """Return the Markdown: a table over all arms, the depths beside the grid's, and how to run it again."""
+    about, config = found.about, found.about["config"]
+    data = config["data"]
+    size = "" if data["max_images"] is None else f", {data['max_images']:,} of its training images"
+    lines = [
+        f"# {title}\n",
+        f"{data['source']}{size} (a fraction of {data['val_fraction']:.3g} is val), {config['model']['backbone']} at width "
+        f"{config['model']['width']:g}, target {config['search']['target']:.2%} on val. "
+        "Depth is chosen on val; test was read once by each run. Means over seeds, ± their standard deviation.\n",
+        _table(found),
+        f"![Test accuracy against bytes, and against the cost of all training]({name}.svg)\n",
+        _grid(found),
+        "A cost of 1 is a pass over train at the whole backbone, weighted by multiply-accumulates; it holds all training, search included. "
+        f"*p* is that of a paired t-test over seeds against {REFERENCE}; with so few seeds only large differences can show.\n",
+        f"{about['processor']}, {about['threads']} thread{'s' if about['threads'] > 1 else ''}, {about['precision']}; "
+        f"Python {about['python']}, torch {about['torch']}; commit {about['commit']}. Seconds are of a shared machine.\n",
+        f"```\n{about['command']}\n```\n",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _table(found: ResultFile) -> str:
+    reference = {one.seed: one for one in found.of(REFERENCE)}
+    rows = ["| arm | n | depth | test accuracy | against growth | parameters | bytes | cost | seconds |", "|" + " --- |" * 9]
+    for arm in found.arms():
+        results = found.of(arm)
+        depths = sorted({one.depth for one in results})
+        cells = [
+            arm,
+            str(len(results)),
+            ", ".join(map(str, depths)),
+            _spread([100 * one.test_accuracy for one in results], "{:.2f}"),
+            _against(results, reference) if arm != REFERENCE else "",
+            f"{statistics.mean(one.n_params for one in results):,.0f}",
+            f"{statistics.mean(one.size_bytes for one in results):,.0f}",
+            _spread([one.full_depth_epochs for one in results], "{:.1f}"),
+            f"{statistics.mean(one.seconds for one in results):,.0f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    mean = form.format(statistics.mean(values))
+    return f"{mean} ± {form.format(statistics.stdev(values))}" if len(values) > 1 else mean
+
+
+def _against(results: Sequence[Result], reference: dict[int, Result]) -> str:
+    """Return the mean difference in points on the seeds that both have, and the p of a paired t-test."""
+    pairs = [(one.test_accuracy, reference[one.seed].test_accuracy) for one in results if one.seed in reference]
+    if not pairs:
+        return ""
+    difference = 100 * statistics.mean(ours - theirs for ours, theirs in pairs)
+    if len(pairs) < 2 or len({ours - theirs for ours, theirs in pairs}) == 1:
+        return f"{difference:+.2f}"
+    p = float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)
+    return f"{difference:+.2f} (p = {p:.2g})"
+
+
+def _grid(found: ResultFile) -> str:
+    """Tell what every depth reaches in the grid, and which depth it and growth end with."""
+    grids, grown = found.of("grid"), {one.seed: one for one in found.of(REFERENCE)}
+    if not grids:
+        return ""
+    depths = list(grids[0].by_depth)
+    rows = [f"| seed | {' | '.join(f'depth {depth}' for depth in depths)} | grid ends | growth ends |", "|" + " --- |" * (len(depths) + 3)]
+    for one in grids:
+        ends = f"{grown[one.seed].depth} ({grown[one.seed].verdict})" if one.seed in grown else "–"
+        cells = [str(one.seed), *(f"{100 * one.by_depth[depth]:.2f}" for depth in depths), f"{one.depth} ({one.verdict})", ends]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "Every depth from scratch (the grid), accuracy on val after a cooldown, %:\n\n" + "\n".join(rows) + "\n"
+
+
+def plot(found: ResultFile) -> bytes:
+    """Draw test accuracy against bytes and against cost: small points are seeds, large ones their means."""
+    mpl.rcParams["svg.hashsalt"] = "odn"
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for index, arm in enumerate(found.arms()):
+        results = found.of(arm)
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        ys = [100 * one.test_accuracy for one in results]
+        columns = [[float(one.size_bytes) for one in results], [one.full_depth_epochs for one in results]]
+        for axis, xs in zip(axes, columns, strict=True):
+            axis.scatter(xs, ys, s=14, color=colour, alpha=0.4, marker=marker, linewidths=0)
+            axis.scatter(statistics.mean(xs), statistics.mean(ys), s=70, color=colour, marker=marker, label=arm, edgecolors="white")
+    for axis, label in zip(axes, ("bytes of the network", "cost of all training, full-depth epochs"), strict=True):
+        axis.set_xscale("log")
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("accuracy on test, %")
+    axes[1].legend(frameon=False, bbox_to_anchor=(1.02, 1), loc="upper left")
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return content.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
+
+An arm is growth, paper or grid (`search.mode`); scratch, full or torch_pruning (the depth that growth found, the whole backbone, and
+the backbone pruned to the same bytes, each for the full-depth epochs that growth took); autogrow; or any of these with settings
+changed, such as `growth:growth.init=gauss`. What has run is kept after each run, and is not run again.
+"""
+
+import argparse
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks.peers.pruning import run_pruning
+from benchmarks.results import FOLDER, Result, read_results, write_results
+from benchmarks.search import epoch_cost, prepare_data, run_search
+from odn.config import N_BLOCKS, Config, load_config
+from odn.data.dataset import read_manifest
+from odn.errors import OdnError
+from odn.files import read_json
+from odn.models.architecture import Architecture
+from odn.search.data import full_depth_cost
+from odn.stages.preset import apply, read_preset
+from odn.tracking import live
+from odn.training.device import choose_machine, processor_name
+
+ARMS = ("growth", "paper", "grid", "scratch", "full", "torch_pruning", "autogrow")
+COOLDOWN = 0.5  # of the epochs of an arm that trains one depth for a given budget
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what has not run yet; return 0, or 2 after one plain line."""
+    options = _parser().parse_args(arguments)
+    live.LIVE_AFTER = math.inf  # nothing of a benchmark goes to MLflow
+    try:
+        _run(options)
+    except OdnError as error:
+        print(f"odn: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    base = load_config(options.params)
+    if options.preset:
+        base = apply(base, read_preset(options.preset))
+    base = apply(base, _settings(options.set))
+    path = options.out / f"{options.name}.json"
+    known = read_results(path)
+    results = list(known.results) if known else []
+    about = known.about if known else _about(base)
+    with _workplace(options.work) as work:
+        for seed in options.seeds:
+            config = apply(base, {"seed": seed})
+            place = work / f"seed-{seed}"
+            prepared = prepare_data(config, folder=place)
+            for arm in options.arms:
+                if any((one.arm, one.seed) == (arm, seed) for one in results):
+                    continue
+                result = _arm(arm, config=config, prepared=prepared, place=place, results=results, options=options)
+                results.append(result)
+                write_results(path, about, results)
+                print(
+                    f"{arm} seed {seed}: depth {result.depth}, {result.test_accuracy:.2%} on test, {result.size_bytes:,} bytes, "
+                    f"{result.full_depth_epochs:.2f} full-depth epochs, {result.seconds:.0f} s",
+                    flush=True,
+                )
+
+
+def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list[Result], options: argparse.Namespace) -> Result:
+    kind, _, changes = arm.partition(":")
+    config = apply(config, _settings(changes.split(",") if changes else []))
+    folder = place / arm.replace(":", "-").replace("=", "-").replace(",", "-")
+    if kind == "autogrow":
+        return _autogrow(prepared=prepared, seed=config.seed, config=config, options=options)
+    if kind in ("growth", "grid"):
+        return run_search(apply(config, {"search.mode": kind}), arm=arm, prepared=prepared, folder=folder)
+    if kind == "paper":
+        published = {"search.mode": "paper", "paper.target": config.search.target, "train.optimiser": "sgd", "train.label_smoothing": 0.0}
+        published |= {"train.batch_size": 128, "growth.shortcut": "conv", "growth.max_epochs": 1000}
+        published |= {"augment.shift": 0, "augment.rotate": 0.0, "augment.scale": 0.0, "augment.flip": False}
+        return run_search(apply(config, published), arm=arm, prepared=prepared, folder=folder)
+    grown = next((one for one in results if (one.arm, one.seed) == ("growth", config.seed)), None)
+    if grown is None:
+        raise OdnError(f"{arm}: its budget is that of growth on the same seed, which has not run; name growth before it")
+    depth = grown.depth if kind == "scratch" else N_BLOCKS[config.model.backbone]
+    if kind != "torch_pruning":
+        fixed = _for_budget(config, depth=depth, budget=grown.full_depth_epochs, prepared=prepared)
+        return run_search(fixed, arm=arm, prepared=prepared, folder=folder)
+    half = _for_budget(config, depth=depth, budget=grown.full_depth_epochs / 2, prepared=prepared)
+    whole = run_search(half, arm="whole", prepared=prepared, folder=folder)
+    done = run_pruning(
+        config,
+        whole=folder / "model",
+        size_bytes=grown.size_bytes,
+        spent=whole.full_depth_epochs,
+        budget=grown.full_depth_epochs,
+        prepared=prepared,
+    )
+    return replace(done, seconds=done.seconds + whole.seconds)
+
+
+def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) -> Config:
+    """Return the settings that train one depth from scratch for so many full-depth epochs, half of them cooling down."""
+    epochs = max(2, round(budget / epoch_cost(config, prepared=prepared, depth=depth)))
+    cooldown = max(1, round(COOLDOWN * epochs))
+    changes = {"search.mode": "scratch", "search.schedule": [depth], "search.cooldown_epochs": cooldown, "finish.epochs": 0}
+    return apply(config, changes | {"growth.max_epochs": epochs - cooldown, "growth.min_epochs": 1})
+
+
+def _autogrow(*, prepared: Path, seed: int, config: Config, options: argparse.Namespace) -> Result:
+    if options.autogrow is None:
+        raise OdnError("autogrow: its code is not part of odn; clone github.com/wenwei202/autogrow and name the folder with --autogrow")
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "result.json"
+        command = [sys.executable, "-m", "benchmarks.peers.autogrow", "--code", str(options.autogrow), "--prepared", str(prepared)]
+        subprocess.run([*command, "--seed", str(seed), "--out", str(out), *options.autogrow_options], check=True)
+        found: dict[str, Any] = read_json(out, made_by="benchmarks.peers.autogrow")
+    macs = _epoch_macs(config, prepared=prepared)
+    return Result(
+        arm="autogrow",
+        verdict="grown",
+        full_depth_epochs=found["macs_epochs"] / macs,
+        note=found.get("note", ""),
+        **{
+            name: found[name]
+            for name in ("seed", "depth", "val_accuracy", "test_accuracy", "n_test", "n_params", "size_bytes", "macs", "seconds")
+        },
+    )
+
+
+def _epoch_macs(config: Config, *, prepared: Path) -> float:
+    """Return the multiply-accumulates of a pass over train at full depth."""
+    manifest = read_manifest(prepared / "dataset.json")
+    architecture = Architecture.of(config, in_channels=manifest.channels, n_classes=manifest.n_classes, depth=1)
+    return float(full_depth_cost(architecture, manifest).macs * manifest.counts["train"]["total"])
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    settings = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found:
+            raise OdnError(f"expected KEY=VALUE, such as model.width=0.25; got {pair!r}")
+        settings[name] = yaml.safe_load(value)
+    return settings
+
+
+def _about(config: Config) -> dict[str, Any]:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    machine = choose_machine(config.train)
+    return {
+        "command": f"python -m benchmarks.run {' '.join(sys.argv[1:])}",
+        "commit": commit,
+        "processor": processor_name(machine.device),
+        "threads": torch.get_num_threads(),
+        "precision": machine.precision,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "config": config.model_dump(mode="json"),
+    }
+
+
+@contextmanager
+def _workplace(named: Path | None) -> Iterator[Path]:
+    """Yield a folder for data and interrupted runs: the one that was named, or one that is gone afterwards."""
+    if named is not None:
+        yield named.absolute()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("name", help="of the result file")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (default: %(default)s)")
+    parser.add_argument("--arms", nargs="+", default=["growth", "scratch", "full"], metavar="ARM")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--preset", help="of params/")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings that differ")
+    parser.add_argument("--work", type=Path, help="folder that keeps data and interrupted runs")
+    parser.add_argument("--autogrow", type=Path, help="clone of github.com/wenwei202/autogrow")
+    parser.add_argument("--autogrow-options", nargs="*", default=[])
+    return parser
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    sys.exit(main())

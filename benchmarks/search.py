@@ -1,0 +1,80 @@
+"""Run a whole search in a folder of its own, stage by stage as DVC would, and read off what it found and cost."""
+
+import time
+from pathlib import Path
+
+from benchmarks.results import Result
+from odn.config import Config
+from odn.data.dataset import read_manifest
+from odn.files import read_json
+from odn.models.architecture import Architecture
+from odn.search.data import costs_at
+from odn.stages import check, evaluate, fetch, prepare, train, truncate
+from odn.stages import open as opening
+
+
+def prepare_data(config: Config, *, folder: Path) -> Path:
+    """Fetch and prepare the data of a config; return the folder of the splits."""
+    prepared = folder / "prepared"
+    if not (prepared / "dataset.json").exists():
+        fetch.run(config, downloads=folder / "data")
+        splits = {name: prepared / name for name in ("train", "val", "test")}
+        prepare.run(config, data=folder / "data", manifest=prepared / "dataset.json", **splits)
+    return prepared
+
+
+def run_search(config: Config, *, arm: str, prepared: Path, folder: Path) -> Result:
+    """Search as `config` says, certify the model on test, and return what came of it; an interrupted run goes on."""
+    begin = time.monotonic()
+    depths, checks, gates, progress = (folder / name for name in ("depths", "checks", "gates", "progress"))
+    opening.run(config, out=depths / "0", gate_out=gates / "0.json")
+    for depth in config.search.schedule:
+        after = config.depth_before(depth)
+        gate, trained = gates / f"{after}.json", depths / str(depth)
+        before, judged, gate_out = depths / str(after), checks / str(depth), gates / f"{depth}.json"
+        train.run(config, depth=depth, after=after, prepared=prepared, before=before, gate=gate, out=trained, progress=progress)
+        check.run(
+            config,
+            depth=depth,
+            after=after,
+            prepared=prepared,
+            trained=trained,
+            gate=gate,
+            out=judged,
+            gate_out=gate_out,
+            progress=progress,
+        )
+    places = {"prepared": prepared, "depths": depths, "checks": checks}
+    found = truncate.run(
+        config, **places, model=folder / "model", metrics=folder / "search.json", plots=folder / "plots", progress=progress
+    )
+    seconds = time.monotonic() - begin
+    certified = evaluate.run(
+        config,
+        **places,
+        model=folder / "model",
+        evaluation=folder / "evaluation",
+        metrics=folder / "evaluation.json",
+        latency=folder / "latency.json",
+    )
+    return Result(
+        arm=arm,
+        seed=config.seed,
+        seconds=seconds,
+        by_depth=_judged(checks),
+        **{name: found[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")},
+        **{name: certified[name] for name in ("test_accuracy", "n_test", "n_params", "size_bytes", "macs")},
+    )
+
+
+def epoch_cost(config: Config, *, prepared: Path, depth: int) -> float:
+    """Return what an epoch at a depth costs, in full-depth epochs."""
+    manifest = read_manifest(prepared / "dataset.json")
+    architecture = Architecture.of(config, in_channels=manifest.channels, n_classes=manifest.n_classes, depth=depth)
+    return costs_at(architecture, manifest).macs / costs_at(architecture.at(architecture.n_blocks), manifest).macs
+
+
+def _judged(checks: Path) -> dict[str, float]:
+    verdicts = [read_json(path, made_by="check") for path in checks.glob("*/verdict.json")]
+    judged = {one["depth"]: one["val_accuracy"] for one in verdicts if not one.get("skipped")}
+    return {str(depth): judged[depth] for depth in sorted(judged)}
