@@ -8,7 +8,6 @@ from typing import Any
 
 from odn.files import write_text
 
-
 FOLDER = Path("benchmarks/results")
 
 

@@ -101,3 +101,18 @@ def test_training_imports_no_torchvision() -> None:
     """The networks are our own: only reading a public data set pays for torchvision's start."""
     loaded = imported_by("odn.search.expand", "odn.training.loop", "odn.models.network", "odn.data.batches")
     assert loaded & (HEAVY - {"torch"}) == set()
+
+
+def test_training_leaves_the_compiler_alone() -> None:
+    """Repeatable arithmetic is asked for in a way that does not import torch's compiler, which would cost every stage three seconds."""
+    code = """
+import sys
+from pathlib import Path
+from odn.config import load_config
+from odn.training.device import choose_machine
+choose_machine(load_config(Path("params.yaml")).train)
+import odn.search.expand
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -45,7 +45,7 @@ def choose_machine(train: TrainConfig) -> Machine:
     use_gpu = train.device == "cuda" or (train.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if use_gpu else "cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # the same as use_deterministic_algorithms(True), which imports the compiler: 3 s
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
     torch.backends.cudnn.benchmark = False
     gains = torch.cuda.get_device_capability() >= (8, 0) if use_gpu else _cpu_gains_from_bf16()
