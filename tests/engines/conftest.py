@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from engines.fork_server import quick_python
+from pipelines.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, Any]] = {  # a probe of depth 1 reads about 38 % of 90 digits, of depth 2 about 57 %
@@ -90,9 +92,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """Make a clone that the tests of a module share, in the order in which they stand."""
-    return make_clone(tmp_path_factory.mktemp("clone"))
+def clone(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """Make a clone that the tests of a module share, in the order in which they stand; its `odn` is quick."""
+    made = make_clone(tmp_path_factory.mktemp("clone"))
+    return Clone(made.folder, {"PATH": f"{programs}{os.pathsep}{made.variables()['PATH']}"})
 
 
 def small_settings() -> dict[str, Any]:
@@ -115,3 +118,9 @@ def write_digits(folder: Path, *, n: int = 500) -> None:
         path = folder / str(label) / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 15).astype("uint8")).save(path)
+
+
+def compile_with(*arguments: str) -> int:
+    """Run `python -m pipelines compile` in a thread: for each setting of each task kfp looks at the whole stack, and pytest's is deep."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(main, ["compile", *arguments]).result()

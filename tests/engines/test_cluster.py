@@ -10,7 +10,7 @@ import yaml
 from kfp import components, local
 
 from engines import kubeflow_api
-from engines.conftest import small_settings
+from engines.conftest import compile_with, small_settings
 from engines.kubeflow_api import Kubeflow
 from pipelines import cluster
 from pipelines.__main__ import main
@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cluster, "POLL_SECONDS", 0.2)
-    assert main(["compile", "--image", "odn-python:test", "--secret", "odn-env"]) == 0
+    assert compile_with("--image", "odn-python:test", "--secret", "odn-env") == 0
     return tmp_path
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from engines.conftest import compile_with
 from engines.pods import pod_spec
 from odn.config import load_config
-from pipelines.__main__ import main
 from pipelines.compiled import read_compiled
 from pipelines.graph import NAME
 from repo.kubernetes_schemas import pod, schema_faults
@@ -20,7 +20,7 @@ IMAGE = "registry.example/odn-python:3f2a91c"
 def compiled(folder: Path, *arguments: str, params: Path = ROOT / "params.yaml") -> tuple[dict[str, Any], dict[str, Any]]:
     """Compile; return the pipeline spec, and what the platform gives each executor."""
     out = folder / "pipeline.yaml"
-    assert main(["compile", "--params", str(params), "--image", IMAGE, "--out", str(out), *arguments]) == 0
+    assert compile_with("--params", str(params), "--image", IMAGE, "--out", str(out), *arguments) == 0
     documents = list(yaml.safe_load_all(out.read_text()))
     return documents[0], documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
@@ -132,7 +132,7 @@ def test_kubernetes_takes_every_pod(everything: tuple[dict[str, Any], dict[str, 
 @pytest.mark.parametrize("image", ["odn-python", "odn-python:latest", "odn python:1", ""])
 def test_an_image_without_a_fixed_tag_is_refused(image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Kubeflow's cache would not see it change."""
-    assert main(["compile", "--params", str(ROOT / "params.yaml"), "--image", image, "--out", str(tmp_path / "p.yaml")]) == 2
+    assert compile_with("--params", str(ROOT / "params.yaml"), "--image", image, "--out", str(tmp_path / "p.yaml")) == 2
     assert "--image" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engines.conftest import Clone, files_of, make_clone, write_digits
+from engines.conftest import Clone, compile_with, files_of, make_clone, write_digits
 from odn.data.dataset import read_manifest
 from pipelines.__main__ import main
 from pipelines.local import last_artifact
@@ -30,7 +30,7 @@ def run_compiled(folder: Path, *arguments: str, python: Path, monkeypatch: pytes
     """Compile the settings in a folder, and run the YAML there; return where its artifacts are."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "executable", str(python))
-    assert main(["compile", "--image", "odn-python:test", "--out", "pipeline.yaml"]) == 0
+    assert compile_with("--image", "odn-python:test", "--out", "pipeline.yaml") == 0
     assert main(["run-local", "--package", "pipeline.yaml", "--out", "run", *arguments]) == 0
     found = {"search": "check", "model": "truncate", "results": "evaluate", "dataset": "prepare", "test": "prepare"}
     return {name: last_artifact(folder / "run/run", name, component) for name, component in found.items()}

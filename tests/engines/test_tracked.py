@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from engines.conftest import files_of, small_settings, write_digits
+from engines.conftest import compile_with, files_of, small_settings, write_digits
 from odn.config import make_config
 from odn.tracking.connection import create_schema
 from odn.tracking.download import RUN_TAG
@@ -99,7 +99,7 @@ def tracked(
     (folder / "params.yaml").write_text(yaml.safe_dump(small_settings()))
     environment.chdir(folder)
     environment.setenv("MLFLOW_TRACKING_URI", server.uri)
-    assert main(["compile", "--image", "odn-python:test", "--out", "pipeline.yaml"]) == 0
+    assert compile_with("--image", "odn-python:test", "--out", "pipeline.yaml") == 0
     arguments = ["experiment=letters to nobody", "data_source=s3", f"data_root=s3://{IMAGES}/digits", "target=0.45"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(programs / "python"))
