@@ -19,7 +19,7 @@ def depth_table(search: Sequence[Judged], *, target: float, kept: int | None = N
         low, high = verdict.val_interval
         name = f"**{item.step.depth}** (kept)" if item.step.depth == kept else str(item.step.depth)
         probed = f"{verdict.val_accuracy:.2%}" if verdict.probed else "–"
-        rows.append((name, f"{verdict.read_out:.2%}", probed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.verdict))
+        rows.append((name, f"{verdict.read_out:.2%}", probed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.shown))
     table = _markdown(("depth", "val, read-out", "after a cooldown", "interval", "parameters", "verdict"), rows)
     return f"# Depths against the target {target:.2%}\n\n{table}\n{search[-1].verdict.reason}.\n"
 

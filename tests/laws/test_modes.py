@@ -64,6 +64,7 @@ def test_a_grid_trains_every_depth_and_keeps_the_shallowest_that_is_enough(
     found = read(tmp_path / "metrics/search.json")
     assert found["verdict"] == verdict
     assert kept is None or found["depth"] == kept
+    assert [step["verdict"] == "target_reached" for step in read(tmp_path / "model/search.json")["steps"]] == [kept is not None] * 3
     assert load_network(tmp_path / "model").depth == found["depth"]
     require_agreement(stages, tmp_path)
 

@@ -63,6 +63,11 @@ class Verdict:
     probe_epochs: int
     cost: float  # full-depth epochs that the probe took
 
+    @property
+    def shown(self) -> str:
+        """Say what the depth itself is worth: `target_reached` also where a grid goes on all the same."""
+        return "target_reached" if self.reached else self.verdict
+
 
 @dataclass(frozen=True)
 class Stop:

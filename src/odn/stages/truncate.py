@@ -105,7 +105,7 @@ def _steps(search: Sequence[Judged]) -> list[dict[str, Any]]:
     for item in search:
         verdict = item.verdict
         probe = {"probe_accuracy": verdict.val_accuracy, "probe_interval": verdict.val_interval} if verdict.probed else {}
-        judged = {"verdict": verdict.verdict, "reason": verdict.reason, "probed": verdict.probed}
+        judged = {"verdict": verdict.shown, "reason": verdict.reason, "probed": verdict.probed}
         entries.append(asdict(item.step) | judged | {"probe_accuracy": None, "probe_interval": None} | probe)
     return entries
 
@@ -117,7 +117,7 @@ def _depth_rows(search: Sequence[Judged]) -> list[dict[str, Any]]:
             "read_out": item.verdict.read_out,
             "val_accuracy": item.verdict.val_accuracy,
             "probed": int(item.verdict.probed),
-            "verdict": item.verdict.verdict,
+            "verdict": item.verdict.shown,
             "n_params": item.step.n_params,
             "size_bytes": item.step.size_bytes,
             "macs": item.step.macs,
