@@ -75,7 +75,7 @@ def run_pruning(config: Config, *, whole: Path, size_bytes: int, spent: float, b
 
 
 def prune_to(network: DepthNetwork, *, size_bytes: int, example: torch.Tensor) -> DepthNetwork:
-    """Return a copy whose channels are cut by magnitude, all layers alike ranked together, until it is no larger than `size_bytes`."""
+    """Return a copy whose channels are cut by magnitude, in all layers by the same share, until it is no larger than `size_bytes`."""
     low, high = 0.0, 1.0
     best = None
     for _ in range(12):
@@ -99,8 +99,6 @@ def _pruned(network: DepthNetwork, *, ratio: float, example: torch.Tensor) -> De
         example,
         importance=torch_pruning.importance.MagnitudeImportance(p=2),
         pruning_ratio=ratio,
-        max_pruning_ratio=0.98,
-        global_pruning=True,
         ignored_layers=heads,
     )
     pruner.step()
