@@ -124,7 +124,9 @@ def plot(found: ResultFile) -> bytes:
             axis.scatter(xs, ys, s=14, color=colour, alpha=0.4, marker=marker, linewidths=0)
             axis.scatter(statistics.mean(xs), statistics.mean(ys), s=70, color=colour, marker=marker, label=arm, edgecolors="white")
     for axis, label in zip(axes, ("bytes of the network", "cost of all training, full-depth epochs"), strict=True):
-        axis.set_xscale("log")
+        low, high = axis.get_xlim()
+        if high > 3 * low:
+            axis.set_xscale("log")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

@@ -160,7 +160,7 @@ def _about(config: Config) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = choose_machine(config.train)
     return {
-        "command": f"python -m benchmarks.run {' '.join(sys.argv[1:])}",
+        "command": f"python -m benchmarks.run {' '.join(_without_places(sys.argv[1:]))}",
         "commit": commit,
         "processor": processor_name(machine.device),
         "threads": torch.get_num_threads(),
@@ -169,6 +169,16 @@ def _about(config: Config) -> dict[str, Any]:
         "torch": torch.__version__,
         "config": config.model_dump(mode="json"),
     }
+
+
+def _without_places(arguments: Sequence[str]) -> list[str]:
+    """Leave out what is where on this machine."""
+    places = {"--work", "--autogrow", "--out"}
+    return [
+        one
+        for index, one in enumerate(arguments)
+        if one not in places and not (index and arguments[index - 1] in places) and not one.startswith("data.root=")
+    ]
 
 
 @contextmanager
