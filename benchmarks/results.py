@@ -38,10 +38,6 @@ class ResultFile:
     about: dict[str, Any]
     results: tuple[Result, ...]
 
-    def has(self, arm: str, seed: int) -> bool:
-        """Tell whether this arm has run on this seed."""
-        return any((one.arm, one.seed) == (arm, seed) for one in self.results)
-
     def of(self, arm: str) -> list[Result]:
         """List the results of an arm, by seed."""
         return sorted((one for one in self.results if one.arm == arm), key=lambda one: one.seed)

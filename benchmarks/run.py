@@ -7,7 +7,6 @@ changed, such as `growth:growth.init=gauss`. What has run is kept after each run
 
 import argparse
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -58,7 +57,10 @@ def _run(options: argparse.Namespace) -> None:
     path = options.out / f"{options.name}.json"
     known = read_results(path)
     results = list(known.results) if known else []
-    about = known.about if known else _about(base)
+    about = _about(base)
+    if known and known.about["config"] != about["config"]:
+        raise OdnError(f"{path} holds results under other settings; give these another name, or take that file away")
+    about = known.about if known else about
     with _workplace(options.work) as work:
         for seed in options.seeds:
             config = apply(base, {"seed": seed})
@@ -79,17 +81,16 @@ def _run(options: argparse.Namespace) -> None:
 
 def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list[Result], options: argparse.Namespace) -> Result:
     kind, _, changes = arm.partition(":")
+    if kind not in ARMS:
+        raise OdnError(f"--arms: there is no arm {kind}; there are {', '.join(ARMS)}")
     config = apply(config, _settings(changes.split(",") if changes else []))
     folder = place / arm.replace(":", "-").replace("=", "-").replace(",", "-")
     if kind == "autogrow":
-        return _autogrow(prepared=prepared, seed=config.seed, config=config, options=options)
+        return _autogrow(arm, prepared=prepared, config=config, options=options)
     if kind in ("growth", "grid"):
         return run_search(apply(config, {"search.mode": kind}), arm=arm, prepared=prepared, folder=folder)
     if kind == "paper":
-        published = {"search.mode": "paper", "paper.target": config.search.target, "train.optimiser": "sgd", "train.label_smoothing": 0.0}
-        published |= {"train.batch_size": 128, "growth.shortcut": "conv", "growth.max_epochs": 1000}
-        published |= {"augment.shift": 0, "augment.rotate": 0.0, "augment.scale": 0.0, "augment.flip": False}
-        return run_search(apply(config, published), arm=arm, prepared=prepared, folder=folder)
+        return run_search(_published(config), arm=arm, prepared=prepared, folder=folder)
     grown = next((one for one in results if (one.arm, one.seed) == ("growth", config.seed)), None)
     if grown is None:
         raise OdnError(f"{arm}: its budget is that of growth on the same seed, which has not run; name growth before it")
@@ -101,6 +102,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
     whole = run_search(half, arm="whole", prepared=prepared, folder=folder)
     done = run_pruning(
         config,
+        arm=arm,
         whole=folder / "model",
         size_bytes=grown.size_bytes,
         spent=whole.full_depth_epochs,
@@ -108,6 +110,14 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         prepared=prepared,
     )
     return replace(done, seconds=done.seconds + whole.seconds)
+
+
+def _published(config: Config) -> Config:
+    """Return the published procedure on these data, network and target, as the row of this data set has it, else as MNIST's has it."""
+    source = config.data.source
+    row = read_preset(f"paper/{source if (Path('params/paper') / f'{source}.yaml').exists() else 'mnist'}")
+    recipe = {key: value for key, value in row.items() if key.partition(".")[0] in {"train", "augment", "growth", "paper"}}
+    return apply(config, recipe | {"search.mode": "paper", "paper.target": config.search.target})
 
 
 def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) -> Config:
@@ -118,20 +128,22 @@ def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) ->
     return apply(config, changes | {"growth.max_epochs": epochs - cooldown, "growth.min_epochs": 1})
 
 
-def _autogrow(*, prepared: Path, seed: int, config: Config, options: argparse.Namespace) -> Result:
+def _autogrow(arm: str, *, prepared: Path, config: Config, options: argparse.Namespace) -> Result:
     if options.autogrow is None:
         raise OdnError("autogrow: its code is not part of odn; clone github.com/wenwei202/autogrow and name the folder with --autogrow")
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "result.json"
         command = [sys.executable, "-m", "benchmarks.peers.autogrow", "--code", str(options.autogrow), "--prepared", str(prepared)]
-        subprocess.run([*command, "--seed", str(seed), "--out", str(out), *options.autogrow_options], check=True)
+        command += ["--seed", str(config.seed), "--out", str(out), *options.autogrow_options]
+        if subprocess.run(command, check=False).returncode:
+            raise OdnError("autogrow: it failed, as said above")
         found: dict[str, Any] = read_json(out, made_by="benchmarks.peers.autogrow")
     macs = _epoch_macs(config, prepared=prepared)
     return Result(
-        arm="autogrow",
+        arm=arm,
         verdict="grown",
         full_depth_epochs=found["macs_epochs"] / macs,
-        note=found.get("note", ""),
+        note=f"{found['blocks']} blocks a group; growth {'ended by its rule' if found['growth_ended'] else 'was cut off'}",
         **{
             name: found[name]
             for name in ("seed", "depth", "val_accuracy", "test_accuracy", "n_test", "n_params", "size_bytes", "macs", "seconds")
@@ -167,8 +179,15 @@ def _about(config: Config) -> dict[str, Any]:
         "precision": machine.precision,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "config": config.model_dump(mode="json"),
+        "config": _recorded(config),
     }
+
+
+def _recorded(config: Config) -> dict[str, Any]:
+    """Return the settings that all results of a file share; where the data lies on this machine is not one."""
+    content = config.model_dump(mode="json")
+    content["data"]["root"] = None
+    return {name: value for name, value in content.items() if name != "seed"}
 
 
 def _without_places(arguments: Sequence[str]) -> list[str]:
@@ -207,5 +226,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     sys.exit(main())

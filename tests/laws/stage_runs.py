@@ -1,10 +1,14 @@
 """Run the stages of a search in a folder, without DVC."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from laws.search_data import prepare_digits
+from laws.search_data import open_data, prepare_digits
 from odn.config import Config
+from odn.models.network import save_network
+from odn.search.expand import expand
 from odn.stages import check, evaluate, train, truncate
 from odn.stages import open as open_stage
 
@@ -70,3 +74,21 @@ class Stages:
             metrics=self.folder / "metrics" / "evaluation.json",
             latency=self.folder / "metrics" / "latency.json",
         )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a record."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def require_agreement(stages: Stages, folder: Path) -> None:
+    """Assert that `expand` gives the records and weights that the stages wrote."""
+    steps = list(expand(open_data(stages.config, stages.prepared), stages.config))
+    for found in steps:
+        trained, checked = (place / str(found.step.depth) for place in (stages.depths, stages.checks))
+        assert read(trained / "metrics.json") == json.loads(json.dumps(asdict(found.step)))
+        assert read(checked / "verdict.json") == json.loads(json.dumps(asdict(found.verdict)))
+        save_network(found.network, folder)
+        judged = checked if found.verdict.probed else trained
+        assert (folder / "weights.safetensors").read_bytes() == (judged / "weights.safetensors").read_bytes()

@@ -1,7 +1,5 @@
 """Laws of `search.mode`: a grid trains every depth, paper is the published procedure, and stages and generator agree to the byte."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +7,9 @@ import pytest
 import torch
 
 from laws.search_data import open_data, small_config
-from laws.stage_runs import Stages
+from laws.stage_runs import Stages, read, require_agreement
 from odn.models.network import load_network, save_network
 from odn.search import published
-from odn.search.expand import expand
 from odn.search.published import Progress, Warm, train_published, untrained, warm_up, warmup_cost
 from odn.training.loop import EpochRow
 
@@ -32,24 +29,6 @@ def searched(folder: Path, **changes: dict[str, Any]) -> Stages:
     stages.truncate()
     stages.evaluate()
     return stages
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a record."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def require_agreement(stages: Stages, folder: Path) -> None:
-    """Assert that `expand` gives the records and weights that the stages wrote."""
-    steps = list(expand(open_data(stages.config, stages.prepared), stages.config))
-    for found in steps:
-        trained, checked = (place / str(found.step.depth) for place in (stages.depths, stages.checks))
-        assert read(trained / "metrics.json") == json.loads(json.dumps(asdict(found.step)))
-        assert read(checked / "verdict.json") == json.loads(json.dumps(asdict(found.verdict)))
-        save_network(found.network, folder)
-        judged = checked if found.verdict.probed else trained
-        assert (folder / "weights.safetensors").read_bytes() == (judged / "weights.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(("target", "kept", "verdict"), [(0.3, 1, "target_reached"), (0.999, None, "exhausted")])

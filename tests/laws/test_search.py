@@ -1,17 +1,13 @@
 """Laws of the search: in memory and stage by stage it is the same search, to the byte."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from laws.search_data import open_data, small_config
-from laws.stage_runs import Stages
+from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import MissingInputError
-from odn.models.network import load_network, save_network
-from odn.search.expand import expand
+from odn.models.network import load_network
 from odn.stages.records import read_search
 from odn.training.readout import read_out
 
@@ -34,28 +30,9 @@ def exhausted(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     return stages
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a record."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
-
-
-def as_json(record: Any) -> Any:
-    """Return a record as it looks after a file."""
-    return json.loads(json.dumps(asdict(record)))
-
-
 def test_the_generator_and_the_stages_agree_to_the_byte(second_depth: Stages, tmp_path: Path) -> None:
     """Weights, records and verdicts of `expand` are those that the stages wrote."""
-    steps = list(expand(open_data(second_depth.config, second_depth.prepared), second_depth.config))
-    assert [found.step.depth for found in steps] == [1, 2]
-    for found in steps:
-        trained, checked = (folder / str(found.step.depth) for folder in (second_depth.depths, second_depth.checks))
-        assert read(trained / "metrics.json") == as_json(found.step)
-        assert read(checked / "verdict.json") == as_json(found.verdict)
-        save_network(found.network, tmp_path)
-        judged = checked if found.verdict.probed else trained
-        assert (tmp_path / "weights.safetensors").read_bytes() == (judged / "weights.safetensors").read_bytes()
+    require_agreement(second_depth, tmp_path)
 
 
 def test_a_depth_behind_a_closed_gate_is_a_marker(second_depth: Stages) -> None:

@@ -41,7 +41,11 @@ class Latency:
 @functools.lru_cache(maxsize=256)
 def cost(architecture: Architecture, height: int, width: int) -> Cost:
     """Count the network with only the head at its depth, for images of `height` x `width`; nothing is allocated or computed."""
-    network = empty(architecture, heads=(architecture.depth,), device="meta")
+    return cost_of(empty(architecture, heads=(architecture.depth,), device="meta"), height, width)
+
+
+def cost_of(network: DepthNetwork, height: int, width: int) -> Cost:
+    """Count a network as it is, with all its heads, whatever its channels."""
     return Cost(
         n_params=sum(parameter.numel() for parameter in network.parameters()),
         size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),

@@ -114,7 +114,7 @@ def train_depth(
     aux_depth = after if config.train.aux_weight > 0 else 0
     rows: list[EpochRow] = []
     stop = None
-    for event in _phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, aux_depth=aux_depth):
+    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, aux_depth=aux_depth):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
@@ -161,7 +161,7 @@ def cool_down(
     architecture = optimiser.network.architecture
     phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows: list[EpochRow] = []
-    for event in _phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint):
+    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
@@ -174,9 +174,10 @@ def cool_down(
     )
 
 
-def _phase(
+def run_phase(
     optimiser: Optimiser, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, aux_depth: int = 0
 ) -> Iterator[Tick | EpochRow]:
+    """Train one phase on the data and the machine of a search."""
     return train_phase(
         optimiser,
         phase=phase,

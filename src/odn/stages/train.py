@@ -32,7 +32,8 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, before: Path,
         with new_folder(out) as folder:
             write_json(folder / "metrics.json", {"depth": depth, **SKIPPED})
         return None
-    return _train(config, depth=depth, after=after, prepared=prepared, before=before, out=out, progress=progress)
+    train = _train_published if config.search.mode == "paper" else _train
+    return train(config, depth=depth, after=after, prepared=prepared, before=before, out=out, progress=progress)
 
 
 def _train(config: Config, *, depth: int, after: int, prepared: Path, before: Path, out: Path, progress: Path) -> DepthStep:
@@ -42,8 +43,6 @@ def _train(config: Config, *, depth: int, after: int, prepared: Path, before: Pa
     from odn.stages.working import follow, opened
     from odn.training.checkpoint import in_progress
 
-    if config.search.mode == "paper":
-        return _train_published(config, depth=depth, is_first=after == 0, prepared=prepared, before=before, out=out, progress=progress)
     data = opened(prepared, train=config.train)
     grows = after and config.search.mode == "growth"
     trunk = read_trunk(before / "trunk.safetensors", machine=data.machine) if grows else None
@@ -59,14 +58,14 @@ def _train(config: Config, *, depth: int, after: int, prepared: Path, before: Pa
     return trained.step
 
 
-def _train_published(config: Config, *, depth: int, is_first: bool, prepared: Path, before: Path, out: Path, progress: Path) -> DepthStep:
+def _train_published(config: Config, *, depth: int, after: int, prepared: Path, before: Path, out: Path, progress: Path) -> DepthStep:
     """Train as published; the trunk that is handed on from depth to depth is the warm-up, which stays as it is."""
     from odn.models.network import load_weights, save_network, save_weights
     from odn.search.published import Published, Warm, train_published, untrained, warm_up
     from odn.stages.working import follow, opened
     from odn.training.checkpoint import in_progress
 
-    data = opened(prepared, train=config.train)
+    data, is_first = opened(prepared, train=config.train), after == 0
     name, trunk = _checkpoint(config, data, before=before), before / "trunk.safetensors"
     with in_progress(progress / "warm-up" / name) as warming, in_progress(progress / f"train-{depth}" / name) as checkpoint:
         show = functools.partial(follow, config=config, data=data, depth=depth, epochs_before=0)
