@@ -8,6 +8,7 @@ changed, such as `growth:growth.init=gauss`. What has run is kept after each run
 import argparse
 import math
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -221,7 +222,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings that differ")
     parser.add_argument("--work", type=Path, help="folder that keeps data and interrupted runs")
     parser.add_argument("--autogrow", type=Path, help="clone of github.com/wenwei202/autogrow")
-    parser.add_argument("--autogrow-options", nargs="*", default=[])
+    parser.add_argument(
+        "--autogrow-options", type=shlex.split, default=[], metavar='"--OPTION VALUE …"', help="of benchmarks.peers.autogrow"
+    )
     return parser
 
 
