@@ -71,7 +71,7 @@ def epoch_cost(config: Config, *, prepared: Path, depth: int) -> float:
     """Return what an epoch at a depth costs, in full-depth epochs."""
     manifest = read_manifest(prepared / "dataset.json")
     architecture = Architecture.of(config, in_channels=manifest.channels, n_classes=manifest.n_classes, depth=depth)
-    return costs_at(architecture, manifest).macs / costs_at(architecture.at(architecture.n_blocks), manifest).macs
+    return costs_at(architecture, manifest).macs / costs_at(architecture.whole, manifest).macs
 
 
 def _judged(checks: Path) -> dict[str, float]:

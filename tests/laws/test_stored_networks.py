@@ -1,5 +1,6 @@
 """A network on disk is the network that was saved, or is refused."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from odn.errors import DataError, MissingInputError, OdnError
-from odn.models.architecture import Architecture
+from odn.models.architecture import Architecture, Cut, CutBlock
+from odn.models.cost import cost
 from odn.models.network import DepthNetwork, build, load_network, load_weights, save_network, save_weights
+from odn.models.zoo import BACKBONES
 
 Make = Callable[..., DepthNetwork]
 FILES = ("architecture.json", "weights.safetensors")
@@ -113,3 +116,44 @@ def test_weights_without_a_head_are_refused(saved: Path) -> None:
     (saved / "weights.safetensors").write_bytes(safetensors.torch.save({"heads.two.weight": torch.zeros(3, 4)}))
     with pytest.raises(OdnError, match="at least one"):
         load_network(saved)
+
+
+def test_a_cut_that_cuts_nothing_is_the_backbone(whole: Architecture) -> None:
+    """The channels of a cut are those that the shapes are made of: with every one left, tensors and costs are the whole backbone's."""
+    shapes = BACKBONES[whole.backbone].shapes(whole)
+    blocks = tuple(CutBlock(number=number, inner=shape.inner, out=shape.out_channels) for number, shape in enumerate(shapes, start=1))
+    cut = dataclasses.replace(whole, cut=Cut(stem=shapes[0].in_channels, blocks=blocks))
+    ours, theirs = (build(one, torch.Generator().manual_seed(0)).state_dict() for one in (cut, whole))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert cost(cut, 28, 28) == cost(whole, 28, 28)
+    assert cut.whole == whole
+
+
+def test_a_cut_network_comes_back(tmp_path: Path) -> None:
+    """Fewer channels, a block that is left out and one that is only its shortcut: what is loaded computes the same, and costs less."""
+    blocks = (CutBlock(number=2, inner=(2,), out=3), CutBlock(number=3, inner=(), out=5), CutBlock(number=4, inner=(7,), out=5))
+    architecture = dataclasses.replace(SMALL, depth=3, cut=Cut(stem=3, blocks=blocks))
+    network = build(architecture, torch.Generator().manual_seed(0)).eval()
+    save_network(network, tmp_path)
+    loaded, images = load_network(tmp_path), torch.randn(2, 1, 9, 9, generator=torch.Generator().manual_seed(1))
+    assert loaded.architecture == architecture
+    assert torch.equal(loaded(images), network(images))
+    assert loaded.architecture.at(2).cut == Cut(stem=3, blocks=blocks[:2])
+    counted = 9 * 9 * (1 * 3 * 9 + 3 * 2 * 9 + 2 * 3 * 9) + 5 * 5 * (3 * 5 + 5 * 7 * 9 + 7 * 5 * 9) + 5 * 3
+    assert cost(architecture, 9, 9).macs == counted
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (CutBlock(number=2, inner=(2,), out=3), CutBlock(number=1, inner=(2,), out=3)),
+        (CutBlock(number=1, inner=(2,), out=3),),
+        (CutBlock(number=1, inner=(0,), out=3), CutBlock(number=2, inner=(2,), out=3)),
+        (CutBlock(number=1, inner=(2, 2), out=3), CutBlock(number=2, inner=(2,), out=3)),
+        (CutBlock(number=1, inner=(2,), out=4), CutBlock(number=2, inner=(2,), out=4)),
+    ],
+)
+def test_an_impossible_cut_is_refused(blocks: tuple[CutBlock, ...]) -> None:
+    """Blocks out of order or too few, no channel at all, a convolution too many, a shortcut that cannot pass its input on."""
+    with pytest.raises(ValueError, match="^cut: "):
+        build(dataclasses.replace(SMALL, cut=Cut(stem=3, blocks=blocks)), torch.Generator())

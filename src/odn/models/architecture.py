@@ -1,6 +1,7 @@
 """Say which network is meant: everything that its shapes follow from, and nothing else. No torch."""
 
 import dataclasses
+from itertools import pairwise
 from typing import Any, Literal, Self, get_args
 
 from odn.config import N_BLOCKS, Config
@@ -10,8 +11,44 @@ Shortcut = Literal["avgpool", "conv"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CutBlock:
+    """Say what is left of a block: which of the backbone's it is, from 1, and the channels of its inner convolutions and its output.
+
+    Where `inner` is empty the residual is gone, and only the shortcut is left.
+    """
+
+    number: int
+    inner: tuple[int, ...]
+    out: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Say what is left of a backbone that lost channels or blocks: the stem's channels, and the blocks that remain, ascending."""
+
+    stem: int
+    blocks: tuple[CutBlock, ...]
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Read what `dataclasses.asdict` made of it.
+
+        Raises:
+            ValueError: a field is missing, unknown or refused.
+        """
+        try:
+            blocks = tuple(CutBlock(**(block | {"inner": tuple(block["inner"])})) for block in values["blocks"])
+            cut = cls(**(values | {"blocks": blocks}))
+        except (TypeError, KeyError):
+            raise ValueError(f"cut: expected stem and blocks, each with number, inner and out; got {values!r}") from None
+        return cut
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
     """Name a backbone kept to `depth` blocks, for images of `in_channels` and `n_classes` classes.
+
+    With a `cut` the blocks are those that it lists, with the channels that it says, and `depth` counts them.
 
     Raises:
         ValueError: a field is unknown to the zoo, of the wrong type or out of range.
@@ -24,6 +61,7 @@ class Architecture:
     in_channels: int
     n_classes: int
     depth: int
+    cut: Cut | None = None
 
     def __post_init__(self) -> None:
         if self.backbone not in N_BLOCKS:
@@ -39,6 +77,16 @@ class Architecture:
             if type(value) is not int or value < 1 or (most is not None and value > most):
                 allowed = "≥ 1" if most is None else f"from 1 to {most}, the blocks of {self.backbone}"
                 raise ValueError(f"{name}: expected a whole number {allowed}; got {value!r}")
+        if self.cut is not None:
+            self._check_cut(self.cut)
+
+    def _check_cut(self, cut: Cut) -> None:
+        numbers = [block.number for block in cut.blocks]
+        counts = [cut.stem, *(count for block in cut.blocks for count in (block.number, block.out, *block.inner))]
+        if any(type(count) is not int or count < 1 for count in counts):
+            raise ValueError(f"cut: numbers of channels and blocks are whole and ≥ 1; got {dataclasses.asdict(cut)}")
+        if len(numbers) != self.depth or any(second <= first for first, second in pairwise(numbers)) or numbers[-1] > self.n_blocks:
+            raise ValueError(f"cut: expected {self.depth} blocks of {self.backbone}, ascending up to {self.n_blocks}; got {numbers}")
 
     @property
     def n_blocks(self) -> int:
@@ -46,8 +94,18 @@ class Architecture:
         return N_BLOCKS[self.backbone]
 
     def at(self, depth: int) -> Self:
-        """Return the same backbone kept to another depth."""
-        return dataclasses.replace(self, depth=depth)
+        """Return the same backbone kept to another depth; of a cut one, to its first `depth` blocks.
+
+        Raises:
+            ValueError: so many blocks are not there.
+        """
+        cut = None if self.cut is None else dataclasses.replace(self.cut, blocks=self.cut.blocks[:depth])
+        return dataclasses.replace(self, depth=depth, cut=cut)
+
+    @property
+    def whole(self) -> Self:
+        """Return the whole backbone, uncut."""
+        return dataclasses.replace(self, depth=self.n_blocks, cut=None)
 
     @classmethod
     def of(cls, config: Config, *, in_channels: int, n_classes: int, depth: int) -> Self:
@@ -63,8 +121,8 @@ class Architecture:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `architecture.json` holds."""
-        return dataclasses.asdict(self)
+        """Return what `architecture.json` holds; a `cut` only where there is one."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "cut" or value is not None}
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
@@ -73,7 +131,7 @@ class Architecture:
         Raises:
             ValueError: a field is missing, unknown or refused.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(values, dict) or set(values) != set(names):
-            raise ValueError(f"expected exactly the fields {', '.join(names)}; got {values!r}")
-        return cls(**values)
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "cut"]
+        if not isinstance(values, dict) or set(values) - {"cut"} != set(names):
+            raise ValueError(f"expected exactly the fields {', '.join(names)}, and cut for a network that was cut; got {values!r}")
+        return cls(**(values | {"cut": Cut.from_dict(values["cut"]) if "cut" in values else None}))

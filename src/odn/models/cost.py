@@ -11,7 +11,7 @@ from torch import nn
 
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, empty
-from odn.models.resnet import ResidualBlock
+from odn.models.resnet import ResidualBlock, ShortcutBlock
 
 N_WARM_UP = 3  # passes that are not timed
 MIN_REPEATS = 3
@@ -64,6 +64,8 @@ def _count_macs(network: DepthNetwork, height: int, width: int) -> int:
             if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)) and layer not in beside:
                 size = _size_after(layer, size)
                 macs += layer.weight.numel() * size[0] * size[1] if isinstance(layer, nn.Conv2d) else 0
+        if isinstance(part, ShortcutBlock):
+            size = (-(-size[0] // part.stride), -(-size[1] // part.stride))
         for layer in beside:  # the shortcut ends at the size at which the block ends
             macs += layer.weight.numel() * size[0] * size[1] if isinstance(layer, nn.Conv2d) else 0
     return macs

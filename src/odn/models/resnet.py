@@ -20,14 +20,14 @@ def _conv(in_channels: int, out_channels: int, *, kernel: int, stride: int = 1) 
     return nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
-def make_shortcut(in_channels: int, out_channels: int, *, stride: int, kind: str) -> nn.Module:
-    """Make the path around a block: nothing inside a group, else 1x1 convolution and BatchNorm.
+def make_shortcut(in_channels: int, out_channels: int, *, stride: int, kind: str, projects: bool) -> nn.Module:
+    """Make the path around a block: nothing inside a group, else, where it `projects`, 1x1 convolution and BatchNorm.
 
     `conv` strides the 1x1 convolution, as published; `avgpool` averages 2x2 pixels before it, with the same parameters
     and MACs, so that it can start as an identity. An odd map is rounded up, like the strided convolution's.
     Source: `avgpool` is ResNet-D, arXiv 1812.01187, section 4.2.
     """
-    if stride == 1 and in_channels == out_channels:
+    if not projects:
         return nn.Identity()
     pools = kind == "avgpool" and stride > 1
     parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -38,16 +38,30 @@ def make_shortcut(in_channels: int, out_channels: int, *, stride: int, kind: str
     return nn.Sequential(parts)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """Say what a block is made for: its channels, the stride of its map, and the kind of its shortcut."""
+
+    in_channels: int
+    inner: tuple[int, ...]  # channels of the inner convolutions; none where the residual was cut
+    out_channels: int
+    stride: int
+    shortcut: str
+    projects: bool  # the shortcut changes the width or the map
+
+
 class ResidualBlock(nn.Module):
     """Add what the block computes to its shortcut, then rectify: (N, C, H, W) -> (N, C', H / stride, W / stride)."""
 
-    expand_ratio: ClassVar[int]  # output channels over inner channels
+    expand_ratio: ClassVar[int]  # output channels over inner channels, before any cut
+    n_inner: ClassVar[int]  # convolutions between the first and the last
 
-    def __init__(self, in_channels: int, inner_channels: int, *, stride: int, shortcut: str) -> None:
+    def __init__(self, shape: "BlockShape") -> None:
         super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = inner_channels * self.expand_ratio
-        self.shortcut = make_shortcut(in_channels, self.out_channels, stride=stride, kind=shortcut)
+        self.in_channels, self.out_channels, self.stride = shape.in_channels, shape.out_channels, shape.stride
+        self.shortcut = make_shortcut(
+            shape.in_channels, shape.out_channels, stride=shape.stride, kind=shape.shortcut, projects=shape.projects
+        )
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -63,17 +77,27 @@ class ResidualBlock(nn.Module):
         return F.relu(self.residual(x) + self.shortcut(x), inplace=True)
 
 
+class ShortcutBlock(ResidualBlock):
+    """Nothing but the shortcut: what is left of a block whose residual was cut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the block."""
+        return F.relu(self.shortcut(x))
+
+
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions."""
 
     expand_ratio = 1
+    n_inner = 1
 
-    def __init__(self, in_channels: int, inner_channels: int, *, stride: int, shortcut: str) -> None:
-        super().__init__(in_channels, inner_channels, stride=stride, shortcut=shortcut)
-        self.conv1 = _conv(in_channels, inner_channels, kernel=3, stride=stride)
-        self.bn1 = nn.BatchNorm2d(inner_channels)
-        self.conv2 = _conv(inner_channels, inner_channels, kernel=3)
-        self.bn2 = nn.BatchNorm2d(inner_channels)
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        (inner,) = shape.inner
+        self.conv1 = _conv(shape.in_channels, inner, kernel=3, stride=shape.stride)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = _conv(inner, shape.out_channels, kernel=3)
+        self.bn2 = nn.BatchNorm2d(shape.out_channels)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -91,15 +115,17 @@ class Bottleneck(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions; the stride is in the 3x3, as in the published notebooks."""
 
     expand_ratio = 4
+    n_inner = 2
 
-    def __init__(self, in_channels: int, inner_channels: int, *, stride: int, shortcut: str) -> None:
-        super().__init__(in_channels, inner_channels, stride=stride, shortcut=shortcut)
-        self.conv1 = _conv(in_channels, inner_channels, kernel=1)
-        self.bn1 = nn.BatchNorm2d(inner_channels)
-        self.conv2 = _conv(inner_channels, inner_channels, kernel=3, stride=stride)
-        self.bn2 = nn.BatchNorm2d(inner_channels)
-        self.conv3 = _conv(inner_channels, self.out_channels, kernel=1)
-        self.bn3 = nn.BatchNorm2d(self.out_channels)
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        first, second = shape.inner
+        self.conv1 = _conv(shape.in_channels, first, kernel=1)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = _conv(first, second, kernel=3, stride=shape.stride)
+        self.bn2 = nn.BatchNorm2d(second)
+        self.conv3 = _conv(second, shape.out_channels, kernel=1)
+        self.bn3 = nn.BatchNorm2d(shape.out_channels)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -116,7 +142,7 @@ class Bottleneck(ResidualBlock):
 
 def make_stem(architecture: Architecture) -> nn.Sequential:
     """Make what comes before the first block: (N, C, H, W) -> (N, 64 width, H, W), or a quarter of H and W for `imagenet`."""
-    channels = _scaled(BASE_CHANNELS[0], architecture.width)
+    channels = _stem_channels(architecture)
     published = architecture.stem == "cifar"
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["conv"] = _conv(architecture.in_channels, channels, kernel=3 if published else 7, stride=1 if published else 2)
@@ -145,16 +171,52 @@ class ResNet:
         return make_stem(architecture)
 
     def blocks(self, architecture: Architecture) -> list[ResidualBlock]:
-        """Make the first `architecture.depth` blocks, and no more."""
-        blocks: list[ResidualBlock] = []
+        """Make the first `architecture.depth` blocks, or those that the cut lists, and no more.
+
+        Raises:
+            ValueError: a cut block has another number of inner convolutions than this backbone's, or a shortcut that does not fit.
+        """
+        return [(self.block if shape.inner else ShortcutBlock)(shape) for shape in self.shapes(architecture)]
+
+    def shapes(self, architecture: Architecture) -> list[BlockShape]:
+        """List the shapes of the blocks that `blocks` makes."""
+        whole = self._whole(architecture)
+        if architecture.cut is None:
+            return whole[: architecture.depth]
+        shapes, in_channels = [], architecture.cut.stem
+        for block in architecture.cut.blocks:
+            shape = dataclasses.replace(whole[block.number - 1], in_channels=in_channels, inner=block.inner, out_channels=block.out)
+            if block.inner and len(block.inner) != self.block.n_inner:
+                raise ValueError(f"cut: block {block.number} has {self.block.n_inner} inner convolutions; got channels {block.inner}")
+            if not shape.projects and in_channels != block.out:
+                raise ValueError(f"cut: block {block.number} passes on {in_channels} channels; got {block.out}")
+            shapes.append(shape)
+            in_channels = block.out
+        return shapes
+
+    def _whole(self, architecture: Architecture) -> list[BlockShape]:
+        shapes: list[BlockShape] = []
         in_channels = _scaled(BASE_CHANNELS[0], architecture.width)
         for group, (base, size) in enumerate(zip(BASE_CHANNELS, self.group_sizes, strict=True)):
-            inner_channels = _scaled(base, architecture.width)
-            for position in range(min(size, architecture.depth - len(blocks))):
-                stride = 2 if group > 0 and position == 0 else 1
-                blocks.append(self.block(in_channels, inner_channels, stride=stride, shortcut=architecture.shortcut))
-                in_channels = blocks[-1].out_channels
-        return blocks
+            inner = _scaled(base, architecture.width)
+            for position in range(size):
+                stride, out_channels = 2 if group > 0 and position == 0 else 1, inner * self.block.expand_ratio
+                shapes.append(
+                    BlockShape(
+                        in_channels=in_channels,
+                        inner=(inner,) * self.block.n_inner,
+                        out_channels=out_channels,
+                        stride=stride,
+                        shortcut=architecture.shortcut,
+                        projects=stride > 1 or in_channels != out_channels,
+                    )
+                )
+                in_channels = out_channels
+        return shapes
+
+
+def _stem_channels(architecture: Architecture) -> int:
+    return architecture.cut.stem if architecture.cut is not None else _scaled(BASE_CHANNELS[0], architecture.width)
 
 
 def _scaled(channels: int, width: float) -> int:

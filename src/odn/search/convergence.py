@@ -13,6 +13,7 @@ from odn.config import GrowthConfig, SearchConfig
 from odn.search.statistics import standard_error, wilson_interval
 
 LEAST_POINTS = 4  # of a curve that a power law is fitted to
+AS_TRAINED = frozenset({"paper"})  # modes that judge, and keep, the network that training left: no probe, no finish
 EXPONENTS = [0.25 * k for k in range(1, 13)]  # of the power law that are tried
 
 
@@ -187,7 +188,7 @@ def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verd
     accuracy, interval = n_correct / n, wilson_interval(n_correct, n, confidence=search.confidence)
     measured = accuracy if search.accept == "point" else interval[0]
     measure = "val accuracy" if search.accept == "point" else f"lower {search.confidence:.0%} bound of val accuracy"
-    counts = probe is not None or search.mode == "paper"  # published: the best epoch counts as it is
+    counts = probe is not None or search.mode in AS_TRAINED
     reached, deepest = counts and measured >= search.target, step.depth == search.schedule[-1]
     if reached:
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) reaches the target {search.target:.2%}"

@@ -33,7 +33,7 @@ def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:
 
 def full_depth_cost(architecture: Architecture, manifest: Manifest) -> Cost:
     """Return what the whole backbone costs on images of the data set's size."""
-    return costs_at(architecture.at(architecture.n_blocks), manifest)
+    return costs_at(architecture.whole, manifest)
 
 
 def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: int, macs_full: int) -> float:

@@ -88,7 +88,7 @@ def run(config: Config, *, prepared: Path) -> CostTable:
     shape, device = _shape(config, prepared=prepared), choose_machine(config.train).device.type
     first = Architecture.of(config, in_channels=shape.channels, n_classes=shape.n_classes, depth=1)
     depths = range(1, first.n_blocks + 1)
-    whole = build(first.at(first.n_blocks), generator(config.seed, "cost"), heads=depths)
+    whole = build(first.whole, generator(config.seed, "cost"), heads=depths)
     rows = [
         CostRow(
             depth=depth,

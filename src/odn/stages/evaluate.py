@@ -67,7 +67,7 @@ def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
     """Return parameters, bytes and MACs of the kept and of the whole network, and the fractions saved."""
     architecture = network.architecture
     kept = asdict(cost(architecture, manifest.height, manifest.width))
-    full = asdict(cost(architecture.at(architecture.n_blocks), manifest.height, manifest.width))
+    full = asdict(cost(architecture.whole, manifest.height, manifest.width))
     short = {"n_params": "params", "size_bytes": "bytes", "macs": "macs"}
     record: dict[str, Any] = {}
     for name, value in kept.items():
@@ -110,7 +110,7 @@ def _measure_latency(path: Path, network: DepthNetwork, *, manifest: Manifest, m
         before = read_json(path, made_by="evaluate")
         if {name: before.get(name) for name in measured} == measured:
             return
-    full = build(architecture.at(architecture.n_blocks), generator(0, "latency"))
+    full = build(architecture.whole, generator(0, "latency"))
     for batch_size in LATENCY_BATCHES:
         kept_ms, full_ms = _quietest(network, full, batch_size=batch_size, manifest=manifest, machine=machine)
         end = "" if batch_size == 1 else f"_batch{batch_size}"

@@ -15,6 +15,7 @@ from odn.config import N_BLOCKS, Config
 from odn.data.dataset import read_manifest
 from odn.errors import MissingInputError
 from odn.files import new_folder, read_json, write_json
+from odn.search.convergence import AS_TRAINED
 from odn.search.outcome import Choice, Judged, choose, finish_wins, full_depth_epochs, ledger, summary
 from odn.stages.records import join_histories, read_search, write_table
 
@@ -68,9 +69,9 @@ def run(
 def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, progress: Path) -> "Cooled | None":
     """Cool the accepted depth's trunk down for longer; a depth that was never probed is cooled down at least like a probe.
 
-    As published there is no cooldown, and the best epoch's network is kept as it is.
+    Where training left what was judged, as published, there is no cooldown, and that network is kept as it is.
     """
-    if config.search.mode == "paper":
+    if config.search.mode in AS_TRAINED:
         return None
     epochs = config.finish.epochs
     if not choice.judged.verdict.probed:
