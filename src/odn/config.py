@@ -31,6 +31,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _as_tuple(value: Any) -> Any:
+    """Accept a list, which YAML and JSON have, for a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class DataConfig(Section):
     """Say where images come from and how they are split."""
 
@@ -98,8 +103,9 @@ class GrowthConfig(Section):
 class SearchConfig(Section):
     """Say when a depth is accepted."""
 
-    mode: Literal["growth", "paper", "grid", "scratch"] = Field(
-        description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew"
+    mode: Literal["growth", "paper", "grid", "scratch", "supernet"] = Field(
+        description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew; "
+        "supernet: all depths at once"
     )
     target: Fraction = Field(description="accuracy on val that must be reached")
     accept: Literal["point", "lower_bound"] = Field(description="compare the accuracy itself, or its Wilson lower bound, with the target")
@@ -118,6 +124,22 @@ class PaperConfig(Section):
     lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which the first depth begins")
     later_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which every later depth begins")
     patience: Annotated[int, Field(ge=1, le=10000)] = Field(description="epochs without progress that end a depth")
+
+
+class SupernetConfig(Section):
+    """Set the training of all depths at once, of `search.mode: supernet`."""
+
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="over which all depths are trained")
+    exits: Annotated[int, Field(ge=0, le=16)] = Field(description="depths drawn in each step, beside the deepest and the shallowest")
+    distill_weight: Annotated[float, Field(ge=0, le=100)] = Field(
+        description="weight of what the deepest exit teaches the others; 0: labels alone"
+    )
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="that softens what teacher and students say")
+    shrink: ClosedFraction = Field(description="fraction of the epochs over which depths open, deep to shallow; widths open behind it")
+    cooldown: ClosedFraction = Field(description="fraction of the epochs, at the end, in which the rate falls to 0")
+    widths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
+        description="fractions of the inner channels of the blocks that are trained together; 1 is among them"
+    )
 
 
 class FinishConfig(Section):
@@ -173,6 +195,7 @@ class Config(Section):
     growth: GrowthConfig
     search: Annotated[SearchConfig, BeforeValidator(_schedule_in)]
     paper: PaperConfig
+    supernet: SupernetConfig
     finish: FinishConfig
     registry: RegistryConfig
 
@@ -254,6 +277,9 @@ def _cross_check(config: Config) -> None:
         raise ConfigError(
             f"paper.target: with search.mode paper it must be that of search.target, {config.search.target:g}; got {config.paper.target:g}"
         )
+    widths = config.supernet.widths
+    if 1.0 not in widths or len(set(widths)) < len(widths):
+        raise ConfigError(f"supernet.widths: expected fractions without repetition, 1.0 among them; got {list(widths)}")
     if config.search.mode == "scratch" and len(config.search.schedule) > 1:
         raise ConfigError(
             f"search.schedule: with search.mode scratch one depth is trained; got {list(config.search.schedule)}; "
@@ -286,6 +312,8 @@ def _every_name() -> list[str]:
 
 def _refusal(item: Any) -> str:
     location: tuple[str | int, ...] = item["loc"]
+    if isinstance(location[-1], int) and item["type"] not in {"invalid_key", "extra_forbidden"}:
+        location = location[:-1]  # an entry of a list
     name, last = ".".join(str(part) for part in location), str(location[-1])
     if item["type"] == "extra_forbidden":
         known = _fields(location[:-1])
@@ -330,6 +358,8 @@ def _schema_of(name: str) -> dict[str, Any]:
 def _words(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
+    if schema["type"] == "array" and schema["items"]["type"] == "number":
+        return "a list of numbers " + _words(schema["items"]).removeprefix("a number ")
     kinds = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text", "null": "null"}
     kinds |= {"object": "a section of settings", "array": "a map or a list of depths"}
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤", "pattern": "that matches"}
