@@ -40,6 +40,8 @@ def refusal(item: Any, root: type[BaseModel]) -> str:
     if item["type"] == "invalid_key":
         return f"unknown setting {name}: a setting's name is text"
     value, hint = item["input"], ""
+    if isinstance(value, tuple):
+        value = list(value)  # as it was written
     if isinstance(value, str):
         schema = _schema_of(root, name)
         near = difflib.get_close_matches(value, schema.get("enum", schema.get("examples", [])), n=1)

@@ -13,7 +13,8 @@ from odn.models.elastic import forward_narrowed, sort_channels
 from odn.models.network import build, load_network, save_network
 from odn.search.supernet import Supernet, plan_of, train_supernet
 from odn.training import together
-from odn.training.loop import EpochRow
+from odn.training.checkpoint import load_checkpoint
+from odn.training.loop import EpochRow, Tick
 from odn.training.sandwich import rate_at
 from odn.training.together import joint_loss
 
@@ -90,14 +91,15 @@ def test_an_interrupted_supernet_ends_with_the_same_bytes(tmp_path: Path, monkey
     stages, kept = Stages(small_config(**changes), tmp_path), tmp_path / "kept.safetensors"
     assert plan_of(stages.config).opens_widths(2)
     quiet = trained(stages)
-    monkeypatch.setattr(together, "TICK_SECONDS", 0.0)
-    monkeypatch.setattr(together, "CHECKPOINT_SECONDS", 0.0)
     rows = 0
-    for event in train_supernet(data=open_data(stages.config, stages.prepared), config=stages.config, checkpoint=kept):
-        rows += isinstance(event, EpochRow)
-        if rows == 1 and not isinstance(event, EpochRow) and event.step == 4:  # type: ignore[union-attr]
-            break
-    assert kept.exists()
+    with monkeypatch.context() as often:
+        often.setattr(together, "TICK_SECONDS", 0.0)
+        often.setattr(together, "CHECKPOINT_SECONDS", 0.0)
+        for event in train_supernet(data=open_data(stages.config, stages.prepared), config=stages.config, checkpoint=kept):
+            rows += isinstance(event, EpochRow)
+            if rows == 1 and isinstance(event, Tick) and event.step == 4:
+                break
+    assert load_checkpoint(kept).record["step"] == 4
     again = trained(stages, kept)
     save_network(quiet.network, tmp_path / "quiet")
     save_network(again.network, tmp_path / "again")
