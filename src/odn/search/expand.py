@@ -65,7 +65,7 @@ class SearchStep:
 def expand(data: SearchData, config: Config, *, teacher: DepthNetwork | Teacher | None = None) -> Iterator[SearchStep]:
     """Search, yielding each depth as it is judged; `outcome.choose` says with which depth it ends.
 
-    `teacher` is the network that `search.distill: models:/…` names; one of full depth is trained here.
+    `teacher` is the network that `search.distill: models:/…` names; one of full depth, where none is given, is trained here.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -75,15 +75,16 @@ def expand(data: SearchData, config: Config, *, teacher: DepthNetwork | Teacher 
         yield from _published(data, config)
         return
     before: Optimiser | None = None
-    if config.search.distill == "full":
+    if config.search.distill == "full" and teacher is None:
         teacher = _last(train_teacher(data=data, config=config, checkpoint=None), TrainedTeacher).network
     for depth in config.search.schedule:
         taught_by = teacher_of(config, before=before.average if before else None, outside=teacher, machine=data.machine)
         trained = _last(train_depth(before, data=data, config=config, depth=depth, checkpoint=None, teacher=taught_by), Trained)
         cooled, network = None, trained.optimiser.average.truncated(depth)
         if wants_probe(trained.step, config.search):
-            how = {"name": "probe", "epochs": config.search.cooldown_epochs, "checkpoint": None, "teacher": taught_by}
-            cooled = _last(cool_down(trained.optimiser, data=data, config=config, **how), Cooled)
+            epochs = config.search.cooldown_epochs
+            probe = cool_down(trained.optimiser, data=data, config=config, name="probe", epochs=epochs, checkpoint=None, teacher=taught_by)
+            cooled = _last(probe, Cooled)
             network = cooled.network
         verdict = judge(trained.step, config.search, probe=cooled.probe if cooled else None)
         yield SearchStep(step=trained.step, verdict=verdict, network=network, trunk=trained.optimiser)

@@ -50,9 +50,9 @@ def try_shallower(
     `step` is what the depth's own training gave. It is kept where the verdict of the search holds: target, accept and confidence.
     """
     taught_by = as_teacher(teacher, machine=data.machine)
-    how = {"epochs": config.distill.shave_epochs, "checkpoint": checkpoint, "teacher": taught_by}
+    epochs = config.distill.shave_epochs
     cooled: Cooled | None = None
-    for event in cool_down(trunk, data=data, config=config, name="shave", **how):  # type: ignore[arg-type]
+    for event in cool_down(trunk, data=data, config=config, name="shave", epochs=epochs, checkpoint=checkpoint, teacher=taught_by):
         if isinstance(event, Cooled):
             cooled = event
         else:

@@ -128,8 +128,17 @@ def train_teacher(*, data: SearchData, config: Config, checkpoint: Path | None) 
     warmup_epochs, epochs = config.train.warmup_epochs, config.distill.epochs
     phase = Phase(name="teacher", depth=depth, epochs=epochs, seed=config.seed, warmup_epochs=warmup_epochs)
     rows: list[EpochRow] = []
-    machine = {"settings": config.train, "augment": config.augment, "machine": data.machine}
-    for event in train_phase(optimiser, phase=phase, train=data.train, val=data.val, checkpoint=checkpoint, **machine):
+    events = train_phase(
+        optimiser,
+        phase=phase,
+        train=data.train,
+        val=data.val,
+        settings=config.train,
+        augment=config.augment,
+        machine=data.machine,
+        checkpoint=checkpoint,
+    )
+    for event in events:
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)

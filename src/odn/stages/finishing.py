@@ -64,10 +64,19 @@ def shave(shop: Workshop, network: DepthNetwork, *, steps: Mapping[int, DepthSte
         key = progress_key(config, "seed", "train", "augment", "distill", inputs=inputs)
         checkpoint = shop.held.enter_context(in_progress(shop.progress / f"shave-{depth}" / f"{key}.safetensors"))
         events = try_shallower(trunk, teacher=teacher, step=steps[depth], data=data, config=config, checkpoint=checkpoint)
-        shown = {"depth": depth, "phase": "shave", "epochs": config.distill.shave_epochs, "epochs_before": epochs_before[depth]}
-        tries.append(follow(events, Shaved, config=config, data=data, **shown))  # type: ignore[arg-type]
-        if not tries[-1].shave.reached:
+        tried = follow(
+            events,
+            Shaved,
+            config=config,
+            data=data,
+            depth=depth,
+            phase="shave",
+            epochs=config.distill.shave_epochs,
+            epochs_before=epochs_before[depth],
+        )
+        tries.append(tried)
+        if not tried.shave.reached:
             break
-        teacher, above = tries[-1].cooled.network, depth
+        teacher, above = tried.cooled.network, depth
     rows = tuple(row for tried in tries for row in tried.cooled.rows)
     return Shaves(tuple(tried.shave for tried in tries), rows, None if teacher is network else teacher)

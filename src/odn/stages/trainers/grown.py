@@ -8,8 +8,9 @@ from odn.files import new_folder
 from odn.models.network import save_network
 from odn.search.convergence import DepthStep
 from odn.search.expand import Trained, train_depth
-from odn.stages.teachers import bring_teacher, teaching_inputs, write_teacher
+from odn.stages.teachers import teaching_inputs
 from odn.stages.trainers.kept import checkpoint_name, write_record
+from odn.stages.trainers.taught import bring_teacher, write_teacher
 from odn.stages.trunk import read_trunk, write_trunk
 from odn.stages.working import follow, opened
 from odn.training.checkpoint import in_progress
