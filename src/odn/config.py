@@ -17,6 +17,8 @@ from odn.refusals import allowed_in, refusal
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
 TARGETLESS_SECTIONS = ("data", "model", "train", "augment", "growth")  # what the weights of a depth depend on, beside the seed
+DISTILL = ("none", "shallower", "exits", "full", "models:/NAME/VERSION", "models:/NAME@ALIAS")
+TEACHER = r"^(none|shallower|exits|full|models:/[^/@\s]+(/[0-9]+|@[^/@\s]+))$"
 
 Source = Literal["digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -110,6 +112,12 @@ class SearchConfig(Section):
     confidence: Fraction = Field(description="of every interval")
     cooldown_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the probe: the rate goes to 0, then one look at val")
     cooldown_gain: ClosedFraction = Field(description="fraction of the read-out's error that a cooldown is expected to remove at most")
+    distill: Annotated[str, Field(pattern=TEACHER)] = Field(
+        examples=list(DISTILL),
+        description="who teaches a depth: none; shallower: the depth before; exits: each depth the exit of the one before; full: "
+        "a full-depth teacher trained first; models:/NAME/VERSION or models:/NAME@ALIAS: a network of the registry",
+    )
+    shave: bool = Field(description="after a depth is accepted, try the one before it, taught by the accepted network")
     schedule: tuple[int, ...] = Field(description="depths that are tried, ascending")
 
 
@@ -138,6 +146,15 @@ class SupernetConfig(Section):
     widths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
         description="fractions of the inner channels of the blocks that are trained together; 1 is among them"
     )
+
+
+class DistillConfig(Section):
+    """Say how a network learns from another, of `search.distill` and `search.shave`."""
+
+    weight: ClosedFraction = Field(description="of what the teacher says; the labels have the rest")
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="that softens the logits of both")
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of a full-depth teacher that is trained here")
+    shave_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the cooldown of a shallower depth that is tried")
 
 
 class FinishConfig(Section):
@@ -194,6 +211,7 @@ class Config(Section):
     search: Annotated[SearchConfig, BeforeValidator(_schedule_in)]
     paper: PaperConfig
     supernet: SupernetConfig
+    distill: DistillConfig
     finish: FinishConfig
     registry: RegistryConfig
 
@@ -283,6 +301,7 @@ def _cross_check(config: Config) -> None:
             f"search.schedule: with search.mode scratch one depth is trained; got {list(config.search.schedule)}; "
             f'leave the one that is meant, such as {{"{deepest}": {{after: 0}}}}'
         )
+    _check_teaching(config)
     if config.data.source in ("folder", "s3") and config.data.root is None:
         raise ConfigError(f"data.root: must name where the images are when data.source is {config.data.source}")
     if config.data.source == "s3" and not str(config.data.root).startswith("s3://"):
@@ -291,6 +310,19 @@ def _cross_check(config: Config) -> None:
         raise ConfigError(f"data.root: {config.data.root} needs data.source: s3; got data.source: {config.data.source}")
     if config.data.image_size is not None and config.data.source not in ("folder", "s3"):
         raise ConfigError(f"data.image_size: only folder and s3 images are resized; set it to null for {config.data.source}")
+
+
+def _check_teaching(config: Config) -> None:
+    mode, distill = config.search.mode, config.search.distill
+    if distill != "none" and mode not in ("growth", "grid", "scratch"):
+        raise ConfigError(f"search.distill: nobody teaches with search.mode {mode}; set it to none; got {distill}")
+    if distill in ("shallower", "exits") and mode != "growth":
+        raise ConfigError(
+            f"search.distill: {distill} needs search.mode growth, as the depths of {mode} know nothing of one another; "
+            f"set it to none, full or a model of the registry"
+        )
+    if config.search.shave and mode not in ("growth", "grid"):
+        raise ConfigError(f"search.shave: with search.mode {mode} there is no trunk of the depth before to try; set it to false")
 
 
 def allowed(name: str) -> str:

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-PHASES = {"warm-up": "warm-up", "stable": "train", "probe": "probe", "finish": "finish", "supernet": "supernet"}
+PHASES = {
+    "warm-up": "warm-up",
+    "stable": "train",
+    "probe": "probe",
+    "finish": "finish",
+    "supernet": "supernet",
+    "teacher": "teach",
+    "shave": "shave",
+}
 
 
 class PhaseDisplay(Protocol):

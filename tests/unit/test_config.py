@@ -147,6 +147,19 @@ def test_wrong_choice_is_refused_with_the_choices_and_the_nearest() -> None:
     )
 
 
+@pytest.mark.parametrize("distill", ["models:/cats", "models:/cats/latest", "models:/cats@", "models:/cats/1/2", "teacher", "Full"])
+def test_a_teacher_of_no_known_form_is_refused(distill: str) -> None:
+    """A model of the registry has a version or an alias; the message lists every form."""
+    message = refusal(settings_with(search__distill=distill))
+    assert "one of none, shallower, exits, full, models:/NAME/VERSION, models:/NAME@ALIAS; got" in message
+
+
+@pytest.mark.parametrize("distill", ["models:/odn-digits/3", "models:/odn-digits@champion", "shallower"])
+def test_a_teacher_is_named(distill: str) -> None:
+    """By what the search has at hand, or by a reference into the registry."""
+    assert make_config(settings_with(search__distill=distill)).search.distill == distill
+
+
 def test_every_refused_setting_gets_a_line() -> None:
     """Two mistakes are reported together, so that one run is enough to mend both."""
     assert len(refusal(settings_with(train__lr=0.0, search__target=2.0)).splitlines()) == 2
@@ -183,6 +196,19 @@ def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -
         ({"data__source": "folder"}, "data.root: must name where the images are when data.source is folder"),
         ({"data__source": "s3", "data__root": "photos"}, "data.root: expected s3://bucket/prefix when data.source is s3; got photos"),
         ({"data__root": "s3://b/p"}, "data.root: s3://b/p needs data.source: s3; got data.source: digits"),
+        (
+            {"search__mode": "paper", "search__distill": "full"},
+            "search.distill: nobody teaches with search.mode paper; set it to none; got full",
+        ),
+        (
+            {"search__mode": "grid", "search__distill": "exits"},
+            "search.distill: exits needs search.mode growth, as the depths of grid know nothing of one another; "
+            "set it to none, full or a model of the registry",
+        ),
+        (
+            {"search__mode": "paper", "search__shave": True},
+            "search.shave: with search.mode paper there is no trunk of the depth before to try; set it to false",
+        ),
         ({"data__image_size": 32}, "data.image_size: only folder and s3 images are resized; set it to null for digits"),
     ],
 )

@@ -3,6 +3,7 @@
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -142,8 +143,17 @@ def save_network(network: DepthNetwork, folder: Path) -> None:
 
 def save_weights(network: DepthNetwork, path: Path) -> None:
     """Write every parameter and buffer as safetensors."""
+    write_bytes(path, _packed(network))
+
+
+def weights_digest(network: DepthNetwork) -> str:
+    """Return the hex SHA-256 of what `save_weights` writes."""
+    return hashlib.sha256(_packed(network)).hexdigest()
+
+
+def _packed(network: DepthNetwork) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(tensors))
+    return safetensors.torch.save(tensors)
 
 
 def load_network(folder: Path) -> DepthNetwork:

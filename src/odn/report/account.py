@@ -46,6 +46,8 @@ def account(findings: Findings, *, registration: Mapping[str, Any] | None, model
         Line(),
         *_entry("Verdict", f"{VERDICTS[findings.verdict]}: {kept_because(findings)}", style="" if findings.is_reached else mood),
     ]
+    for one in findings.shaves:
+        lines += _entry("Shave", f"depth {one.depth} was tried again: {one.reason}.")
     lines += _entry(
         "Test",
         f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}",

@@ -38,14 +38,17 @@ class Theme:
     probe: str
     finish: str
     target: str
+    teacher: str
+    shave: str
 
     def of_phase(self, name: str) -> str:
         """Return the colour of a phase."""
-        return {"stable": self.stable, "probe": self.probe, "finish": self.finish}[name]
+        colours = {"stable": self.stable, "probe": self.probe, "finish": self.finish, "teacher": self.teacher, "shave": self.shave}
+        return colours[name]
 
 
-LIGHT = Theme("#ffffff", "#1b1f24", "#59636e", "#e4e8ec", "#0969b8", "#c2570c", "#0f7b56", "#a3195b")
-DARK = Theme("#171b21", "#e8ebef", "#a4adb8", "#2c333c", "#63b3f5", "#f2a65a", "#4fd1a0", "#f58ab8")
+LIGHT = Theme("#ffffff", "#1b1f24", "#59636e", "#e4e8ec", "#0969b8", "#c2570c", "#0f7b56", "#a3195b", "#7a7f87", "#6f42c1")
+DARK = Theme("#171b21", "#e8ebef", "#a4adb8", "#2c333c", "#63b3f5", "#f2a65a", "#4fd1a0", "#f58ab8", "#8d96a0", "#b392f0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,19 +134,21 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
 
 def draw_ledger(findings: Findings, theme: Theme) -> bytes:
     """Draw what each depth cost, phase by phase, in full-depth epochs."""
-    depths = [one.depth for one in findings.depths]
+    rows = ["teacher"] if any(entry.phase == "teacher" for entry in findings.ledger) else []
+    rows += [f"depth {one.depth}" for one in findings.depths]
     figure, axes = _figure(
-        theme, height=1.5 + 0.34 * len(depths), title=f"The search cost {findings.full_depth_epochs:.2f} full-depth epochs"
+        theme, height=1.5 + 0.34 * len(rows), title=f"The search cost {findings.full_depth_epochs:.2f} full-depth epochs"
     )
-    ends = dict.fromkeys(depths, 0.0)
+    ends = dict.fromkeys(rows, 0.0)
     for entry in findings.ledger:
+        row = "teacher" if entry.phase == "teacher" else f"depth {entry.depth}"
         bar = {"height": 0.62, "color": theme.of_phase(entry.phase), "edgecolor": theme.paper}
-        axes.barh(depths.index(entry.depth), entry.full_depth_epochs, left=ends[entry.depth], **bar)  # type: ignore[arg-type]
-        ends[entry.depth] += entry.full_depth_epochs
-    for row, depth in enumerate(depths):
-        _note(axes, f"{ends[depth]:.2f}", (ends[depth], row), shift=(4, 0), va="center", color=theme.ink)
-    axes.set_yticks(range(len(depths)), [f"depth {depth}" for depth in depths])
-    axes.set_ylim(len(depths) - 0.4, -0.6)
+        axes.barh(rows.index(row), entry.full_depth_epochs, left=ends[row], **bar)  # type: ignore[arg-type]
+        ends[row] += entry.full_depth_epochs
+    for number, row in enumerate(rows):
+        _note(axes, f"{ends[row]:.2f}", (ends[row], number), shift=(4, 0), va="center", color=theme.ink)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, max(ends.values()) * 1.14)
     axes.grid(visible=False, axis="y")
     phases = [("s", theme.of_phase(name), theme.of_phase(name), f"{PHASES[name]} {cost:.2f}") for name, cost in findings.by_phase().items()]

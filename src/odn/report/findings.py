@@ -10,6 +10,7 @@ from odn.files import read_json
 from odn.search.statistics import wilson_interval
 
 Interval = tuple[float, float]
+PHASES = ("teacher", "stable", "probe", "finish", "shave")
 COUNTED = (("parameters", "n_params", "params_saved"), ("bytes", "size_bytes", "bytes_saved"), ("MACs", "macs", "macs_saved"))
 
 
@@ -48,9 +49,19 @@ class Phase:
     """Hold one line of the ledger."""
 
     depth: int
-    phase: str  # stable, probe, finish
+    phase: str  # teacher, stable, probe, finish, shave
     epochs: int
     full_depth_epochs: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shave:
+    """Hold what came of trying a shallower depth after one was accepted."""
+
+    depth: int
+    accuracy: float
+    reached: bool
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +98,11 @@ class Findings:
     target: float
     val_accuracy: float
     val_interval: Interval
-    weights_from: str  # the phase whose weights are kept: probe, finish
+    weights_from: str  # the phase whose weights are kept: stable, probe, finish, shave
     depths: tuple[Depth, ...]  # that were trained, shallow to deep
     ledger: tuple[Phase, ...]  # in the order of training
     full_depth_epochs: float  # the ledger's total
+    shaves: tuple[Shave, ...]  # in the order of training
     test_accuracy: float
     test_interval: Interval
     n_test: int
@@ -123,10 +135,8 @@ class Findings:
         return max(self.depths, key=lambda one: (one.accuracy, -one.depth))
 
     def by_phase(self) -> dict[str, float]:
-        """Return the full-depth epochs of each phase, in the order stable, probe, finish, without those that were not run."""
-        totals = {
-            name: sum(entry.full_depth_epochs for entry in self.ledger if entry.phase == name) for name in ("stable", "probe", "finish")
-        }
+        """Return the full-depth epochs of each phase, in the order of training, without those that were not run."""
+        totals = {name: sum(entry.full_depth_epochs for entry in self.ledger if entry.phase == name) for name in PHASES}
         return {name: total for name, total in totals.items() if total}
 
 
@@ -154,6 +164,7 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         depths=depths,
         ledger=tuple(Phase(**entry) for entry in search["ledger"]),
         full_depth_epochs=search["full_depth_epochs"],
+        shaves=tuple(_shave(entry) for entry in search.get("shaves", [])),
         test_accuracy=evaluation["test_accuracy"],
         test_interval=(evaluation["test_accuracy_low"], evaluation["test_accuracy_high"]),
         n_test=evaluation["n_test"],
@@ -192,6 +203,10 @@ def _depth(step: dict[str, Any], *, confidence: float) -> Depth:
     )
 
 
+def _shave(entry: dict[str, Any]) -> Shave:
+    return Shave(accuracy=entry["n_correct"] / entry["n"], **{name: entry[name] for name in ("depth", "reached", "reason")})
+
+
 def _interval(pair: list[float]) -> Interval:
     return pair[0], pair[1]
 
@@ -219,6 +234,6 @@ def _measured(latency: dict[str, Any]) -> list[Saving]:
 def _comparisons(evaluation: dict[str, Any]) -> tuple[Comparison, ...]:
     return tuple(
         Comparison(depth=evaluation[f"{name}_depth"], accuracy=evaluation[f"test_accuracy_{name}"], p=evaluation[f"mcnemar_p_{name}"])
-        for name in ("shallower", "full_depth")
+        for name in ("shallower", "full_depth", "shaved_from")
         if f"{name}_depth" in evaluation
     )

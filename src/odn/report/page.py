@@ -136,7 +136,8 @@ def _tables(findings: Findings) -> dict[str, Any]:
         "reasons": [
             (f"Depth {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
             for one in findings.depths
-        ],
+        ]
+        + [(f"Depth {one.depth}, shave", f"{_sentence(one.reason)}.") for one in findings.shaves],
         "kept_row": findings.depths.index(findings.kept),
         "ledger": [
             *((entry.depth, PHASES[entry.phase], entry.epochs, f"{entry.full_depth_epochs:.2f}") for entry in findings.ledger),
@@ -212,7 +213,8 @@ def _notes(findings: Findings) -> list[str]:
         f"Accuracy on test is measured once, on {findings.n_test} images, after everything was chosen. Its {confidence} interval is "
         f"{span(findings.test_interval)}: smaller differences mean little.",
         f"Depth was chosen on val ({findings.kept.n_val} images), where the kept network reaches {findings.val_accuracy:.2%} "
-        f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is.",
+        f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is"
+        f"{', and each shave was one more look at it' if findings.shaves else ''}.",
         f"This is one run, with seed {findings.config.seed}; another seed may end at another depth.",
         *([f"Depths below {first} are not in the schedule: a shallower network may be enough."] if first > 1 else []),
         _whole_note(findings),
@@ -221,11 +223,18 @@ def _notes(findings: Findings) -> list[str]:
             f"a difference as large would come by chance with p = {one.p:.2g} (McNemar's exact test)."
             for one in findings.comparisons
         ),
-        "The ledger counts passes over training images, forward and backward. It leaves out reading off accuracies, re-estimating "
+        "The ledger counts passes over training images, forward and backward"
+        f"{_taught(findings)}. It leaves out reading off accuracies, re-estimating "
         "BatchNorm, evaluation on test, earlier searches, and trying other settings.",
         f"Latencies are medians measured on one machine ({findings.machine}, {_threads(findings)}) and differ elsewhere; "
         "parameters, bytes and MACs are exact counts.",
     ]
+
+
+def _taught(findings: Findings) -> str:
+    if findings.shaves or findings.config.search.distill not in {"none", "exits"}:
+        return "; a teacher's forward passes, a third of that, are in the phases that it taught"
+    return ""
 
 
 def _threads(findings: Findings) -> str:

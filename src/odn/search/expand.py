@@ -24,7 +24,9 @@ from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.published import Published, Warm, train_published, warm_up
 from odn.search.supernet import Supernet, exit_step, train_supernet
-from odn.training.loop import EpochRow, Phase, Tick, train_phase
+from odn.search.teaching import TrainedTeacher, objective_of, pass_macs, teacher_of, train_teacher
+from odn.training.loop import LABELS, EpochRow, Phase, Tick, train_phase
+from odn.training.objective import Objective, Teacher
 from odn.training.optim import Optimiser
 from odn.training.seed import generator
 
@@ -61,11 +63,14 @@ class SearchStep:
     trunk: Optimiser | None  # what a finish branches off from; None where training left what is kept: there is no finish
 
 
-def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
+def expand(data: SearchData, config: Config, *, teacher: DepthNetwork | Teacher | None = None) -> Iterator[SearchStep]:
     """Search, yielding each depth as it is judged; `outcome.choose` says with which depth it ends.
+
+    `teacher` is the network that `search.distill: models:/…` names; one of full depth, where none is given, is trained here.
 
     Raises:
         TrainingError: a loss that is not finite.
+        ValueError: `search.distill` names a teacher, and none is given.
     """
     if config.search.mode == "paper":
         yield from _published(data, config)
@@ -74,12 +79,16 @@ def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
         yield from _in_supernet(data, config)
         return
     before: Optimiser | None = None
+    if config.search.distill == "full" and teacher is None:
+        teacher = _last(train_teacher(data=data, config=config, checkpoint=None), TrainedTeacher).network
     for depth in config.search.schedule:
-        trained = _last(train_depth(before, data=data, config=config, depth=depth, checkpoint=None), Trained)
+        taught_by = teacher_of(config, before=before.average if before else None, outside=teacher, machine=data.machine)
+        trained = _last(train_depth(before, data=data, config=config, depth=depth, checkpoint=None, teacher=taught_by), Trained)
         cooled, network = None, trained.optimiser.average.truncated(depth)
         if wants_probe(trained.step, config.search):
             epochs = config.search.cooldown_epochs
-            cooled = _last(cool_down(trained.optimiser, data=data, config=config, name="probe", epochs=epochs, checkpoint=None), Cooled)
+            probe = cool_down(trained.optimiser, data=data, config=config, name="probe", epochs=epochs, checkpoint=None, teacher=taught_by)
+            cooled = _last(probe, Cooled)
             network = cooled.network
         verdict = judge(trained.step, config.search, probe=cooled.probe if cooled else None)
         yield SearchStep(step=trained.step, verdict=verdict, network=network, trunk=trained.optimiser)
@@ -111,10 +120,11 @@ def _in_supernet(data: SearchData, config: Config) -> Iterator[SearchStep]:
 
 
 def train_depth(
-    before: Optimiser | None, *, data: SearchData, config: Config, depth: int, checkpoint: Path | None
+    before: Optimiser | None, *, data: SearchData, config: Config, depth: int, checkpoint: Path | None, teacher: Teacher | None = None
 ) -> Iterator[Tick | EpochRow | Trained]:
     """Run the stable phase of a depth, grown from `before` or, where that is None, built from the seed; end with `Trained`.
 
+    `teacher` is who teaches it (see `teaching.teacher_of`), whose forward passes are in its cost.
     With `search.mode` grid or scratch it takes `growth.max_epochs`, whatever the curve.
     """
     after = before.network.depth if before is not None else 0
@@ -127,9 +137,10 @@ def train_depth(
         warmup_epochs=config.train.warmup_epochs,
     )
     aux_depth = after if config.train.aux_weight > 0 else 0
+    objective = objective_of(config, optimiser.network, teacher=teacher, aux_depth=aux_depth)
     rows: list[EpochRow] = []
     stop = None
-    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, aux_depth=aux_depth):
+    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, objective=objective):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
@@ -137,7 +148,9 @@ def train_depth(
             if stop is not None:
                 break
     assert stop is not None, "max_epochs ends every curve"
-    costs, full = costs_at(optimiser.network.architecture, data.manifest), full_depth_cost(optimiser.network.architecture, data.manifest)
+    architecture = optimiser.network.architecture
+    costs, full = costs_at(architecture, data.manifest), full_depth_cost(architecture, data.manifest)
+    macs = pass_macs(architecture, teacher=teacher, manifest=data.manifest)
     yield Trained(
         optimiser=optimiser,
         rows=tuple(rows),
@@ -155,7 +168,7 @@ def train_depth(
             size_bytes=costs.size_bytes,
             macs=costs.macs,
             macs_full=full.macs,
-            cost=full_depth_epochs(len(rows), data=data, config=config, macs=costs.macs, macs_full=full.macs),
+            cost=full_depth_epochs(len(rows), data=data, config=config, macs=macs, macs_full=full.macs),
         ),
     )
 
@@ -169,18 +182,29 @@ def _stop(curve: Sequence[float], config: Config) -> Stop | None:
 
 
 def cool_down(
-    trunk: Optimiser, *, data: SearchData, config: Config, name: Literal["probe", "finish"], epochs: int, checkpoint: Path | None
+    trunk: Optimiser,
+    *,
+    data: SearchData,
+    config: Config,
+    name: Literal["probe", "finish", "shave"],
+    epochs: int,
+    checkpoint: Path | None,
+    teacher: Teacher | None = None,
 ) -> Iterator[Tick | EpochRow | Cooled]:
-    """Branch off a trunk, which stays as it is, and take the rate to zero; end with the `Cooled` network and one look at val."""
+    """Branch off a trunk, which stays as it is, and take the rate to zero; end with the `Cooled` network and one look at val.
+
+    `teacher` is who taught the depth, whose forward passes are in the cost.
+    """
     optimiser = copy.deepcopy(trunk)
     architecture = optimiser.network.architecture
     phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows: list[EpochRow] = []
-    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint):
+    objective = objective_of(config, optimiser.network, teacher=teacher)
+    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, objective=objective):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
-    macs, macs_full = costs_at(architecture, data.manifest).macs, full_depth_cost(architecture, data.manifest).macs
+    macs, macs_full = pass_macs(architecture, teacher=teacher, manifest=data.manifest), full_depth_cost(architecture, data.manifest).macs
     spent = full_depth_epochs(epochs, data=data, config=config, macs=macs, macs_full=macs_full)
     yield Cooled(
         network=optimiser.average.truncated(architecture.depth),
@@ -190,7 +214,7 @@ def cool_down(
 
 
 def run_phase(
-    optimiser: Optimiser, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, aux_depth: int = 0
+    optimiser: Optimiser, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, objective: Objective = LABELS
 ) -> Iterator[Tick | EpochRow]:
     """Train one phase on the data and the machine of a search."""
     return train_phase(
@@ -202,7 +226,7 @@ def run_phase(
         augment=config.augment,
         machine=data.machine,
         checkpoint=checkpoint,
-        aux_depth=aux_depth,
+        objective=objective,
     )
 
 
@@ -211,14 +235,15 @@ def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: 
 
     Weights, average and momentum of what was there before are kept; where `growth.init` is `reload` nothing is.
     """
+    has_exit = before is not None and (config.train.aux_weight > 0 or config.search.distill == "exits")
+    heads = (before.network.depth, depth) if before is not None and has_exit else (depth,)
     if before is None or config.growth.init == "reload":
         architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-        network = build(architecture, generator(config.seed, "weights"))
+        network = build(architecture, generator(config.seed, "weights"), heads=heads)
         network, average = data.machine.holding(network), data.machine.holding(copy.deepcopy(network))
         momentum = {}
     else:
         images = _example_images(data.train)
-        heads = (before.network.depth, depth) if config.train.aux_weight > 0 else (depth,)
 
         def wider(old: DepthNetwork) -> DepthNetwork:
             fresh = generator(config.seed, "weights", depth)

@@ -35,6 +35,19 @@ class LedgerEntry:
     full_depth_epochs: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shave:
+    """Say what came of trying a shallower depth after one was accepted: one look at val."""
+
+    depth: int
+    epochs: int
+    n_correct: int
+    n: int
+    full_depth_epochs: float
+    reached: bool  # it is good enough, and kept unless a still shallower one is
+    reason: str
+
+
 def choose(search: Sequence[Judged]) -> Choice | None:
     """Return the depth that a search ends with, the shallowest that is good enough; None while it has not ended.
 
@@ -62,22 +75,37 @@ def finish_wins(choice: Choice, finish: Probe | None) -> bool:
     return not verdict.probed or finish.n_correct > round(verdict.val_accuracy * finish.n)
 
 
-def summary(choice: Choice, finish: Probe | None, *, confidence: float) -> dict[str, Any]:
-    """Return verdict, reason, depth, and val accuracy of the network that is kept, with its Wilson interval."""
-    n = choice.judged.step.n_val
-    n_correct = finish.n_correct if finish is not None and finish_wins(choice, finish) else round(choice.judged.verdict.val_accuracy * n)
+def kept_shave(shaves: Sequence[Shave]) -> Shave | None:
+    """Return the shallowest depth that a shave reached; None where there was no shave, or the first missed the target."""
+    return next((one for one in reversed(shaves) if one.reached), None)
+
+
+def summary(choice: Choice, finish: Probe | None, *, confidence: float, shaves: Sequence[Shave] = ()) -> dict[str, Any]:
+    """Return verdict, reason, depth, and val accuracy of the network that is kept, with its Wilson interval.
+
+    Where a shave is kept, `shaved_from` is the depth that the search accepted.
+    """
+    depth, n, shaved = choice.judged.step.depth, choice.judged.step.n_val, kept_shave(shaves)
+    if shaved is not None:
+        kept: dict[str, Any] = {"reason": shaved.reason, "depth": shaved.depth, "shaved_from": depth}
+        n_correct = shaved.n_correct
+    else:
+        kept = {"reason": choice.reason, "depth": depth}
+        won = finish is not None and finish_wins(choice, finish)
+        n_correct = finish.n_correct if finish is not None and won else round(choice.judged.verdict.val_accuracy * n)
     return {
         "verdict": choice.verdict,
-        "reason": choice.reason,
-        "depth": choice.judged.step.depth,
+        **kept,
         "val_accuracy": n_correct / n,
         "val_interval": wilson_interval(n_correct, n, confidence=confidence),
     }
 
 
-def ledger(search: Sequence[Judged], choice: Choice, finish: Probe | None) -> list[LedgerEntry]:
-    """List every phase that was trained, in the order of training."""
-    entries = []
+def ledger(
+    search: Sequence[Judged], choice: Choice, finish: Probe | None, *, shaves: Sequence[Shave] = (), teacher: LedgerEntry | None = None
+) -> list[LedgerEntry]:
+    """List every phase that was trained, in the order of training; `teacher` is one that was trained before the first depth."""
+    entries = [teacher] if teacher is not None else []
     for item in search:
         depth = item.step.depth
         if item.step.epochs:
@@ -87,7 +115,8 @@ def ledger(search: Sequence[Judged], choice: Choice, finish: Probe | None) -> li
     if finish is not None:
         depth = choice.judged.step.depth
         entries.append(LedgerEntry(depth=depth, phase="finish", epochs=finish.epochs, full_depth_epochs=finish.cost))
-    return entries
+    tries = [LedgerEntry(depth=one.depth, phase="shave", epochs=one.epochs, full_depth_epochs=one.full_depth_epochs) for one in shaves]
+    return entries + tries
 
 
 def full_depth_epochs(entries: Sequence[LedgerEntry]) -> float:

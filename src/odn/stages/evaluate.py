@@ -32,7 +32,8 @@ def run(
 ) -> dict[str, Any]:
     """Write the predictions, the accuracy with its Wilson interval, the costs before and after, and the measured latency.
 
-    The accepted network is compared, by McNemar's test, with the depth before it and with full depth where that was trained.
+    The accepted network is compared, by McNemar's test, with the depth before it, with full depth where that was trained, and where it
+    was shaved with the depth that the search had accepted.
 
     Raises:
         MissingInputError: prepared data or the model is missing.
@@ -49,7 +50,8 @@ def run(
     low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
     accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
-    for name, depth in _others(config, depth=network.depth, n_blocks=network.architecture.n_blocks).items():
+    shaved_from = read_json(model / "card.json", made_by="truncate").get("shaved_from")
+    for name, depth in _others(config, depth=network.depth, n_blocks=network.architecture.n_blocks, shaved_from=shaved_from).items():
         folder = _network_folder(depth, depths=depths, checks=checks)
         if folder is not None:
             other = predictions_of(load_network(folder))
@@ -75,10 +77,11 @@ def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
     return record
 
 
-def _others(config: Config, *, depth: int, n_blocks: int) -> dict[str, int]:
+def _others(config: Config, *, depth: int, n_blocks: int, shaved_from: int | None) -> dict[str, int]:
     """Name the depths that the accepted one is compared with."""
     before = config.depth_before(depth)
-    return ({"shallower": before} if before else {}) | ({"full_depth": n_blocks} if n_blocks != depth else {})
+    others = ({"shallower": before} if before else {}) | ({"full_depth": n_blocks} if n_blocks != depth else {})
+    return others | ({"shaved_from": shaved_from} if shaved_from not in {None, n_blocks} else {})
 
 
 def _network_folder(depth: int, *, depths: Path, checks: Path) -> Path | None:

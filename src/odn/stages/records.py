@@ -101,13 +101,17 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Seque
     write_text(path, text.getvalue())
 
 
-def join_histories(path: Path, search: Sequence[Judged], *, depths: Path, checks: Path, last: Sequence["EpochRow"]) -> None:
-    """Write the histories of all depths and probes, and the rows of the finish, as one table in the order of training."""
+def join_histories(
+    path: Path, search: Sequence[Judged], *, depths: Path, checks: Path, last: Sequence["EpochRow"], first: Sequence[Path] = ()
+) -> None:
+    """Write the histories of all depths and probes, that of a teacher first and the `last` rows behind, in the order of training."""
     rows: list[dict[str, Any]] = []
+    files = list(first)
     for item in search:
         folders = [depths, checks] if item.verdict.probed else [depths]
-        for folder in folders:
-            with (folder / str(item.step.depth) / "history.csv").open(newline="") as file:
-                rows.extend(csv.DictReader(file))
+        files += [folder / str(item.step.depth) / "history.csv" for folder in folders]
+    for history in files:
+        with history.open(newline="") as file:
+            rows.extend(csv.DictReader(file))
     rows.extend(history_rows(last))
     write_table(path, rows)

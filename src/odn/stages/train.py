@@ -2,7 +2,8 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/gates/{after}.json
 Writes: work/depths/{depth}
-Config: seed, data, model, train, augment, growth, search.mode, paper, supernet
+Config: seed, data, model, train, augment, growth, search.mode, search.distill, paper, supernet, distill.weight,
+  distill.temperature, distill.epochs
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, before: Path,
     Raises:
         MissingInputError: prepared data, the gate or the depth before is missing.
         TrainingError: the loss is not finite.
+        TrackingError, DataError: the teacher that `search.distill` names cannot be fetched, or is for other data.
     """
     if not read_gate(gate, made_by=f"check@{after}" if after else "open").is_open:
         with new_folder(out) as folder:

@@ -1,13 +1,16 @@
 """Cut the network at the accepted depth, finish it with a longer cooldown, and write the model with the record of its search.
 
+With `search.shave` the depths before it are tried too, taught by what was accepted, and the shallowest that is good enough is kept.
+
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, work/checks
 Writes: model, metrics/search.json, plots/depths.csv, plots/history.csv
-Config: seed, train, augment, search, finish
+Config: seed, train, augment, search, distill, finish
 """
 
+import contextlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +19,12 @@ from odn.data.dataset import read_manifest
 from odn.errors import MissingInputError
 from odn.files import new_folder, read_json, write_json
 from odn.search.convergence import AS_TRAINED
-from odn.search.outcome import Choice, Judged, choose, finish_wins, full_depth_epochs, ledger, summary
+from odn.search.outcome import Choice, Judged, LedgerEntry, choose, finish_wins, full_depth_epochs, ledger, summary
 from odn.stages.records import join_histories, read_search, write_table
 
 if TYPE_CHECKING:
     from odn.search.expand import Cooled
+    from odn.stages.finishing import Shaves
 
 
 def run(
@@ -38,66 +42,114 @@ def run(
     choice = choose(search)
     if choice is None:
         raise MissingInputError(f"{checks} says that the search has not ended; run 'dvc repro' first")
-    depth = choice.judged.step.depth
-    cooled = _finished(config, choice=choice, prepared=prepared, depths=depths, progress=progress)
-    finish = cooled.probe if cooled is not None else None
-    entries = ledger(search, choice, finish)
-    about = summary(choice, finish, confidence=config.search.confidence)
-    with new_folder(model) as folder:
-        if cooled is not None and finish_wins(choice, finish):
-            from odn.models.network import save_network
-
-            save_network(cooled.network, folder)
-        else:
-            judged = (checks if choice.judged.verdict.probed else depths) / str(depth)
-            for name in ("architecture.json", "weights.safetensors"):
-                shutil.copyfile(judged / name, folder / name)
-        architecture = read_json(folder / "architecture.json", made_by="truncate")
-        write_json(folder / "card.json", about | _provenance(config, choice, prepared=prepared, is_finished=finish_wins(choice, finish)))
-        record = {"steps": _steps(search), "ledger": [asdict(entry) for entry in entries], "full_depth_epochs": full_depth_epochs(entries)}
-        write_json(folder / "search.json", about | record)
-    low, high = about["val_interval"]
-    flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
-    flat |= {"val_accuracy_low": low, "val_accuracy_high": high, "target": config.search.target}
-    flat |= {"n_blocks": N_BLOCKS[architecture["backbone"]], "full_depth_epochs": full_depth_epochs(entries)}
-    write_table(plots / "depths.csv", _depth_rows(search))
-    join_histories(plots / "history.csv", search, depths=depths, checks=checks, last=cooled.rows if cooled is not None else ())
-    write_json(metrics, flat)
+    with contextlib.ExitStack() as held:
+        trained = _trained(config, search, choice, prepared=prepared, depths=depths, checks=checks, progress=progress, held=held)
+        cooled, shaves = trained.finish, trained.shaves
+        finish, tries = (cooled.probe if cooled is not None else None), (shaves.tries if shaves is not None else ())
+        entries = ledger(search, choice, finish, shaves=tries, teacher=_teacher_entry(config, depths=depths))
+        about = summary(choice, finish, confidence=config.search.confidence, shaves=tries)
+        with new_folder(model) as folder:
+            phase = _write_network(folder, trained, choice, depths=depths, checks=checks)
+            architecture = read_json(folder / "architecture.json", made_by="truncate")
+            write_json(folder / "card.json", about | _provenance(config, phase, prepared=prepared))
+            record = {
+                "steps": _steps(search),
+                "ledger": [asdict(entry) for entry in entries],
+                "full_depth_epochs": full_depth_epochs(entries),
+            }
+            if tries:
+                record["shaves"] = [asdict(one) for one in tries]
+            write_json(folder / "search.json", about | record)
+        low, high = about["val_interval"]
+        flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
+        flat |= {"val_accuracy_low": low, "val_accuracy_high": high, "target": config.search.target}
+        flat |= {"n_blocks": N_BLOCKS[architecture["backbone"]], "full_depth_epochs": full_depth_epochs(entries)}
+        flat |= {name: about[name] for name in ("shaved_from",) if name in about}
+        write_table(plots / "depths.csv", _depth_rows(search))
+        rows = (*(cooled.rows if cooled is not None else ()), *(shaves.rows if shaves is not None else ()))
+        first = [depths / str(config.search.schedule[0]) / "teacher" / "history.csv"] if config.search.distill == "full" else []
+        join_histories(plots / "history.csv", search, depths=depths, checks=checks, first=first, last=rows)
+        write_json(metrics, flat)
     return flat
 
 
-def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, progress: Path) -> "Cooled | None":
-    """Cool the accepted depth's trunk down for longer; a depth that was never probed is cooled down at least like a probe.
+@dataclass(frozen=True)
+class _Trained:
+    """Hold what was trained here; each is None where there was nothing to train."""
+
+    finish: "Cooled | None" = None
+    shaves: "Shaves | None" = None
+
+
+def _trained(
+    config: Config,
+    search: Sequence[Judged],
+    choice: Choice,
+    *,
+    prepared: Path,
+    depths: Path,
+    checks: Path,
+    progress: Path,
+    held: contextlib.ExitStack,
+) -> _Trained:
+    """Cool the accepted depth's trunk down for longer, then shave; a depth that was never probed is cooled down at least like a probe.
 
     Where training left what was judged, as published, there is no cooldown, and that network is kept as it is.
     """
-    if config.search.mode in AS_TRAINED:
-        return None
-    epochs = config.finish.epochs
-    if not choice.judged.verdict.probed:
+    judged, epochs = choice.judged, config.finish.epochs
+    depth = judged.step.depth
+    if not judged.verdict.probed:
         epochs = max(epochs, config.search.cooldown_epochs)
-    if epochs == 0:
+    shaves = config.search.shave and choice.verdict == "target_reached" and depth != config.search.schedule[0]
+    if config.search.mode in AS_TRAINED or not (epochs or shaves):
+        return _Trained()
+    from odn.models.network import load_network
+    from odn.stages.finishing import Workshop, finish, shave
+    from odn.stages.working import opened
+
+    shop = Workshop(config, opened(prepared, train=config.train), depths=depths, progress=progress, held=held)
+    before = {item.step.depth: item.step.epochs + item.verdict.probe_epochs for item in search}
+    cooled = finish(shop, depth=depth, epochs=epochs, epochs_before=before[depth]) if epochs else None
+    if not shaves:
+        return _Trained(cooled)
+    accepted = load_network(checks / str(depth))
+    if cooled is not None and finish_wins(choice, cooled.probe):
+        accepted = cooled.network
+    steps = {item.step.depth: item.step for item in search}
+    return _Trained(cooled, shave(shop, accepted, steps=steps, epochs_before=before))
+
+
+def _write_network(folder: Path, trained: _Trained, choice: Choice, *, depths: Path, checks: Path) -> str:
+    """Write the network that is kept; return the phase that its weights are from."""
+    from_here = None
+    if trained.shaves is not None and trained.shaves.network is not None:
+        phase, from_here = "shave", trained.shaves.network
+    elif trained.finish is not None and finish_wins(choice, trained.finish.probe):
+        phase, from_here = "finish", trained.finish.network
+    else:
+        phase = "probe" if choice.judged.verdict.probed else "stable"
+    if from_here is not None:
+        from odn.models.network import save_network
+
+        save_network(from_here, folder)
+    else:
+        judged = (checks if choice.judged.verdict.probed else depths) / str(choice.judged.step.depth)
+        for name in ("architecture.json", "weights.safetensors"):
+            shutil.copyfile(judged / name, folder / name)
+    return phase
+
+
+def _teacher_entry(config: Config, *, depths: Path) -> LedgerEntry | None:
+    """Return what a teacher that was trained before the first depth cost."""
+    if config.search.distill != "full":
         return None
-    from odn.search.expand import Cooled, cool_down
-    from odn.stages.trunk import read_trunk
-    from odn.stages.working import follow, opened, progress_key
-    from odn.training.checkpoint import in_progress
-
-    depth = choice.judged.step.depth
-    before = choice.judged.step.epochs + choice.judged.verdict.probe_epochs
-    data = opened(prepared, train=config.train)
-    trunk_file = depths / str(depth) / "trunk.safetensors"
-    trunk = read_trunk(trunk_file, machine=data.machine)
-    key = progress_key(config, "seed", "train", "augment", inputs=[epochs, data.manifest.sha256, trunk_file])
-    with in_progress(progress / "truncate" / f"{key}.safetensors") as checkpoint:
-        events = cool_down(trunk, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint)
-        return follow(events, Cooled, config=config, data=data, depth=depth, phase="finish", epochs=epochs, epochs_before=before)
+    record = read_json(depths / str(config.search.schedule[0]) / "teacher" / "teacher.json", made_by="train")
+    return LedgerEntry(depth=record["depth"], phase="teacher", epochs=record["epochs"], full_depth_epochs=record["full_depth_epochs"])
 
 
-def _provenance(config: Config, choice: Choice, *, prepared: Path, is_finished: bool) -> dict[str, Any]:
+def _provenance(config: Config, phase: str, *, prepared: Path) -> dict[str, Any]:
     manifest = asdict(read_manifest(prepared / "dataset.json"))
     shape = {name: manifest[name] for name in ("source", "classes", "channels", "height", "width", "mean", "std")}
-    phase = "finish" if is_finished else "probe" if choice.judged.verdict.probed else "stable"
     return {"weights_from": phase, "target": config.search.target, **shape, "data_sha256": manifest["sha256"], "seed": config.seed}
 
 

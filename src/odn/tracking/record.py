@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def read_record(
     search = _json(metrics / "search.json")
     if search is None or not chain or not _agrees(search, chain, config):
         return SearchRecord(config, manifest, tuple(chain), None, {}, {}, model, {})
-    chain = [_finished(one, plots / "history.csv") if one.depth == search["depth"] else one for one in chain]
+    chain = [_finished(one, plots / "history.csv") for one in chain]
     numbers: dict[str, float] = {}
     for name in ("search", "evaluation", "latency"):
         numbers |= {key: float(value) for key, value in (_json(metrics / f"{name}.json") or {}).items() if type(value) in {int, float}}
@@ -102,7 +102,8 @@ def _agrees(search: dict[str, Any], chain: Sequence[DepthRecord], config: Config
     if len(verdicts) < len(chain) or verdicts[-1]["verdict"] == "expand" or search.get("target") != config.search.target:
         return False
     enough = [verdict["depth"] for verdict in verdicts if verdict["reached"]]
-    return (search.get("verdict"), search.get("depth")) == ("target_reached", enough[0]) if enough else search.get("verdict") == "exhausted"
+    accepted = search.get("shaved_from", search.get("depth"))  # a shave keeps a shallower depth than the search accepted
+    return (search.get("verdict"), accepted) == ("target_reached", enough[0]) if enough else search.get("verdict") == "exhausted"
 
 
 def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | None:
@@ -122,16 +123,17 @@ def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | Non
 
 
 def _finished(record: DepthRecord, history: Path) -> DepthRecord:
-    """Let the curve of the accepted depth run on into the epochs that finished it."""
-    points = _points(history, after=len(record.points), phase="finish")
+    """Let the curve of a depth run on into the epochs that finished or shaved it."""
+    points = _points(history, after=len(record.points), depth=record.depth, phases={"finish", "shave"})
     return replace(record, points=record.points + points, files=(*record.files, history)) if points else record
 
 
-def _points(path: Path, *, after: int, phase: str | None = None) -> tuple[Point, ...]:
+def _points(path: Path, *, after: int, depth: int | None = None, phases: Container[str] = ()) -> tuple[Point, ...]:
+    """Read the curve in a history.csv; where a depth is named, only its epochs of these phases."""
     if not path.exists():
         return ()
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if phase in {None, row["phase"]}]
+        rows = [row for row in csv.DictReader(file) if depth is None or (int(row["depth"]) == depth and row["phase"] in phases)]
     return tuple(Point(after + int(row["epoch"]), {name: float(row[name]) for name in CURVES if row.get(name)}) for row in rows)
 
 

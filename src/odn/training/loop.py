@@ -1,6 +1,7 @@
 """Train one network for one phase: a generator that yields what happens, resumes where it was killed, and repeats to the byte.
 
-A phase is `stable` (a short warm-up, then a constant rate) or a cooldown (`probe`, `finish`: the rate falls linearly to zero).
+A phase is `stable` (a short warm-up, then a constant rate), a cooldown (`probe`, `finish`, `shave`: the rate falls linearly to zero),
+or both in one (`teacher`: a short warm-up, then the rate falls).
 Source: warm-up–stable–decay (Hu et al., arXiv 2404.06395, section 4; Hägele et al., arXiv 2405.18392).
 """
 
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from odn.config import AugmentConfig, TrainConfig
@@ -19,6 +19,7 @@ from odn.data.batches import Images, n_steps, training_batches
 from odn.errors import TrainingError
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.device import Machine
+from odn.training.objective import Objective
 from odn.training.optim import Optimiser, Updates
 from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
@@ -26,13 +27,16 @@ from odn.training.seed import generator
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
 LOOK_STEPS = 100  # steps between two looks at the loss: a look makes the GPU wait
 TICK_SECONDS = 0.5
+LABELS = Objective()  # nothing but the labels is learnt
+
+PhaseName = Literal["stable", "probe", "finish", "teacher", "shave"]
 
 
 @dataclass(frozen=True)
 class Phase:
     """Say what is trained, for how long, and which random draws are its own."""
 
-    name: Literal["stable", "probe", "finish"]
+    name: PhaseName
     depth: int
     epochs: int  # most epochs of `stable`; exactly the epochs of a cooldown
     seed: int
@@ -40,10 +44,11 @@ class Phase:
 
     def rate_at(self, *, step: int, steps_per_epoch: int) -> float:
         """Return the rate of a step, counted from 0 over the whole phase, as a fraction of the stable one."""
+        risen = min(1.0, (step + 1) / (round(self.warmup_epochs * steps_per_epoch) + 1))
         if self.name == "stable":
-            warmup = round(self.warmup_epochs * steps_per_epoch)
-            return min(1.0, (step + 1) / (warmup + 1))
-        return 1 - step / (self.epochs * steps_per_epoch)
+            return risen
+        fallen = 1 - step / (self.epochs * steps_per_epoch)
+        return min(risen, fallen) if self.name == "teacher" else fallen
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,12 @@ def train_phase(
     augment: AugmentConfig,
     machine: Machine,
     checkpoint: Path | None,
-    aux_depth: int = 0,
+    objective: Objective = LABELS,
 ) -> Iterator[Tick | EpochRow]:
     """Train, yielding a row after each epoch; after a row the averaged network holds the weights that were read out.
 
     The caller may stop after any row. Where `checkpoint` exists, the rows it holds are yielded again, then training goes on
-    from its step; where it is None nothing is kept. `aux_depth` > 0 adds `settings.aux_weight` times the loss at that head.
+    from its step; where it is None nothing is kept. `objective` says what is learnt beside the labels.
 
     Raises:
         TrainingError: a loss that is not finite, naming depth, epoch and step.
@@ -117,11 +122,10 @@ def train_phase(
         rate = 0.0
         for step, (images, labels) in enumerate(batches, start=first_step):
             rate = phase.rate_at(step=(epoch - 1) * steps + step, steps_per_epoch=steps)
-            heads = {"depth": phase.depth, "aux_depth": aux_depth}
-            logits, objective = _forward(optimiser, images, labels, settings=settings, machine=machine, **heads)
-            objective.backward()
+            logits, loss = objective.loss(optimiser.network, images, labels, depth=phase.depth, settings=settings, machine=machine)
+            loss.backward()
             updates.step(rate=rate)
-            losses[step] = objective.detach()
+            losses[step] = loss.detach()
             hits += (logits.detach().argmax(1) == labels).sum()
             if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
                 require_finite(
@@ -161,9 +165,7 @@ def resumed(checkpoint: Path | None, optimiser: Optimiser, *, losses: Tensor, hi
     return [EpochRow(**row) for row in saved.record["rows"]], saved.record["step"]
 
 
-def epoch_row(
-    *, depth: int, phase: Literal["stable", "probe", "finish"], epoch: int, lr: float, loss: float, accuracy: float, seen: ReadOut
-) -> EpochRow:
+def epoch_row(*, depth: int, phase: PhaseName, epoch: int, lr: float, loss: float, accuracy: float, seen: ReadOut) -> EpochRow:
     """Join what an epoch of training gave with what was read off val after it."""
     return EpochRow(
         depth=depth,
@@ -177,18 +179,6 @@ def epoch_row(
         val_correct=seen.n_correct,
         n_val=seen.n,
     )
-
-
-def _forward(
-    optimiser: Optimiser, images: Tensor, labels: Tensor, *, settings: TrainConfig, machine: Machine, depth: int, aux_depth: int
-) -> tuple[Tensor, Tensor]:
-    network = optimiser.network
-    with machine.autocast():
-        logits = network.forward_depths(images, (aux_depth, depth)) if aux_depth else {depth: network(images)}
-    loss = F.cross_entropy(logits[depth].float(), labels, label_smoothing=settings.label_smoothing)
-    if aux_depth:
-        loss = loss + settings.aux_weight * F.cross_entropy(logits[aux_depth].float(), labels, label_smoothing=settings.label_smoothing)
-    return logits[depth], loss
 
 
 def require_finite(losses: Tensor, *, depth: int, phase: str, epoch: int, remedy: str) -> None:

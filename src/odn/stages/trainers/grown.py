@@ -1,5 +1,6 @@
 """Train a depth grown from the depth before it, or, in a grid or alone, from fresh weights."""
 
+import contextlib
 from pathlib import Path
 
 from odn.config import Config
@@ -7,7 +8,9 @@ from odn.files import new_folder
 from odn.models.network import save_network
 from odn.search.convergence import DepthStep
 from odn.search.expand import Trained, train_depth
+from odn.stages.teachers import teaching_inputs
 from odn.stages.trainers.kept import checkpoint_name, write_record
+from odn.stages.trainers.taught import bring_teacher, write_teacher
 from odn.stages.trunk import read_trunk, write_trunk
 from odn.stages.working import follow, opened
 from odn.training.checkpoint import in_progress
@@ -18,8 +21,12 @@ def train_grown(config: Config, *, depth: int, after: int, prepared: Path, befor
     data = opened(prepared, train=config.train)
     grows = after and config.search.mode == "growth"
     trunk = read_trunk(before / "trunk.safetensors", machine=data.machine) if grows else None
-    with in_progress(progress / f"train-{depth}" / checkpoint_name(config, data, before=before)) as checkpoint:
-        events = train_depth(trunk, data=data, config=config, depth=depth, checkpoint=checkpoint)
+    with contextlib.ExitStack() as held:
+        brought = bring_teacher(config, data=data, trunk=trunk, after=after, before=before, progress=progress, held=held)
+        teacher = brought.teacher if brought is not None else None
+        name = checkpoint_name(config, data, before=before, inputs=teaching_inputs(config, teacher))
+        checkpoint = held.enter_context(in_progress(progress / f"train-{depth}" / name))
+        events = train_depth(trunk, data=data, config=config, depth=depth, checkpoint=checkpoint, teacher=teacher)
         trained = follow(
             events, Trained, config=config, data=data, depth=depth, phase="stable", epochs=config.growth.max_epochs, epochs_before=0
         )
@@ -27,4 +34,6 @@ def train_grown(config: Config, *, depth: int, after: int, prepared: Path, befor
             save_network(trained.optimiser.average.truncated(depth), folder)
             write_trunk(folder / "trunk.safetensors", trained.optimiser)
             write_record(folder, trained.step, trained.rows)
+            if brought is not None:
+                write_teacher(folder / "teacher", brought, data=data)
     return trained.step

@@ -13,11 +13,11 @@ from odn.stages.working import progress_key
 from odn.training.loop import EpochRow
 
 
-def checkpoint_name(config: Config, data: SearchData, *, before: Path) -> str:
-    """Return the file name of an interrupted depth, which only the same settings, data and depth before share."""
+def checkpoint_name(config: Config, data: SearchData, *, before: Path, inputs: Sequence[str] = ()) -> str:
+    """Return the file name of an interrupted depth, which only the same settings, data, depth before and further `inputs` share."""
     sections = ("seed", "data", "model", "train", "augment", "growth", "paper", "supernet")
-    inputs = [config.search.mode, data.manifest.sha256, before / "trunk.safetensors"]
-    return f"{progress_key(config, *sections, inputs=inputs)}.safetensors"
+    inherited = [config.search.mode, data.manifest.sha256, before / "trunk.safetensors"]
+    return f"{progress_key(config, *sections, inputs=[*inherited, *inputs])}.safetensors"
 
 
 def write_record(folder: Path, step: DepthStep, rows: Sequence[EpochRow]) -> None:

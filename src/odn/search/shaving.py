@@ -1,0 +1,91 @@
+"""Shave: when a depth is accepted, try the depth before it, taught by the accepted network, while what comes out is good enough.
+
+Each try is one more look at val, beyond those of the search.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from odn.config import Config
+from odn.models.network import DepthNetwork
+from odn.search.convergence import DepthStep, judge
+from odn.search.data import SearchData
+from odn.search.expand import Cooled, SearchStep, cool_down
+from odn.search.outcome import Shave
+from odn.search.teaching import as_teacher
+from odn.training.loop import EpochRow, Tick
+from odn.training.optim import Optimiser
+
+
+@dataclass(frozen=True)
+class Shaved:
+    """Hold what a try leaves: the cooled network, and what is made of it."""
+
+    cooled: Cooled
+    shave: Shave
+
+
+def depths_to_try(config: Config, depth: int) -> tuple[int, ...]:
+    """List the scheduled depths before the accepted one, the nearest first; none where `search.shave` is off."""
+    return tuple(reversed([one for one in config.search.schedule if one < depth])) if config.search.shave else ()
+
+
+def exit_of(trunk: Optimiser, depth: int) -> Optimiser:
+    """Return the part of a trunk up to its exit at `depth`, as a trunk of its own.
+
+    Raises:
+        ValueError: it has no head there.
+    """
+    network, average = trunk.network.truncated(depth), trunk.average.truncated(depth).requires_grad_(False)
+    momentum = {name: trunk.momentum[name].clone() for name, _ in network.named_parameters()}
+    return Optimiser(network=network, momentum=momentum, average=average, n_averaged=trunk.n_averaged)
+
+
+def try_shallower(
+    trunk: Optimiser, *, teacher: DepthNetwork, step: DepthStep, data: SearchData, config: Config, checkpoint: Path | None
+) -> Iterator[Tick | EpochRow | Shaved]:
+    """Cool a depth's trunk down for `distill.shave_epochs` with `teacher`, look at val once, and end with `Shaved`.
+
+    `step` is what the depth's own training gave. It is kept where the verdict of the search holds: target, accept and confidence.
+    """
+    taught_by = as_teacher(teacher, machine=data.machine)
+    epochs = config.distill.shave_epochs
+    cooled: Cooled | None = None
+    for event in cool_down(trunk, data=data, config=config, name="shave", epochs=epochs, checkpoint=checkpoint, teacher=taught_by):
+        if isinstance(event, Cooled):
+            cooled = event
+        else:
+            yield event
+    assert cooled is not None, "a cooldown ends with its network"
+    probe = cooled.probe
+    verdict = judge(step, config.search, probe=probe)
+    shave = Shave(
+        depth=step.depth,
+        epochs=probe.epochs,
+        n_correct=probe.n_correct,
+        n=probe.n,
+        full_depth_epochs=probe.cost,
+        reached=verdict.reached,
+        reason=f"{verdict.reason}, taught by depth {teacher.depth}",
+    )
+    yield Shaved(cooled=cooled, shave=shave)
+
+
+def shave(network: DepthNetwork, *, found: Mapping[int, SearchStep], data: SearchData, config: Config) -> Iterator[Shaved]:
+    """Shave an accepted network in memory, yielding each try; the last that reached the target is to be kept.
+
+    `found` holds the steps of the search by depth, as `expand` yielded them.
+    """
+    above = network.depth
+    for depth in depths_to_try(config, above):
+        own, deeper = found[depth].trunk, found[above].trunk
+        assert own is not None, "only what has trunks is shaved"
+        assert deeper is not None, "only what has trunks is shaved"
+        trunk = exit_of(deeper, depth) if config.search.distill == "exits" else own
+        tries = try_shallower(trunk, teacher=network, step=found[depth].step, data=data, config=config, checkpoint=None)
+        (tried,) = (event for event in tries if isinstance(event, Shaved))
+        yield tried
+        if not tried.shave.reached:
+            return
+        network, above = tried.cooled.network, depth

@@ -1,0 +1,291 @@
+"""Laws of `search.distill` and `search.shave`: stages equal the generator, and a resumed run ends with the bytes of one that was not."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from laws.search_data import open_data, small_config
+from laws.stage_runs import Stages, read, require_agreement
+from odn.data.batches import training_batches
+from odn.models.network import build, save_network
+from odn.report.account import account
+from odn.report.findings import read_findings
+from odn.search.data import SearchData
+from odn.search.expand import Trained, expand, grown, train_depth
+from odn.search.shaving import exit_of, shave
+from odn.search.teaching import TrainedTeacher, as_teacher, normalising, objective_of, teacher_of, train_teacher
+from odn.stages import train
+from odn.tracking.record import read_record
+from odn.training import loop
+from odn.training.loop import EpochRow
+from odn.training.objective import Objective
+from odn.training.optim import Optimiser
+from odn.training.seed import generator
+
+SHAVED: dict[str, Any] = {  # depth 1 reads 27 %, far below what it reaches after a long shave
+    "search": {"distill": "shallower", "shave": True, "target": 0.42, "cooldown_gain": 0.0},
+    "distill": {"shave_epochs": 8, "weight": 0.3},
+}
+
+
+@pytest.fixture(scope="module")
+def shaved(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """Run a search that is accepted at a depth that a shave then goes below."""
+    stages = Stages(small_config(**SHAVED), tmp_path_factory.mktemp("shaved"))
+    stages.search()
+    stages.truncate()
+    return stages
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> SearchData:
+    """Prepare the small digits once."""
+    stages = Stages(small_config(), tmp_path_factory.mktemp("digits"))
+    return open_data(stages.config, stages.prepared)
+
+
+@pytest.mark.parametrize("distill", ["shallower", "exits", "full"])
+def test_a_taught_search_is_the_same_in_memory_and_by_stages(distill: str, tmp_path: Path) -> None:
+    """Weights, records and costs of two depths, with the teacher handed on in files."""
+    search = {"distill": distill, "target": 0.999, "schedule": [1, 2]}
+    stages = Stages(small_config(search=search, distill={"epochs": 2}, growth={"max_epochs": 2}), tmp_path)
+    stages.search()
+    require_agreement(stages, tmp_path)
+    assert (stages.depths / "2/teacher").exists() == (distill != "exits")
+
+
+def test_a_teacher_changes_what_is_learnt_and_is_paid_for(digits: SearchData) -> None:
+    """Taught, the same depth has other weights, and each epoch costs a third of the teacher's MACs more."""
+    config = small_config(search={"distill": "full"}, growth={"min_epochs": 1, "max_epochs": 1})
+    teacher = build(grown(None, data=digits, config=config, depth=8).network.architecture, generator(1, "teacher"))
+    taught, alone = (
+        next(
+            event
+            for event in train_depth(None, data=digits, config=config, depth=1, checkpoint=None, teacher=who)
+            if isinstance(event, Trained)
+        )
+        for who in (as_teacher(teacher, machine=digits.machine), None)
+    )
+    assert not torch.equal(taught.optimiser.network.stem[0].weight, alone.optimiser.network.stem[0].weight)  # type: ignore[union-attr,arg-type]
+    assert taught.step.cost - alone.step.cost == pytest.approx(alone.step.cost * alone.step.macs_full / 3 / alone.step.macs)
+
+
+def test_a_weight_of_zero_learns_from_the_labels_alone(digits: SearchData) -> None:
+    """Then the loss is that of nobody teaching, bit for bit."""
+    config = small_config(search={"distill": "full"}, distill={"weight": 0.0})
+    network = grown(None, data=digits, config=config, depth=2).network
+    batch = next(training_batches(digits.train, batch_size=32, augment=config.augment, generator=generator(0, "test")))
+    taught = objective_of(config, network, teacher=as_teacher(network, machine=digits.machine))
+    shown = {"depth": 2, "settings": config.train, "machine": digits.machine}
+    network.eval()
+    assert torch.equal(taught.loss(network, *batch, **shown)[1], Objective().loss(network, *batch, **shown)[1])  # type: ignore[arg-type]
+
+
+def test_an_exit_learns_from_the_head_above_it(digits: SearchData) -> None:
+    """Its loss is 0 where both say the same, and no gradient reaches the teaching head."""
+    config = small_config(search={"distill": "exits"}, distill={"weight": 1.0})
+    first = grown(None, data=digits, config=config, depth=1)
+    network = grown(first, data=digits, config=config, depth=2).network
+    assert network.head_depths == (1, 2)
+    batch = next(training_batches(digits.train, batch_size=32, augment=config.augment, generator=generator(0, "test")))
+    shown = {"depth": 2, "settings": config.train, "machine": digits.machine}
+    objective = objective_of(config, network, teacher=None)
+    taught, plain = (one.loss(network, *batch, **shown)[1] for one in (objective, Objective()))  # type: ignore[arg-type]
+    (taught - plain).backward()
+    assert network.heads["1"].weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+    assert float(network.heads["2"].weight.grad.abs().sum()) < 1e-6  # type: ignore[union-attr]
+
+
+def test_an_exit_has_its_head_whatever_the_depth_starts_from(digits: SearchData) -> None:
+    """Where nothing is inherited (`reload`), the shallower head is there too."""
+    config = small_config(search={"distill": "exits"}, growth={"init": "reload"})
+    first = grown(None, data=digits, config=config, depth=1)
+    assert grown(first, data=digits, config=config, depth=2).network.head_depths == (1, 2)
+
+
+def test_a_teacher_sees_images_as_it_is_used_to(digits: SearchData) -> None:
+    """Trained on another mean and deviation, it says of a batch what it says of the same pixels normalised its own way."""
+    config = small_config()
+    own = as_teacher(grown(None, data=digits, config=config, depth=1).network, machine=digits.machine)
+    pixels = digits.train.batch(slice(0, 8))
+    used_to = (pixels / 255 - 0.25) / 0.5
+    teacher = normalising(own, mean=(0.25,), std=(0.5,), data=digits)
+    there = teacher.logits(digits.train.normalised(pixels), machine=digits.machine)
+    assert torch.allclose(there, own.logits(used_to, machine=digits.machine), atol=1e-5)
+
+
+def test_a_teacher_that_is_to_come_from_outside_must_be_given(digits: SearchData) -> None:
+    """In memory nobody fetches one."""
+    config = small_config(search={"distill": "models:/odn-digits/1"})
+    with pytest.raises(ValueError, match="search.distill models:/odn-digits/1: a teacher must be given"):
+        teacher_of(config, before=None, outside=None, machine=digits.machine)
+    with pytest.raises(ValueError, match="a teacher must be given"):
+        next(expand(digits, config))
+
+
+def interrupted(events: Iterator[object], rows: int) -> None:
+    """Break a phase off behind so many epochs."""
+    for event in events:
+        rows -= isinstance(event, EpochRow)
+        if not rows:
+            break
+
+
+def test_an_interrupted_teacher_ends_with_the_same_bytes(digits: SearchData, tmp_path: Path) -> None:
+    """Broken off behind its first epoch it goes on, and what it spent is booked once."""
+    config, kept = small_config(distill={"epochs": 2}, model={"width": 1 / 16}), tmp_path / "teacher.safetensors"
+    interrupted(train_teacher(data=digits, config=config, checkpoint=kept), 1)
+    for name, checkpoint in (("resumed", kept), ("quiet", None)):
+        *_, done = train_teacher(data=digits, config=config, checkpoint=checkpoint)
+        assert isinstance(done, TrainedTeacher)
+        assert done.cost == pytest.approx(2 * (len(digits.train) // 32) * 32 / len(digits.train))
+        save_network(done.network, tmp_path / name)
+    assert (tmp_path / "resumed/weights.safetensors").read_bytes() == (tmp_path / "quiet/weights.safetensors").read_bytes()
+
+
+def test_a_shaved_model_meets_the_target_or_is_not_kept(shaved: Stages) -> None:
+    """The shallower depth is kept with its own accuracy, and everything that was tried stands in the record."""
+    record, card = read(shaved.folder / "model/search.json"), read(shaved.folder / "model/card.json")
+    kept = [one for one in record["shaves"] if one["reached"]]
+    assert kept
+    assert card["depth"] == kept[-1]["depth"] == read(shaved.folder / "metrics/search.json")["depth"] < card["shaved_from"]
+    assert card["val_accuracy"] == kept[-1]["n_correct"] / kept[-1]["n"] >= card["target"]
+    assert card["weights_from"] == "shave"
+    assert [entry["depth"] for entry in record["ledger"] if entry["phase"] == "shave"] == [one["depth"] for one in record["shaves"]]
+    assert record["full_depth_epochs"] == sum(entry["full_depth_epochs"] for entry in record["ledger"])
+
+
+def test_a_shave_that_misses_leaves_the_accepted_depth(shaved: Stages) -> None:
+    """After one epoch of cooldown nothing is good enough: the try is on record, the model is what it was without it."""
+    runs = {}
+    for name, changes in (("missed", {"shave_epochs": 1, "weight": 1.0}), ("plain", None)):
+        other = copy.copy(shaved)
+        search = SHAVED["search"] | {"shave": changes is not None, "target": 0.45}
+        other.config, other.folder = small_config(search=search, distill=SHAVED["distill"] | (changes or {})), shaved.folder / name
+        other.truncate()
+        runs[name] = other
+    record = read(runs["missed"].folder / "model/search.json")
+    assert [one["reached"] for one in record["shaves"]] == [False]
+    weights = [(run.folder / "model/weights.safetensors").read_bytes() for run in runs.values()]
+    assert weights[0] == weights[1]
+
+
+def test_shaving_in_memory_is_shaving_by_stages(shaved: Stages, tmp_path: Path) -> None:
+    """From the same accepted network the same tries come out, and the same bytes."""
+    data, config = open_data(shaved.config, shaved.prepared), shaved.config
+    found = {step.step.depth: step for step in expand(data, config)}
+    accepted = truncate_accepted(shaved, max(found))
+    tries = list(shave(accepted, found=found, data=data, config=config))
+    assert [vars(one.shave) for one in tries] == read(shaved.folder / "model/search.json")["shaves"]
+    save_network(next(one for one in reversed(tries) if one.shave.reached).cooled.network, tmp_path)
+    assert (tmp_path / "weights.safetensors").read_bytes() == (shaved.folder / "model/weights.safetensors").read_bytes()
+
+
+def truncate_accepted(stages: Stages, depth: int) -> Any:
+    """Return the accepted network as `truncate` has it without shaves."""
+    from odn.models.network import load_network
+
+    other = copy.copy(stages)
+    other.config, other.folder = small_config(**(SHAVED | {"search": SHAVED["search"] | {"shave": False}})), stages.folder / "unshaved"
+    other.truncate()
+    network = load_network(other.folder / "model")
+    assert network.depth == depth
+    return network
+
+
+def test_an_interrupted_shave_ends_with_the_same_bytes(shaved: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at a checkpoint of the first shave, truncate goes on from there; the finish before it is not trained again."""
+    other, keep, seen = copy.copy(shaved), loop.save_checkpoint, []
+
+    def killed(path: Path, checkpoint: Any) -> None:
+        keep(path, checkpoint)
+        seen.append(path.parent.name)
+        if path.parent.name.startswith("shave"):
+            raise KeyboardInterrupt
+
+    other.folder = shaved.folder / "killed"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "save_checkpoint", killed)
+        other.truncate()
+    first = len(seen)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", lambda path, checkpoint: (keep(path, checkpoint), seen.append(path.parent.name)))
+        other.truncate()
+    assert "truncate" not in seen[first:]
+    for name in ("weights.safetensors", "search.json", "card.json"):
+        assert (other.folder / "model" / name).read_bytes() == (shaved.folder / "model" / name).read_bytes()
+
+
+def test_a_shaved_model_is_compared_with_what_it_was_shaved_from(shaved: Stages) -> None:
+    """On test, by McNemar's test; and the epochs of the shave stand in the history."""
+    record, card = shaved.evaluate(), read(shaved.folder / "model/card.json")
+    assert record["shaved_from_depth"] == card["shaved_from"]
+    assert 0 <= record["mcnemar_p_shaved_from"] <= 1
+    assert ",shave," in (shaved.folder / "plots/history.csv").read_text()
+    findings = read_findings(shaved.config, model=shaved.folder / "model", metrics=shaved.folder / "metrics")
+    text = account(findings, registration=None, model=Path("model"), report=None).describe()
+    assert f"Shave     depth {card['depth']} was tried again: val accuracy" in text
+    assert f"depth {card['depth']} is kept, its val accuracy" in text
+
+
+def test_the_record_for_mlflow_knows_a_shaved_depth(shaved: Stages) -> None:
+    """The results belong to the search though another depth was accepted, and the shaved depth's curve runs on into its shave."""
+    places = {name: shaved.folder / name for name in ("model", "metrics", "plots", "report")}
+    dataset = shaved.prepared / "dataset.json"
+    record = read_record(shaved.config, dataset=dataset, depths=shaved.depths, checks=shaved.checks, **places)
+    assert record.search is not None
+    kept = next(one for one in record.depths if one.depth == record.search["depth"])
+    assert len(kept.points) == kept.step["epochs"] + shaved.config.distill.shave_epochs
+
+
+def test_the_exit_of_a_trunk_says_what_the_trunk_says_there(digits: SearchData) -> None:
+    """Cut out of the deeper trunk, weights, average and momentum are those of its first blocks."""
+    config = small_config(search={"distill": "exits"})
+    first = grown(None, data=digits, config=config, depth=1)
+    deeper = grown(first, data=digits, config=config, depth=2)
+    cut = exit_of(deeper, 1)
+    assert isinstance(cut, Optimiser)
+    assert cut.momentum.keys() == dict(cut.network.named_parameters()).keys()
+    images = digits.val.normalised(digits.val.batch(slice(0, 4)))
+    assert torch.equal(cut.average.eval()(images), deeper.average.eval()(images, 1))
+
+
+def test_a_changed_teacher_does_not_resume_what_another_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken off with one weight and started with another, a depth comes out as if it had never been broken off."""
+    base = {"search": {"distill": "full", "schedule": [1]}, "growth": {"min_epochs": 1, "max_epochs": 2}, "model": {"width": 1 / 16}}
+    stages = {w: Stages(small_config(**base, distill={"epochs": 1, "weight": w}), tmp_path / str(w)) for w in (0.2, 0.9)}
+    keep = loop.save_checkpoint
+
+    def killed(path: Path, checkpoint: Any) -> None:
+        keep(path, checkpoint)
+        if path.parent.name == "train-1":
+            raise KeyboardInterrupt
+
+    def run(one: Stages, progress: Path) -> bytes:
+        places = {"prepared": one.prepared, "before": one.depths / "0", "gate": one.gates / "0.json", "out": one.depths / "1"}
+        train.run(one.config, depth=1, after=0, progress=progress, **places)
+        return (one.depths / "1/weights.safetensors").read_bytes()
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "save_checkpoint", killed)
+        run(stages[0.2], tmp_path / "shared")
+    assert run(stages[0.9], tmp_path / "shared") == run(stages[0.9], tmp_path / "fresh")
+
+
+def test_the_ledger_holds_the_full_depth_teacher(tmp_path: Path) -> None:
+    """It is trained once, before the first depth, and paid for in full-depth epochs."""
+    search = {"distill": "full", "target": 0.999, "schedule": [1, 2]}
+    stages = Stages(
+        small_config(search=search, distill={"epochs": 2}, growth={"min_epochs": 1, "max_epochs": 1}, model={"width": 1 / 16}), tmp_path
+    )
+    stages.search()
+    stages.truncate()
+    record = read(tmp_path / "model/search.json")
+    assert [entry["phase"] for entry in record["ledger"]].count("teacher") == 1
+    assert (record["ledger"][0]["depth"], record["ledger"][0]["epochs"]) == (8, 2)
+    assert record["ledger"][0]["full_depth_epochs"] == read(stages.depths / "2/teacher/teacher.json")["full_depth_epochs"] < 2
+    assert (tmp_path / "plots/history.csv").read_text().splitlines()[1].startswith("8,teacher,1,")
