@@ -4,9 +4,7 @@ Each field says its meaning and unit; its type and bounds are its range. To Kube
 JSON string (`Config.to_json`), which reads back to an equal object.
 """
 
-import difflib
 import json
-import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,10 +13,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from odn.errors import ConfigError
+from odn.refusals import allowed_in, refusal
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
 TARGETLESS_SECTIONS = ("data", "model", "train", "augment", "growth")  # what the weights of a depth depend on, beside the seed
-NUMBER_AS_TEXT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")  # YAML 1.1 wants a point and a sign: 1.0e-3
 
 Source = Literal["digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -272,7 +270,7 @@ def make_config(settings: Any) -> Config:
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(_refusal(item) for item in error.errors(include_url=False))) from None
+        raise ConfigError("\n".join(refusal(item, Config) for item in error.errors(include_url=False))) from None
     _cross_check(config)
     return config
 
@@ -308,73 +306,10 @@ def _cross_check(config: Config) -> None:
         raise ConfigError(f"data.image_size: only folder and s3 images are resized; set it to null for {config.data.source}")
 
 
-def _fields(location: tuple[str | int, ...]) -> list[str]:
-    """Return the names that are known in the section at `location`."""
-    section: Any = Config
-    for part in location:
-        field = section.model_fields.get(str(part))
-        section = field.annotation if field is not None else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return []
-    return list(section.model_fields)
-
-
-def _every_name() -> list[str]:
-    return [name for section in _fields(()) for name in (section, *(f"{section}.{key}" for key in _fields((section,))))]
-
-
-def _refusal(item: Any) -> str:
-    location: tuple[str | int, ...] = item["loc"]
-    if isinstance(location[-1], int) and item["type"] not in {"invalid_key", "extra_forbidden"}:
-        location = location[:-1]  # an entry of a list
-    name, last = ".".join(str(part) for part in location), str(location[-1])
-    if item["type"] == "extra_forbidden":
-        known = _fields(location[:-1])
-        near = [".".join((*map(str, location[:-1]), match)) for match in difflib.get_close_matches(last, known, n=1)]
-        near = near or [other for other in _every_name() if other.split(".")[-1] == last]
-        return f"unknown setting {name} " + (f"(did you mean {near[0]}?)" if near else f"(known here: {', '.join(known)})")
-    if item["type"] == "missing":
-        return f"missing setting {name} ({allowed(name)})"
-    if item["type"] == "invalid_key":
-        return f"unknown setting {name}: a setting's name is text"
-    value, hint = item["input"], ""
-    if isinstance(value, str):
-        near = difflib.get_close_matches(value, _schema_of(name).get("enum", []), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        if NUMBER_AS_TEXT.fullmatch(value):
-            hint = f" (YAML reads this as text: write {float(value)})"
-    return f"{name}: must be {allowed(name)}; got {value!r}{hint}"
-
-
 def allowed(name: str) -> str:
     """Say in words which values the setting `name` takes: `a number > 0 and < 1`.
 
     Raises:
         ValueError: there is no such setting.
     """
-    choices = _schema_of(name).get("anyOf") or [_schema_of(name)]
-    return " or ".join(_words(choice) for choice in choices)
-
-
-def _schema_of(name: str) -> dict[str, Any]:
-    schema: dict[str, Any] = Config.model_json_schema()
-    definitions = schema["$defs"]
-    for part in name.split("."):
-        if part not in schema.get("properties", {}):
-            raise ValueError(f"no setting {name}")
-        schema = schema["properties"][part]
-        if "$ref" in schema:
-            schema = definitions[schema["$ref"].rpartition("/")[2]]
-    return schema
-
-
-def _words(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
-    if schema["type"] == "array" and schema["items"]["type"] == "number":
-        return "a list of numbers " + _words(schema["items"]).removeprefix("a number ")
-    kinds = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text", "null": "null"}
-    kinds |= {"object": "a section of settings", "array": "a map or a list of depths"}
-    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤", "pattern": "that matches"}
-    bounds = [f"{sign} {schema[key]}".removesuffix(".0") for key, sign in signs.items() if key in schema]
-    return " ".join((kinds[schema["type"]], " and ".join(bounds))).strip()
+    return allowed_in(Config, name)

@@ -2,9 +2,10 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from odn.config import Config
-from odn.files import new_folder
+from odn.files import new_folder, write_json
 from odn.models.network import load_network, save_network
 from odn.search.convergence import DepthStep
 from odn.search.data import SearchData
@@ -40,9 +41,16 @@ def _trained(config: Config, *, data: SearchData, depth: int, before: Path, out:
         with new_folder(out) as folder:
             save_network(trained.network, folder / SUPERNET)
             write_table(folder / SUPERNET / "exits.csv", _curves(trained))
+            write_json(folder / SUPERNET / "card.json", _card(config, data))
             save_network(trained.network.truncated(depth), folder)
             write_record(folder, step, trained.rows)
     return step
+
+
+def _card(config: Config, data: SearchData) -> dict[str, Any]:
+    """Say what was trained together, on which data."""
+    plan = {"depths": config.search.schedule, "widths": config.supernet.widths}
+    return plan | {"seed": config.seed, "data_sha256": data.manifest.sha256}
 
 
 def _curves(trained: Supernet) -> list[dict[str, float]]:
