@@ -103,9 +103,9 @@ class GrowthConfig(Section):
 class SearchConfig(Section):
     """Say when a depth is accepted."""
 
-    mode: Literal["growth", "paper", "grid", "scratch", "supernet"] = Field(
+    mode: Literal["growth", "paper", "grid", "scratch", "supernet", "auto"] = Field(
         description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew; "
-        "supernet: all depths at once"
+        "supernet: all depths at once; auto: growth or supernet, after a short look at all depths"
     )
     target: Fraction = Field(description="accuracy on val that must be reached")
     accept: Literal["point", "lower_bound"] = Field(description="compare the accuracy itself, or its Wilson lower bound, with the target")
@@ -155,6 +155,14 @@ class DistillConfig(Section):
     temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="that softens the logits of both")
     epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of a full-depth teacher that is trained here")
     shave_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the cooldown of a shallower depth that is tried")
+
+
+class AutoConfig(Section):
+    """Say how growth or supernet is chosen, of `search.mode: auto`."""
+
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the short training of all depths at once")
+    deep: ClosedFraction = Field(description="fraction of the deepest scheduled depth; what needs more of it is trained as a supernet")
+    models: Annotated[int, Field(ge=1, le=1000)] = Field(description="wanted from one training; more than one asks for a supernet")
 
 
 class FinishConfig(Section):
@@ -212,12 +220,17 @@ class Config(Section):
     paper: PaperConfig
     supernet: SupernetConfig
     distill: DistillConfig
+    auto: AutoConfig
     finish: FinishConfig
     registry: RegistryConfig
 
     def to_json(self) -> str:
         """Return the canonical JSON: keys sorted, no spaces; equal configs give equal strings."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def in_mode(self, mode: str) -> "Config":
+        """Return the same settings under another `search.mode`."""
+        return self.model_copy(update={"search": self.search.model_copy(update={"mode": mode})})
 
     def depth_before(self, depth: int) -> int:
         """Return the scheduled depth that `depth` grows from; 0 for the first.

@@ -14,6 +14,7 @@ PHASES = {
     "supernet": "supernet",
     "teacher": "teach",
     "shave": "shave",
+    "advice": "advice",
 }
 
 

@@ -53,6 +53,7 @@ def account(findings: Findings, *, registration: Mapping[str, Any] | None, model
         f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}",
     )
     lines += [Line(), *_saving_lines(findings), Line()]
+    lines += _entry("Mode", findings.advice) if findings.advice else []
     lines += _entry("Search", _cost_words(findings))
     lines += _entry("Model", f"{model}/{_registered(findings, registration)}")
     lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: odn report")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from odn.report.findings import Findings, Interval
+from odn.report.findings import BEFORE, Findings, Interval
 from odn.report.mistakes import Mistake
 from odn.report.words import PHASES, change, short, tidy_percent
 
@@ -38,13 +38,13 @@ class Theme:
     probe: str
     finish: str
     target: str
-    teacher: str
+    before: str  # what is trained before the first depth
     shave: str
 
     def of_phase(self, name: str) -> str:
         """Return the colour of a phase."""
-        colours = {"stable": self.stable, "probe": self.probe, "finish": self.finish, "teacher": self.teacher, "shave": self.shave}
-        return colours[name]
+        colours = {"stable": self.stable, "probe": self.probe, "finish": self.finish, "shave": self.shave}
+        return colours.get(name, self.before)
 
 
 LIGHT = Theme("#ffffff", "#1b1f24", "#59636e", "#e4e8ec", "#0969b8", "#c2570c", "#0f7b56", "#a3195b", "#7a7f87", "#6f42c1")
@@ -134,14 +134,14 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
 
 def draw_ledger(findings: Findings, theme: Theme) -> bytes:
     """Draw what each depth cost, phase by phase, in full-depth epochs."""
-    rows = ["teacher"] if any(entry.phase == "teacher" for entry in findings.ledger) else []
+    rows = [PHASES[name] for name in BEFORE if name in findings.by_phase()]
     rows += [f"depth {one.depth}" for one in findings.depths]
     figure, axes = _figure(
         theme, height=1.5 + 0.34 * len(rows), title=f"The search cost {findings.full_depth_epochs:.2f} full-depth epochs"
     )
     ends = dict.fromkeys(rows, 0.0)
     for entry in findings.ledger:
-        row = "teacher" if entry.phase == "teacher" else f"depth {entry.depth}"
+        row = PHASES[entry.phase] if entry.phase in BEFORE else f"depth {entry.depth}"
         bar = {"height": 0.62, "color": theme.of_phase(entry.phase), "edgecolor": theme.paper}
         axes.barh(rows.index(row), entry.full_depth_epochs, left=ends[row], **bar)  # type: ignore[arg-type]
         ends[row] += entry.full_depth_epochs
@@ -176,7 +176,11 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
     scale.fit(axes, [accuracy for row in history for accuracy in (row.val_accuracy, row.train_accuracy)], below=0.16)
     axes.set_xlim(0.5, len(history) + 0.5)
     scale.draw_target(axes, theme, left=True)
-    phases = [("o", theme.of_phase(name), theme.of_phase(name), f"val, {PHASES[name]}") for name in findings.by_phase()]
+    phases = [
+        ("o", theme.of_phase(name), theme.of_phase(name), f"val, {PHASES[name]}")
+        for name in findings.by_phase()
+        if any(one.phase == name for one in history)
+    ]
     _legend(axes, theme, [*phases, ("", theme.muted, theme.muted, "train")])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch" if has_room else "epoch; numbers within are depths")

@@ -10,7 +10,8 @@ from odn.files import read_json
 from odn.search.statistics import wilson_interval
 
 Interval = tuple[float, float]
-PHASES = ("teacher", "stable", "probe", "finish", "shave")
+BEFORE = ("advice", "teacher")  # phases before the first depth
+PHASES = (*BEFORE, "stable", "probe", "finish", "shave")
 COUNTED = (("parameters", "n_params", "params_saved"), ("bytes", "size_bytes", "bytes_saved"), ("MACs", "macs", "macs_saved"))
 
 
@@ -49,7 +50,7 @@ class Phase:
     """Hold one line of the ledger."""
 
     depth: int
-    phase: str  # teacher, stable, probe, finish, shave
+    phase: str  # one of PHASES
     epochs: int
     full_depth_epochs: float
 
@@ -103,6 +104,7 @@ class Findings:
     ledger: tuple[Phase, ...]  # in the order of training
     full_depth_epochs: float  # the ledger's total
     shaves: tuple[Shave, ...]  # in the order of training
+    advice: str  # why search.mode auto chose as it did; empty where the mode was given
     test_accuracy: float
     test_interval: Interval
     n_test: int
@@ -154,6 +156,9 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
     kept = next(one for one in depths if one.depth == card["depth"])
     if evaluation["n_params"] != kept.n_params:
         raise MissingInputError(f"{metrics / 'evaluation.json'} is of another model than {model}/; run 'dvc repro evaluate' first")
+    advice = search.get("advice")
+    if advice is not None:
+        config = config.in_mode(advice["mode"])
     return Findings(
         config=config,
         source=card["source"],
@@ -164,6 +169,7 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         depths=depths,
         ledger=tuple(Phase(**entry) for entry in search["ledger"]),
         full_depth_epochs=search["full_depth_epochs"],
+        advice=f"{advice['mode']}: {advice['why']}" if advice is not None else "",
         shaves=tuple(_shave(entry) for entry in search.get("shaves", [])),
         test_accuracy=evaluation["test_accuracy"],
         test_interval=(evaluation["test_accuracy_low"], evaluation["test_accuracy_high"]),

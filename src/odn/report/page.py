@@ -216,6 +216,7 @@ def _notes(findings: Findings) -> list[str]:
         f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is"
         f"{', and each shave was one more look at it' if findings.shaves else ''}.",
         f"This is one run, with seed {findings.config.seed}; another seed may end at another depth.",
+        *([f"The search was done by {findings.advice}."] if findings.advice else []),
         *([f"Depths below {first} are not in the schedule: a shallower network may be enough."] if first > 1 else []),
         _whole_note(findings),
         *(

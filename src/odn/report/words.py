@@ -2,7 +2,7 @@
 
 from odn.report.findings import Findings, Interval, Saving
 
-PHASES = {"teacher": "teacher", "stable": "training", "probe": "probe", "finish": "finish", "shave": "shave"}
+PHASES = {"advice": "advice", "teacher": "teacher", "stable": "training", "probe": "probe", "finish": "finish", "shave": "shave"}
 VERDICTS = {"expand": "expand", "target_reached": "target reached", "exhausted": "exhausted"}
 NEXT_BACKBONE = {"resnet18": "resnet34 (16 blocks)"}
 

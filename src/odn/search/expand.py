@@ -20,6 +20,8 @@ from odn.data.batches import Images
 from odn.models.architecture import Architecture
 from odn.models.expansion import carried, expanded
 from odn.models.network import DepthNetwork, build
+from odn.search.advice import Advice
+from odn.search.advising import look_ahead
 from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants_probe, why_stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.published import Published, Warm, train_published, warm_up
@@ -72,6 +74,8 @@ def expand(data: SearchData, config: Config, *, teacher: DepthNetwork | Teacher 
         TrainingError: a loss that is not finite.
         ValueError: `search.distill` names a teacher, and none is given.
     """
+    if config.search.mode == "auto":
+        config = config.in_mode(_last(look_ahead(data=data, config=config, checkpoint=None), Advice).mode)
     if config.search.mode == "paper":
         yield from _published(data, config)
         return

@@ -102,10 +102,15 @@ def summary(choice: Choice, finish: Probe | None, *, confidence: float, shaves: 
 
 
 def ledger(
-    search: Sequence[Judged], choice: Choice, finish: Probe | None, *, shaves: Sequence[Shave] = (), teacher: LedgerEntry | None = None
+    search: Sequence[Judged],
+    choice: Choice,
+    finish: Probe | None,
+    *,
+    shaves: Sequence[Shave] = (),
+    before: Sequence[LedgerEntry] = (),
 ) -> list[LedgerEntry]:
-    """List every phase that was trained, in the order of training; `teacher` is one that was trained before the first depth."""
-    entries = [teacher] if teacher is not None else []
+    """List every phase that was trained, in the order of training; `before` is what was trained before the first depth."""
+    entries = list(before)
     for item in search:
         depth = item.step.depth
         if item.step.epochs:

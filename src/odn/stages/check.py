@@ -11,6 +11,7 @@ from pathlib import Path
 from odn.config import Config
 from odn.files import new_folder, write_json
 from odn.search.convergence import DepthStep, Verdict, judge, wants_probe
+from odn.stages.advised import followed, read_advice
 from odn.stages.records import SKIPPED, Gate, history_rows, read_depth_step, read_gate, write_gate, write_table
 
 
@@ -30,6 +31,7 @@ def run(
             write_json(folder / "verdict.json", {"depth": depth, **SKIPPED})
         write_gate(gate_out, before)
         return None
+    config = followed(config, read_advice(trained, config))
     if wants_probe(step, config.search):
         verdict = _probe(config, step=step, prepared=prepared, trained=trained, out=out, progress=progress)
     else:

@@ -2,8 +2,8 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/gates/{after}.json
 Writes: work/depths/{depth}
-Config: seed, data, model, train, augment, growth, search.mode, search.distill, paper, supernet, distill.weight,
-  distill.temperature, distill.epochs
+Config: seed, data, model, train, augment, growth, search.mode, search.distill, paper, supernet, auto,
+  distill.weight, distill.temperature, distill.epochs
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from pathlib import Path
 from odn.config import Config
 from odn.files import new_folder, write_json
 from odn.search.convergence import DepthStep
+from odn.stages.advised import ask, followed, read_advice, write_advice
 from odn.stages.records import SKIPPED, read_gate
 
 
@@ -27,8 +28,14 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, before: Path,
         with new_folder(out) as folder:
             write_json(folder / "metrics.json", {"depth": depth, **SKIPPED})
         return None
-    train = _trainer(config.search.mode)
-    return train(config, depth=depth, after=after, prepared=prepared, before=before, out=out, progress=progress)
+    advice = None
+    if config.search.mode == "auto":
+        advice = read_advice(before, config) if after else ask(config, prepared=prepared, progress=progress)
+    config = followed(config, advice)
+    step = _trainer(config.search.mode)(config, depth=depth, after=after, prepared=prepared, before=before, out=out, progress=progress)
+    if advice is not None:
+        write_advice(out, advice)
+    return step
 
 
 def _trainer(mode: str) -> Callable[..., DepthStep]:

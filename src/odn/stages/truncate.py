@@ -18,8 +18,10 @@ from odn.config import N_BLOCKS, Config
 from odn.data.dataset import read_manifest
 from odn.errors import MissingInputError
 from odn.files import new_folder, read_json, write_json
+from odn.search.advice import Advice
 from odn.search.convergence import AS_TRAINED
 from odn.search.outcome import Choice, Judged, LedgerEntry, choose, finish_wins, full_depth_epochs, ledger, summary
+from odn.stages.advised import followed, read_advice
 from odn.stages.records import join_histories, read_search, write_table
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def run(
         MissingInputError: a record is missing, or the search has not ended.
         TrainingError: the loss is not finite.
     """
+    advice = read_advice(depths / str(config.search.schedule[0]), config)
+    config = followed(config, advice)
     search = read_search(config.search.schedule, depths=depths, checks=checks)
     choice = choose(search)
     if choice is None:
@@ -46,7 +50,7 @@ def run(
         trained = _trained(config, search, choice, prepared=prepared, depths=depths, checks=checks, progress=progress, held=held)
         cooled, shaves = trained.finish, trained.shaves
         finish, tries = (cooled.probe if cooled is not None else None), (shaves.tries if shaves is not None else ())
-        entries = ledger(search, choice, finish, shaves=tries, teacher=_teacher_entry(config, depths=depths))
+        entries = ledger(search, choice, finish, shaves=tries, before=_before_first(config, advice, depths=depths))
         about = summary(choice, finish, confidence=config.search.confidence, shaves=tries)
         with new_folder(model) as folder:
             phase = _write_network(folder, trained, choice, depths=depths, checks=checks)
@@ -57,6 +61,8 @@ def run(
                 "ledger": [asdict(entry) for entry in entries],
                 "full_depth_epochs": full_depth_epochs(entries),
             }
+            if advice is not None:
+                record["advice"] = asdict(advice)
             if tries:
                 record["shaves"] = [asdict(one) for one in tries]
             write_json(folder / "search.json", about | record)
@@ -139,12 +145,16 @@ def _write_network(folder: Path, trained: _Trained, choice: Choice, *, depths: P
     return phase
 
 
-def _teacher_entry(config: Config, *, depths: Path) -> LedgerEntry | None:
-    """Return what a teacher that was trained before the first depth cost."""
-    if config.search.distill != "full":
-        return None
-    record = read_json(depths / str(config.search.schedule[0]) / "teacher" / "teacher.json", made_by="train")
-    return LedgerEntry(depth=record["depth"], phase="teacher", epochs=record["epochs"], full_depth_epochs=record["full_depth_epochs"])
+def _before_first(config: Config, advice: Advice | None, *, depths: Path) -> list[LedgerEntry]:
+    """Return what was trained before the first depth, and cost: a look at all depths, a teacher."""
+    schedule, entries = config.search.schedule, []
+    if advice is not None:
+        entries.append(LedgerEntry(depth=schedule[-1], phase="advice", epochs=advice.epochs, full_depth_epochs=advice.cost))
+    if config.search.distill == "full":
+        record = read_json(depths / str(schedule[0]) / "teacher" / "teacher.json", made_by="train")
+        cost = record["full_depth_epochs"]
+        entries.append(LedgerEntry(depth=record["depth"], phase="teacher", epochs=record["epochs"], full_depth_epochs=cost))
+    return entries
 
 
 def _provenance(config: Config, phase: str, *, prepared: Path) -> dict[str, Any]:

@@ -1,0 +1,51 @@
+"""Choose between growth and a supernet from a short look at all depths: pure functions on plain numbers, no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from odn.config import Config
+from odn.search.convergence import one_standard_error_depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """Say which mode is chosen, and why: the content of advice.json."""
+
+    mode: Literal["growth", "supernet"]
+    depth: int  # that the data seem to need
+    why: str
+    accuracies: dict[int, float]  # on val of each exit, after the short training
+    n_val: int
+    epochs: int
+    cost: float  # full-depth epochs that the look took
+
+
+def advise(accuracies: Mapping[int, float], *, n_val: int, cost: float, config: Config) -> Advice:
+    """Choose from the accuracy of every exit of a network whose exits were trained together for a short while.
+
+    The depth that the data seem to need is the shallowest within one standard error of the best exit. Growth pays for each
+    depth up to the one that is enough: it is chosen where that is shallow and one model is wanted; else all depths are trained at once.
+    """
+    auto, deepest = config.auto, config.search.schedule[-1]
+    depth = one_standard_error_depth(accuracies, n=n_val)
+    best = max(accuracies.values())
+    seen = (
+        f"after {auto.epochs} epochs of all depths at once, depth {depth} is the shallowest within one standard error "
+        f"of the best ({accuracies[depth]:.2%} against {best:.2%} on val)"
+    )
+    is_deep = depth > auto.deep * deepest
+    if auto.models > 1:
+        why = f"auto.models asks for {auto.models} models from one training; {seen}"
+    else:
+        side = "beyond" if is_deep else "within"
+        why = f"{seen}, which is {side} the first {auto.deep:.0%} of {deepest} blocks that auto.deep leaves to growth"
+    return Advice(
+        mode="supernet" if is_deep or auto.models > 1 else "growth",
+        depth=depth,
+        why=why,
+        accuracies=dict(accuracies),
+        n_val=n_val,
+        epochs=auto.epochs,
+        cost=cost,
+    )
