@@ -117,7 +117,7 @@ def train_together(
 def joint_loss(
     logits: list[dict[int, Tensor]], labels: Tensor, passes: tuple[Pass, ...], *, settings: SupernetConfig, label_smoothing: float
 ) -> Tensor:
-    """Return the summed losses of the exits that learn: logits (N, K) by depth for each pass, labels (N,).
+    """Return the losses of the exits that learn, summed over exits and averaged over passes: logits (N, K) by depth for each pass.
 
     The deepest exit of the first pass is the teacher, and learns from the labels alone.
     """
@@ -129,7 +129,7 @@ def joint_loss(
             if there[depth] is not teacher and settings.distill_weight > 0:
                 loss = loss + settings.distill_weight * distillation_loss(there[depth], teacher, temperature=settings.temperature)
             losses.append(loss)
-    return torch.stack(losses).sum()
+    return torch.stack(losses).sum() / len(passes)
 
 
 def _logits(network: DepthNetwork, images: Tensor, passes: tuple[Pass, ...], depths: tuple[int, ...]) -> list[dict[int, Tensor]]:
