@@ -23,11 +23,13 @@ EXPERIMENT_TAGS = {  # the page opens with what is of use to training, and says 
 class AwayError(TrackingError):
     """Report a store that cannot be reached or refuses: where, why without secrets, and the way out."""
 
-    def __init__(self, place: Place, reason: object) -> None:
+    def __init__(
+        self, place: Place, reason: object, *, again: str = "'dvc repro register' ('odn track --replay' for the runs alone)"
+    ) -> None:
         self.reason = short(reason, place)
         super().__init__(
             f"MLflow at {place.shown} cannot be used ({self.reason}); nothing is lost: the record is in the stages' files. "
-            "Start the server or set MLFLOW_TRACKING_URI, then run 'dvc repro register' ('odn track --replay' for the runs alone)"
+            f"Start the server or set MLFLOW_TRACKING_URI, then run {again}"
         )
 
 

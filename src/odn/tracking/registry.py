@@ -1,25 +1,17 @@
 """Log the final model and register it: `candidate` always, `champion` when it beats the present one."""
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version as installed
-from typing import TYPE_CHECKING, Any
 
 from odn.files import sha256_of
 from odn.tracking.champion import Contender, decide
-from odn.tracking.connection import AwayError, Connection, connect, failures, import_mlflow
+from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import tracking_place, why_unreachable
 from odn.tracking.record import SearchRecord
 from odn.tracking.replay import Replayed, replay
 from odn.tracking.schema import made_meanwhile
+from odn.tracking.versions import find_version, log_classifier, logged, registered_model, tag_version
 from odn.tracking.words import model_note, version_note
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-
-EXAMPLE_IMAGES = 2  # torch.export fixes a batch of one, and lets any other vary
 
 
 @dataclass(frozen=True)
@@ -77,10 +69,10 @@ def register_model(record: SearchRecord, *, replayed: Replayed, tags: Mapping[st
 
 def _register(connection: Connection, record: SearchRecord, run_id: str, tags: Mapping[str, str]) -> Registration:
     client, rule = connection.client, record.config.registry
-    _registered_model(connection, record)
+    registered_model(connection, rule.name, description=model_note(record))
     weights = sha256_of(record.model / "weights.safetensors")
     identity = {"odn.search": record.search_id, "odn.weights_sha256": weights}
-    found = _version(connection, rule.name, identity)
+    found = find_version(connection, rule.name, identity)
     contender = _contender(record, version=str(found.version) if found else "")
     if found is None:
         model_id = _log_model(connection, record, run_id, weights)
@@ -93,9 +85,7 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
             tags={**tags, **identity, **contender.tags(), "odn.depth": str(record.search["depth"] if record.search else "")},
         )
         contender = _contender(record, version=str(found.version))
-    for key, value in tags.items():  # the same weights may be registered again, by another commit or run
-        if found.tags.get(key) != value:
-            client.set_model_version_tag(rule.name, str(found.version), key, value)
+    tag_version(connection, found, tags)  # the same weights may be registered again, by another commit or run
     present_aliases = {alias: str(version) for alias, version in client.get_registered_model(rule.name).aliases.items()}
     version, previous = contender.version, present_aliases.get("champion")
     present = _contender_of(connection, rule.name, previous)
@@ -116,25 +106,6 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
     )
 
 
-def _registered_model(connection: Connection, record: SearchRecord) -> "RegisteredModel":
-    """Return the registered model, made where it is missing."""
-    from mlflow.exceptions import MlflowException
-
-    name = record.config.registry.name
-    try:
-        return connection.client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    return connection.client.create_registered_model(name, description=model_note(record))
-
-
-def _version(connection: Connection, name: str, identity: Mapping[str, str]) -> "ModelVersion | None":
-    conditions = [f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in identity.items())]
-    found = connection.client.search_model_versions(" and ".join(conditions), max_results=1)
-    return found[0] if found else None
-
-
 def _contender(record: SearchRecord, *, version: str) -> Contender:
     return Contender(
         version=version,
@@ -153,47 +124,8 @@ def _contender_of(connection: Connection, name: str, version: str | None) -> Con
 
 def _log_model(connection: Connection, record: SearchRecord, run_id: str, weights_sha256: str) -> str:
     """Log the network with its normalisation inside, and return the id of the logged model."""
-    mlflow = import_mlflow()
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
     from odn.models.network import load_network
-    from odn.tracking.served import PixelClassifier
 
-    manifest = record.manifest
-    classifier = PixelClassifier(load_network(record.model), mean=record.card["mean"], std=record.card["std"]).eval()
-    shape = (manifest.channels, manifest.height, manifest.width)
-    example = np.random.default_rng(0).integers(0, 256, (EXAMPLE_IMAGES, *shape)).astype(np.float32)
-    pixels, probabilities = np.dtype(np.float32), np.dtype(np.float32)
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(pixels, (-1, *shape), name=None)]),
-        outputs=Schema([TensorSpec(probabilities, (-1, manifest.n_classes), name=None)]),
-    )
-    metadata: dict[str, Any] = {"input": "pixels 0..255 (N, C, H, W)", "output": "probabilities (N, K)", "classes": list(manifest.classes)}
-    with _as_default_store(connection), mlflow.start_run(run_id=run_id):
-        info = mlflow.pytorch.log_model(
-            classifier,
-            name=f"{record.config.model.backbone}-depth-{record.search['depth']}" if record.search else "model",
-            signature=signature,
-            input_example=example,
-            pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in ("mlflow", "numpy", "torch")],
-            metadata=metadata,
-            tags={"odn.weights_sha256": weights_sha256},
-            serialization_format="pt2",
-        )
-    return str(info.model_id)
-
-
-@contextlib.contextmanager
-def _as_default_store(connection: Connection) -> Iterator[None]:
-    """Let mlflow's module functions, which know no client, use this store; nothing of it stays behind."""
-    mlflow = import_mlflow()
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(connection.place.address)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+    name = f"{record.config.model.backbone}-depth-{record.search['depth']}" if record.search else "model"
+    log = log_classifier(load_network(record.model), manifest=record.manifest)
+    return logged(connection, log, run_id=run_id, name=name, weights_sha256=weights_sha256)

@@ -68,11 +68,11 @@ def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str
     data = {f"odn.data_sha256.{split}": digest for split, digest in record.manifest.sha256.items()}
     ending = _ending(record)
     set_tags(connection, parent, {**tags, **data, **ending, "mlflow.note.content": search_note(record)})
-    _log_changed(connection, parent, record.metrics)
+    log_changed(connection, parent, record.metrics)
     _log_by_depth(connection, run_id, record.depths)
     if not parent.inputs or not parent.inputs.dataset_inputs:
         connection.client.log_inputs(run_id, datasets=_datasets(record))
-    _log_folders(connection, parent, record.folders)
+    log_folders(connection, parent, record.folders)
     _set_status(connection, parent, "FINISHED" if record.search is not None else "RUNNING")
     return Replayed(connection.place, connection.experiment_id, run_id, depths, tuple(new))
 
@@ -105,7 +105,7 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
     log_metrics(
         connection, run_id, [_metric(BY_EPOCH + name, value, step) for (name, step), value in wanted.items() if (name, step) not in there]
     )
-    _log_changed(connection, run, _scalars(record))
+    log_changed(connection, run, _scalars(record))
     for file in record.files:
         made_for_one_depth = file.parent.name == str(record.depth)
         connection.client.log_artifact(run_id, str(file), artifact_path=file.parent.parent.name if made_for_one_depth else None)
@@ -153,7 +153,8 @@ def _log_by_depth(connection: Connection, run_id: str, depths: tuple[DepthRecord
     log_metrics(connection, run_id, metrics)
 
 
-def _log_changed(connection: Connection, run: "Run", scalars: Mapping[str, float]) -> None:
+def log_changed(connection: Connection, run: "Run", scalars: Mapping[str, float]) -> None:
+    """Log the numbers that the run does not have yet, or has otherwise."""
     changed = [_metric(name, value, 0) for name, value in scalars.items() if run.data.metrics.get(name) != value]
     log_metrics(connection, run.info.run_id, changed)
 
@@ -164,7 +165,7 @@ def _metric(name: str, value: float, step: int) -> "Metric":
     return Metric(name, value, int(time.time() * 1000), step)
 
 
-def _log_folders(connection: Connection, parent: "Run", folders: Mapping[str, Path]) -> None:
+def log_folders(connection: Connection, parent: "Run", folders: Mapping[str, Path]) -> None:
     """Log folders of artifacts, unless the same files are there already."""
     digest = hashlib.sha256()
     for name, folder in sorted(folders.items()):

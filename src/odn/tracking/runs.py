@@ -41,6 +41,15 @@ def new_depth_run(connection: Connection, parent_id: str, *, depth: int) -> "Run
     return run
 
 
+def model_run(connection: Connection, name: str, identity: Mapping[str, str]) -> "Run":
+    """Return the run of a registered model's weights: the first that has the tags of `identity`, else a new one."""
+    tags = {"odn.model": name, **identity}
+    found = _first(connection, " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items()))
+    if found is None:
+        found = connection.client.create_run(connection.experiment_id, run_name=name, tags={**SHOWN_AS, **_user(), **tags})
+    return found
+
+
 def log_params(connection: Connection, run_id: str, params: Mapping[str, str]) -> None:
     """Log params, as many a call as MLflow takes."""
     from mlflow.entities import Param
