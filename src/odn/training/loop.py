@@ -162,7 +162,7 @@ def _resumed(checkpoint: Path | None, optimiser: Optimiser, *, losses: Tensor, h
 
 
 def epoch_row(
-    *, depth: int, phase: Literal["stable", "probe", "finish"], epoch: int, lr: float, loss: float, accuracy: float, seen: ReadOut
+    *, depth: int, phase: Literal["stable", "probe", "finish", "gates"], epoch: int, lr: float, loss: float, accuracy: float, seen: ReadOut
 ) -> EpochRow:
     """Join what an epoch of training gave with what was read off val after it."""
     return EpochRow(
