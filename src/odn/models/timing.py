@@ -63,7 +63,7 @@ def part_times(network: DepthNetwork, x: Tensor, *, hidden: int, repeats: int = 
     )
 
 
-def quietest_ms(calls: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float = 1.0) -> dict[str, float]:
+def quietest_ms(calls: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float = 0.2) -> dict[str, float]:
     """Time calls in turn, several rounds, and return each one's least median: other work on the machine only ever delays.
 
     A round of a call ends after `repeats`, or, with three at least, after `seconds`.

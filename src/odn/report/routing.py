@@ -42,6 +42,7 @@ def draw_routing(curves: Mapping[str, Sequence[Mark]], chosen: Mapping[str, Mark
         for kind, marks in curves.items():
             _draw_curve(axes, kind, marks, chosen.get(kind), least=0.5 / n_images)
         worst = min(mark.accuracy for marks in curves.values() for mark in _worth_drawing(marks))
+        axes.set_xlim(0, 1.06 * max(mark.macs for marks in curves.values() for mark in marks))
         _scale(axes, worst=worst, least=0.5 / n_images)
         style = {"ncols": len(curves), "frameon": False, "fontsize": 8.5, "labelcolor": LIGHT.ink, "bbox_to_anchor": (-0.02, 1.0)}
         axes.legend(loc="lower left", borderpad=0.2, columnspacing=1.1, **style)
@@ -51,6 +52,8 @@ def draw_routing(curves: Mapping[str, Sequence[Mark]], chosen: Mapping[str, Mark
 
 
 def _dress(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LIGHT.muted)
@@ -58,7 +61,8 @@ def _dress(axes: "Axes") -> None:
     axes.set_axisbelow(True)
     axes.tick_params(colors=LIGHT.muted, labelcolor=LIGHT.ink, length=0, which="both")
     axes.xaxis.label.set_color(LIGHT.ink)
-    axes.set_xlabel("mean multiply-accumulates of an image")
+    axes.set_xlabel("mean multiply-accumulates of an image; large marks: chosen for the target")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: short(value) if value > 0 else "0")
 
 

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import mlflow.pyfunc
 import numpy as np
 import numpy.typing as npt
 import torch
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 from odn.files import read_json
 from odn.models.stored_routes import load_routed
 
 
-class RoutedModel(mlflow.pyfunc.PythonModel):
+class RoutedModel(PythonModel):
     """Give probabilities (N, K) for pixels from 0 to 255 (N, C, H, W); images that have left are not computed further."""
 
     def load_context(self, context: Any) -> None:
@@ -31,4 +31,4 @@ class RoutedModel(mlflow.pyfunc.PythonModel):
         return answers
 
 
-mlflow.models.set_model(RoutedModel())
+set_model(RoutedModel())
