@@ -66,10 +66,10 @@ def test_each_image_gets_the_answer_of_its_exit_in_its_place(network: DepthNetwo
 @torch.no_grad()
 def test_what_has_left_is_not_computed(network: DepthNetwork, images: Tensor) -> None:
     """Each block sees the images that are left, and no more."""
-    seen: list[int] = []
+    routes, seen = RoutedNetwork(network, exits(*medians(network, images), 0)), list[int]()
     for block in network.blocks:
         block.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    taken = RoutedNetwork(network, exits(*medians(network, images), 0)).route(images).exits
+    taken = routes.route(images).exits
     assert seen == [n for n in (int((taken >= depth).sum()) for depth in (1, 2, 3, 4)) if n]
 
 

@@ -61,7 +61,7 @@ def _dress(axes: "Axes") -> None:
     axes.set_axisbelow(True)
     axes.tick_params(colors=LIGHT.muted, labelcolor=LIGHT.ink, length=0, which="both")
     axes.xaxis.label.set_color(LIGHT.ink)
-    axes.set_xlabel("mean multiply-accumulates of an image; large marks: chosen for the target")
+    axes.set_xlabel("mean multiply-accumulates of an image; large: chosen")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: short(value) if value > 0 else "0")
 
