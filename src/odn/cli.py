@@ -30,6 +30,7 @@ FOLDERS = {  # flag: (default, help)
     "report": ("report", "report.html and its pictures"),
     "receipt": ("work/registered.json", "which weights are registered"),
     "registration": (".odn/registration.json", "which version they became there"),
+    "routed": ("routed", "a folder a kind of routing"),
     "progress": (".odn/progress", "interrupted phases, to be resumed"),
 }
 
@@ -83,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "register", _register, "put the search into MLflow and the model into its registry", *record, "receipt", "registration")
     track = _add(commands, "track", _track, "put what there is of the search into MLflow", *record)
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
+    route = _add(commands, "route", _route, "give each image a depth of its own", "prepared", "depths", "routed", "progress")
+    route.add_argument("--kind", choices=("confidence", "gate"), default="confidence", help="exits by confidence, or learnt gates")
+    route.add_argument("--accuracy", type=float, help="on val, to be reached at the least cost")
+    route.add_argument("--macs", type=float, help="mean an image; up to 1: a fraction of the deepest exit's")
+    route.add_argument("--latency-ms", type=float, help="mean an image, as this machine measures it part by part")
+    route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --depths)")
+    route.add_argument("--no-register", action="store_true", help="keep it out of MLflow")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
     preset = _add(commands, "preset", _preset, "say a preset of params/ as options of 'dvc exp run'")
     preset.add_argument("name", help="such as paper/mnist")
@@ -253,6 +261,27 @@ def _register(options: argparse.Namespace) -> None:
 
 def _track(options: argparse.Namespace) -> None:
     print(_stage(options, **_record(options)).describe())
+
+
+def _route(options: argparse.Namespace) -> None:
+    from odn.report.routed import describe
+    from odn.search.target import Target
+
+    first = load_config(options.params).search.schedule[0]
+    account = _stage(
+        options,
+        kind=options.kind,
+        target=Target(accuracy=options.accuracy, macs=options.macs, latency_ms=options.latency_ms),
+        prepared=options.prepared,
+        supernet=options.supernet or options.depths / str(first) / "supernet",
+        out=options.routed,
+        progress=options.progress,
+        register=not options.no_register,
+    )
+    print(describe(account.card, static=account.static, clock=account.clock, folder=account.folder))
+    if account.registration:
+        done = account.registration
+        print(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
 
 
 def _cost(options: argparse.Namespace) -> None:

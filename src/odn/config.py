@@ -165,6 +165,20 @@ class AutoConfig(Section):
     models: Annotated[int, Field(ge=1, le=1000)] = Field(description="wanted from one training; more than one asks for a supernet")
 
 
+class RouteConfig(Section):
+    """Set how `odn route` fits exits and gates to single images."""
+
+    quantiles: Annotated[int, Field(ge=1, le=256)] = Field(description="thresholds that are tried at each exit")
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of training the gates")
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(description="Adam's rate for the gates; it falls along a cosine")
+    backbone_lr: Annotated[float, Field(ge=0, le=1)] = Field(description="Adam's rate for the backbone beneath the gates; 0 freezes it")
+    hidden: Annotated[int, Field(ge=1, le=4096)] = Field(description="units of a gate's inner layer")
+    budget_weight: Annotated[float, Field(ge=0, le=10000)] = Field(description="of the squared distance from the budget, in the loss")
+    distill_weight: ClosedFraction = Field(description="of what the ungated network says, against the labels")
+    distill_temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="by which both sides' logits are softened")
+    gumbel_temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="of the gates' samples in training")
+
+
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""
 
@@ -221,6 +235,7 @@ class Config(Section):
     supernet: SupernetConfig
     distill: DistillConfig
     auto: AutoConfig
+    route: RouteConfig
     finish: FinishConfig
     registry: RegistryConfig
 

@@ -15,6 +15,7 @@ PHASES = {
     "teacher": "teach",
     "shave": "shave",
     "advice": "advice",
+    "gates": "gates",
 }
 
 

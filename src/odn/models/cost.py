@@ -49,26 +49,41 @@ def cost_of(network: DepthNetwork, height: int, width: int) -> Cost:
     return Cost(
         n_params=sum(parameter.numel() for parameter in network.parameters()),
         size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),
-        macs=_count_macs(network, height, width),
+        macs=part_macs(network, height, width).total,
     )
 
 
-def _count_macs(network: DepthNetwork, height: int, width: int) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartMacs:
+    """Count multiply-accumulates part by part, forward, for one image: `residuals` and `shortcuts` by block, `heads` by depth."""
+
+    stem: int
+    residuals: tuple[int, ...]
+    shortcuts: tuple[int, ...]
+    heads: dict[int, int]
+
+    @property
+    def total(self) -> int:
+        """Count all parts."""
+        return self.stem + sum(self.residuals) + sum(self.shortcuts) + sum(self.heads.values())
+
+
+def part_macs(network: DepthNetwork, height: int, width: int) -> PartMacs:
     """Follow the size of the map through the network: each weight of a convolution is used once an output pixel."""
-    macs = sum(head.weight.numel() for head in network.heads.values() if isinstance(head, nn.Linear))
-    size = (height, width)
+    size, inner, around = (height, width), [], []
     for part in (network.stem, *network.blocks):
-        around = part.shortcut if isinstance(part, ResidualBlock) else nn.Identity()
-        beside = set(around.modules())
+        shortcut = part.shortcut if isinstance(part, ResidualBlock) else nn.Identity()
+        beside, macs = set(shortcut.modules()), 0
         for layer in part.modules():
             if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)) and layer not in beside:
                 size = _size_after(layer, size)
                 macs += layer.weight.numel() * size[0] * size[1] if isinstance(layer, nn.Conv2d) else 0
         if isinstance(part, ShortcutBlock):
             size = (-(-size[0] // part.stride), -(-size[1] // part.stride))
-        for layer in beside:  # the shortcut ends at the size at which the block ends
-            macs += layer.weight.numel() * size[0] * size[1] if isinstance(layer, nn.Conv2d) else 0
-    return macs
+        inner.append(macs)  # the shortcut ends at the size at which the block ends
+        around.append(sum(layer.weight.numel() * size[0] * size[1] for layer in beside if isinstance(layer, nn.Conv2d)))
+    heads = {int(depth): head.weight.numel() for depth, head in network.heads.items() if isinstance(head, nn.Linear)}
+    return PartMacs(stem=inner[0], residuals=tuple(inner[1:]), shortcuts=tuple(around[1:]), heads=heads)
 
 
 def _size_after(layer: nn.Conv2d | nn.MaxPool2d, size: tuple[int, int]) -> tuple[int, int]:

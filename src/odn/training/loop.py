@@ -29,7 +29,7 @@ LOOK_STEPS = 100  # steps between two looks at the loss: a look makes the GPU wa
 TICK_SECONDS = 0.5
 LABELS = Objective()  # nothing but the labels is learnt
 
-PhaseName = Literal["stable", "probe", "finish", "teacher", "shave"]
+PhaseName = Literal["stable", "probe", "finish", "gates", "teacher", "shave"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""Give each image a depth of its own: fit exits, or train gates, of a network that has several exits; the command `odn route`.
+
+Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/prepared/test, work/depths
+Writes: nothing of the pipeline's; routed/KIND beside it, and routed/latency.json
+Config: all
+
+Test is read once, when everything is chosen, and chooses nothing.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from odn.config import Config
+from odn.data.batches import on_device
+from odn.data.dataset import read_split
+from odn.files import new_folder
+from odn.search.target import Target
+from odn.stages.routers.clock import wall_clock
+from odn.stages.routers.confidence import fit_confidence
+from odn.stages.routers.found import Point
+from odn.stages.routers.gate import fit_gates
+from odn.stages.routers.given import measured_times, read_supernet
+from odn.stages.routers.written import static_points, write_found
+from odn.stages.working import opened
+from odn.tracking.registry import Registration
+from odn.tracking.routed import register_routed
+
+Kind = Literal["confidence", "gate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteAccount:
+    """Hold what a person is told of a routing."""
+
+    folder: Path
+    card: dict[str, Any]
+    static: tuple[Point, ...]
+    clock: dict[str, Any]
+    registration: Registration | None
+
+
+def run(
+    config: Config,
+    *,
+    kind: Kind,
+    target: Target,
+    prepared: Path,
+    supernet: Path,
+    out: Path,
+    progress: Path,
+    register: bool = True,
+) -> RouteAccount:
+    """Fit on val (gates: train on train), measure, write routed/KIND, and register the model unless told not to.
+
+    Raises:
+        MissingInputError: data is not prepared, or there is no network with several exits.
+        DataError: the network is damaged, or not for this data.
+        ConfigError: nothing meets the target; the message says the nearest that can be had.
+        TrackingError: MLflow cannot be reached; what was fitted stays.
+    """
+    data = opened(prepared, train=config.train)
+    given = read_supernet(supernet, manifest=data.manifest, machine=data.machine)
+    times = None
+    if target.unit == "ms":
+        settings: dict[str, Any] = {"manifest": data.manifest, "machine": data.machine, "hidden": config.route.hidden}
+        times = measured_times(out / "latency.json", given, **settings)
+    test = on_device(read_split(prepared / "test"), manifest=data.manifest, device=data.machine.device)
+    if kind == "confidence":
+        found = fit_confidence(given, target=target, times=times, data=data, test=test, config=config)
+    else:
+        found = fit_gates(given, target=target, times=times, data=data, test=test, config=config, progress=progress)
+    static = static_points(given, val=data.val, test=test)
+    with new_folder(out / kind) as folder:
+        about: dict[str, Any] = {"supernet": given, "manifest": data.manifest, "config": config, "beside": out}
+        card = write_found(folder, found, kind=kind, target=target, static=static, **about)
+        clocked: dict[str, Any] = {"folder": folder, "before": out / kind / "wall_clock.json", "supernet": given}
+        fp32 = replace(data.machine, precision="fp32")
+        clock = wall_clock(folder / "wall_clock.json", found.routes, val=data.val, machine=fp32, **clocked)
+    done = register_routed(out / kind, card=card, manifest=data.manifest, config=config) if register else None
+    return RouteAccount(folder=out / kind, card=card, static=static, clock=clock, registration=done)

@@ -1,0 +1,83 @@
+"""What a routing is fitted to: a network with several exits, and what its parts cost."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from odn.data.dataset import Manifest
+from odn.errors import DataError, MissingInputError
+from odn.files import read_json, sha256_of, write_json
+from odn.models.cost import PartMacs, part_macs
+from odn.models.network import DepthNetwork, load_network
+from odn.models.timing import PartTimes, part_times
+from odn.training.device import Machine, processor_name
+
+LEAST_EXITS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supernet:
+    """Hold the network with its exits, the digest of its files, and its multiply-accumulates part by part."""
+
+    network: DepthNetwork
+    sha256: str
+    parts: PartMacs
+
+    @property
+    def deepest(self) -> int:
+        """Return the depth of the last exit."""
+        return self.network.head_depths[-1]
+
+
+def read_supernet(folder: Path, *, manifest: Manifest, machine: Machine) -> Supernet:
+    """Read the network with several exits, without blocks behind its last one, onto the device.
+
+    Raises:
+        MissingInputError: it is not there, or has a single exit.
+        DataError: it is damaged, or made for other data.
+    """
+    way_out = "train one with search.mode: supernet and 'dvc repro', or name its folder with --supernet"
+    if not (folder / "weights.safetensors").exists():
+        raise MissingInputError(f"{folder} holds no network with several exits; {way_out}")
+    network = load_network(folder)
+    if len(network.head_depths) < LEAST_EXITS:
+        raise MissingInputError(f"{folder} holds a network with a single exit, at depth {network.head_depths[0]}; {way_out}")
+    mine = network.architecture.in_channels, network.architecture.n_classes
+    if mine != (manifest.channels, manifest.n_classes):
+        raise DataError(
+            f"{folder} is for {mine[0]} channels and {mine[1]} classes, the prepared data has {manifest.channels} and "
+            f"{manifest.n_classes}; {way_out}"
+        )
+    if network.architecture.cut is not None:
+        raise DataError(f"{folder} holds a network that was cut; {way_out}")
+    parts = part_macs(network, manifest.height, manifest.width)
+    digest = sha256_of(folder / "architecture.json", folder / "weights.safetensors")
+    return Supernet(network=machine.holding(network).eval(), sha256=digest, parts=parts)
+
+
+def measured_times(path: Path, supernet: Supernet, *, manifest: Manifest, machine: Machine, hidden: int) -> PartTimes:
+    """Time the parts of the network for one image; what this kind of machine has measured of it before is taken as it is."""
+    identity = machine_identity(machine) | {"supernet_sha256": supernet.sha256, "hidden": hidden}
+    if path.exists():
+        before = read_json(path, made_by="route")
+        if {name: before.get(name) for name in identity} == identity:
+            return _times(before["parts"])
+    shape = (1, manifest.channels, manifest.height, manifest.width)
+    x = torch.zeros(shape, device=machine.device).contiguous(memory_format=torch.channels_last)
+    times = part_times(supernet.network, x, hidden=hidden)
+    write_json(path, identity | {"unit": "ms, one image", "parts": dataclasses.asdict(times)})
+    return times
+
+
+def machine_identity(machine: Machine) -> dict[str, Any]:
+    """Say what a measured time is good for."""
+    named = {"machine": processor_name(machine.device), "device": machine.device.type}
+    return named | {"threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def _times(values: dict[str, Any]) -> PartTimes:
+    tuples = {name: tuple(values[name]) for name in ("residuals", "shortcuts", "gates")}
+    return PartTimes(stem=values["stem"], heads={int(depth): ms for depth, ms in values["heads"].items()}, **tuples)
