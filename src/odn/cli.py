@@ -265,7 +265,7 @@ def _track(options: argparse.Namespace) -> None:
 
 def _route(options: argparse.Namespace) -> None:
     from odn.report.routed import describe
-    from odn.search.target import Target
+    from odn.search.routing_target import Target
 
     first = load_config(options.params).search.schedule[0]
     account = _stage(

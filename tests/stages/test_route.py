@@ -174,7 +174,7 @@ def test_networks_that_cannot_be_routed_are_refused(project: Path) -> None:
     from odn.config import load_config
     from odn.models.architecture import Architecture
     from odn.models.network import build, save_network
-    from odn.search.target import Target
+    from odn.search.routing_target import Target
     from odn.stages import route as stage
 
     config = load_config(Path("params.yaml"))

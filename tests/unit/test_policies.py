@@ -8,7 +8,7 @@ import pytest
 from odn.errors import ConfigError
 from odn.search.calibration import calibration_error, fit_temperature, probabilities
 from odn.search.policies import ALWAYS, NEVER, Aim, Exits, accuracy_floor, alone, budget, candidates, cross_fitted, outcome, search
-from odn.search.target import Target
+from odn.search.routing_target import Target
 
 
 def drawn(*, n_exits: int, n_images: int = 200, seed: int = 0) -> Exits:

@@ -20,7 +20,7 @@ from odn.models.timing import PartTimes
 from odn.search.calibration import Floats, Labels, fit_temperature
 from odn.search.gates import EDGE, SHIFTS, GateCosts, GatedOutcome, shifted_outcomes
 from odn.search.policies import Exits, Outcome, budget, search
-from odn.search.target import Target
+from odn.search.routing_target import Target
 from odn.training.readout import BATCH
 
 N_BUDGETS = 16  # points of the routed curve

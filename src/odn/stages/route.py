@@ -15,7 +15,7 @@ from odn.config import Config
 from odn.data.batches import on_device
 from odn.data.dataset import read_split
 from odn.files import new_folder
-from odn.search.target import Target
+from odn.search.routing_target import Target
 from odn.stages.routers.clock import wall_clock
 from odn.stages.routers.confidence import fit_confidence
 from odn.stages.routers.found import Point

@@ -8,7 +8,7 @@ from odn.search.calibration import calibration_error
 from odn.search.data import SearchData
 from odn.search.policies import Exits, Outcome, Policy, cross_fitted, outcome, search
 from odn.search.routing import Said, as_exits, exit_costs, exits_of, routing_curve, said_by_exits, temperatures
-from odn.search.target import Target
+from odn.search.routing_target import Target
 from odn.stages.routers.found import Found, Point
 from odn.stages.routers.given import Supernet
 

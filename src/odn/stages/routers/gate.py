@@ -12,7 +12,7 @@ from odn.search.data import SearchData
 from odn.search.gates import GateCosts, Gated, GatedOutcome, shifted_outcomes, train_gates
 from odn.search.policies import outcome, search
 from odn.search.routing import choose_shift, exit_costs, exits_of, gate_costs, gate_curve, said_by_exits, temperatures
-from odn.search.target import Target
+from odn.search.routing_target import Target
 from odn.stages.routers.found import Found, Point
 from odn.stages.routers.given import Supernet
 from odn.stages.working import progress_key
