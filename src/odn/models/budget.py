@@ -64,9 +64,7 @@ def _pixels(network: DepthNetwork, height: int, width: int) -> dict[str, int]:
 
         return note
 
-    hooks = [
-        module.register_forward_hook(noting(name)) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
-    ]
+    hooks = [module.register_forward_hook(noting(name)) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device

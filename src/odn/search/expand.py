@@ -23,6 +23,7 @@ from odn.models.network import DepthNetwork, build
 from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants_probe, why_stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.published import Published, Warm, train_published, warm_up
+from odn.search.pruning import Pruned, train_pruned
 from odn.training.loop import EpochRow, Phase, Tick, train_phase
 from odn.training.optim import Optimiser
 from odn.training.seed import generator
@@ -57,7 +58,7 @@ class SearchStep:
     step: DepthStep
     verdict: Verdict
     network: DepthNetwork
-    trunk: Optimiser | None  # what a finish branches off from; None as published, where there is no finish
+    trunk: Optimiser | None  # what a finish branches off from; None as published, where there is none
 
 
 def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
@@ -68,6 +69,9 @@ def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
     """
     if config.search.mode == "paper":
         yield from _published(data, config)
+        return
+    if config.search.mode == "prune":
+        yield from _pruned(data, config)
         return
     before: Optimiser | None = None
     for depth in config.search.schedule:
@@ -93,6 +97,12 @@ def _published(data: SearchData, config: Config) -> Iterator[SearchStep]:
         yield SearchStep(step=done.step, verdict=verdict, network=done.network, trunk=None)
         if verdict.verdict != "expand":
             return
+
+
+def _pruned(data: SearchData, config: Config) -> Iterator[SearchStep]:
+    (depth,) = config.search.schedule
+    done = _last(train_pruned(data=data, config=config, depth=depth, checkpoint=None), Pruned)
+    yield SearchStep(step=done.step, verdict=judge(done.step, config.search, probe=None), network=done.network, trunk=done.optimiser)
 
 
 def train_depth(

@@ -27,7 +27,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """Say what a phase of a depth cost: epochs at that depth, and the same in full-depth epochs."""
+    """Say what a phase of a depth cost: its epochs, and the same in full-depth epochs; of a pruned network the depth is what was left."""
 
     depth: int
     phase: str
@@ -55,11 +55,14 @@ def choose(search: Sequence[Judged]) -> Choice | None:
 
 
 def finish_wins(choice: Choice, finish: Probe | None) -> bool:
-    """Tell whether the finished network is kept rather than the probed one: more images of val right, or there was no probe."""
+    """Tell whether the finished network is kept: more images of val right than what was judged, which a mere read-out does not count as.
+
+    What is left of a pruned network was judged after its own cooldown, and stands like a probe.
+    """
     if finish is None:
         return False
-    verdict = choice.judged.verdict
-    return not verdict.probed or finish.n_correct > round(verdict.val_accuracy * finish.n)
+    verdict, stands = choice.judged.verdict, choice.judged.step.left is not None
+    return not (verdict.probed or stands) or finish.n_correct > round(verdict.val_accuracy * finish.n)
 
 
 def summary(choice: Choice, finish: Probe | None, *, confidence: float) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def summary(choice: Choice, finish: Probe | None, *, confidence: float) -> dict[
     return {
         "verdict": choice.verdict,
         "reason": choice.reason,
-        "depth": choice.judged.step.depth,
+        "depth": choice.judged.step.kept,
         "val_accuracy": n_correct / n,
         "val_interval": wilson_interval(n_correct, n, confidence=confidence),
     }
@@ -79,12 +82,12 @@ def ledger(search: Sequence[Judged], choice: Choice, finish: Probe | None) -> li
     """List every phase that was trained, in the order of training."""
     entries = []
     for item in search:
-        depth = item.step.depth
+        depth = item.step.kept
         entries.append(LedgerEntry(depth=depth, phase="stable", epochs=item.step.epochs, full_depth_epochs=item.step.cost))
         if item.verdict.probed:
             entries.append(LedgerEntry(depth=depth, phase="probe", epochs=item.verdict.probe_epochs, full_depth_epochs=item.verdict.cost))
     if finish is not None:
-        depth = choice.judged.step.depth
+        depth = choice.judged.step.kept
         entries.append(LedgerEntry(depth=depth, phase="finish", epochs=finish.epochs, full_depth_epochs=finish.cost))
     return entries
 

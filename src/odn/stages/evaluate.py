@@ -49,7 +49,7 @@ def run(
     low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
     accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
-    for name, depth in _others(config, depth=network.depth, n_blocks=network.architecture.n_blocks).items():
+    for name, depth in _others(config, network).items():
         folder = _network_folder(depth, depths=depths, checks=checks)
         if folder is not None:
             other = predictions_of(load_network(folder))
@@ -75,8 +75,11 @@ def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
     return record
 
 
-def _others(config: Config, *, depth: int, n_blocks: int) -> dict[str, int]:
-    """Name the depths that the accepted one is compared with."""
+def _others(config: Config, network: DepthNetwork) -> dict[str, int]:
+    """Name the depths that the accepted one is compared with; beside a pruned one no other was finished."""
+    depth, n_blocks = network.depth, network.architecture.n_blocks
+    if network.architecture.cut is not None:
+        return {}
     before = config.depth_before(depth)
     return ({"shallower": before} if before else {}) | ({"full_depth": n_blocks} if n_blocks != depth else {})
 

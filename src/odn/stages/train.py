@@ -2,7 +2,7 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/gates/{after}.json
 Writes: work/depths/{depth}
-Config: seed, data, model, train, augment, growth, search.mode, paper
+Config: seed, data, model, train, augment, growth, search.mode, paper, prune
 """
 
 from collections.abc import Callable
@@ -35,6 +35,10 @@ def _trainer(mode: str) -> Callable[..., DepthStep]:
             from odn.stages.trainers.published import train_as_published
 
             return train_as_published
+        case "prune":
+            from odn.stages.trainers.pruned import train_and_prune
+
+            return train_and_prune
         case _:
             from odn.stages.trainers.grown import train_grown
 

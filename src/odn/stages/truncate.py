@@ -2,7 +2,7 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, work/checks
 Writes: model, metrics/search.json, plots/depths.csv, plots/history.csv
-Config: seed, train, augment, search, finish
+Config: seed, train, augment, search, prune, finish
 """
 
 import shutil
@@ -69,13 +69,9 @@ def run(
 def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, progress: Path) -> "Cooled | None":
     """Cool the accepted depth's trunk down for longer; a depth that was never probed is cooled down at least like a probe.
 
-    Where training left what was judged, as published, there is no cooldown, and that network is kept as it is.
+    Where training left what was judged, as published, there is no cooldown, and that network is kept as it is; a pruned one may be fine-tuned.
     """
-    if config.search.mode in AS_TRAINED:
-        return None
-    epochs = config.finish.epochs
-    if not choice.judged.verdict.probed:
-        epochs = max(epochs, config.search.cooldown_epochs)
+    epochs = _finish_epochs(config, choice)
     if epochs == 0:
         return None
     from odn.search.expand import Cooled, cool_down
@@ -94,6 +90,14 @@ def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, p
         return follow(events, Cooled, config=config, data=data, depth=depth, phase="finish", epochs=epochs, epochs_before=before)
 
 
+def _finish_epochs(config: Config, choice: Choice) -> int:
+    if config.search.mode == "prune":
+        return config.prune.finetune_epochs
+    if config.search.mode in AS_TRAINED:
+        return 0
+    return config.finish.epochs if choice.judged.verdict.probed else max(config.finish.epochs, config.search.cooldown_epochs)
+
+
 def _provenance(config: Config, choice: Choice, *, prepared: Path, is_finished: bool) -> dict[str, Any]:
     manifest = asdict(read_manifest(prepared / "dataset.json"))
     shape = {name: manifest[name] for name in ("source", "classes", "channels", "height", "width", "mean", "std")}
@@ -107,14 +111,20 @@ def _steps(search: Sequence[Judged]) -> list[dict[str, Any]]:
         verdict = item.verdict
         probe = {"probe_accuracy": verdict.val_accuracy, "probe_interval": verdict.val_interval} if verdict.probed else {}
         judged = {"verdict": verdict.shown, "reason": verdict.reason, "probed": verdict.probed}
-        entries.append(asdict(item.step) | judged | {"probe_accuracy": None, "probe_interval": None} | probe)
+        step = {name: value for name, value in asdict(item.step).items() if name != "left"}
+        entries.append(step | _of_depth(item) | judged | {"probe_accuracy": None, "probe_interval": None} | probe)
     return entries
+
+
+def _of_depth(item: Judged) -> dict[str, Any]:
+    """Return the depth of the network that training left, and, where it was pruned, the depth that it began with."""
+    return {"depth": item.step.kept, "pruned_from": item.step.depth if item.step.left is not None else None}
 
 
 def _depth_rows(search: Sequence[Judged]) -> list[dict[str, Any]]:
     return [
         {
-            "depth": item.step.depth,
+            "depth": item.step.kept,
             "read_out": item.verdict.read_out,
             "val_accuracy": item.verdict.val_accuracy,
             "probed": int(item.verdict.probed),

@@ -35,6 +35,11 @@ class DepthRecord:
     files: tuple[Path, ...]
 
     @property
+    def kept(self) -> int:
+        """Count the blocks of the network that training left: the depth, but for what was cut."""
+        return int(self.step.get("left") or self.depth)
+
+    @property
     def sha256(self) -> str:
         """Return the digest of everything that is shown of this depth."""
         return sha256_of(*self.files)
@@ -87,7 +92,7 @@ def read_record(
     search = _json(metrics / "search.json")
     if search is None or not chain or not _agrees(search, chain, config):
         return SearchRecord(config, manifest, tuple(chain), None, {}, {}, model, {})
-    chain = [_finished(one, plots / "history.csv") if one.depth == search["depth"] else one for one in chain]
+    chain = [_finished(one, plots / "history.csv") if one.kept == search["depth"] else one for one in chain]
     numbers: dict[str, float] = {}
     for name in ("search", "evaluation", "latency"):
         numbers |= {key: float(value) for key, value in (_json(metrics / f"{name}.json") or {}).items() if type(value) in {int, float}}
@@ -99,9 +104,9 @@ def read_record(
 def _agrees(search: dict[str, Any], chain: Sequence[DepthRecord], config: Config) -> bool:
     """Tell whether metrics/search.json was made from these depths."""
     verdicts = [one.verdict for one in chain if one.verdict is not None]
+    enough = [one.kept for one in chain if one.verdict is not None and one.verdict["reached"]]
     if len(verdicts) < len(chain) or verdicts[-1]["verdict"] == "expand" or search.get("target") != config.search.target:
         return False
-    enough = [verdict["depth"] for verdict in verdicts if verdict["reached"]]
     return (search.get("verdict"), search.get("depth")) == ("target_reached", enough[0]) if enough else search.get("verdict") == "exhausted"
 
 

@@ -15,7 +15,7 @@ from odn.training.loop import EpochRow
 
 def checkpoint_name(config: Config, data: SearchData, *, before: Path) -> str:
     """Return the file name of an interrupted depth, which only the same settings, data and depth before share."""
-    sections = ("seed", "data", "model", "train", "augment", "growth", "paper")
+    sections = ("seed", "data", "model", "train", "augment", "growth", "paper", "prune")
     inputs = [config.search.mode, data.manifest.sha256, before / "trunk.safetensors"]
     return f"{progress_key(config, *sections, inputs=inputs)}.safetensors"
 
