@@ -81,7 +81,7 @@ cost: $(READY) ## Print parameters, bytes, MACs and latency at every depth
 lock: $(READY) ## Write both requirements.lock anew from pyproject.toml: newest versions, hashes, no addresses
 	@lock='$(BIN)/python -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock"'; \
-	eval "$$lock --all-extras --group dev --group bench $(UPGRADE) --output-file requirements.lock"; \
+	eval "$$lock --all-extras --group dev $(UPGRADE) --output-file requirements.lock"; \
 	eval "$$lock --extra step --no-emit-package odn --constraint requirements.lock --output-file components/requirements.lock"
 
 # Only what is in build/image can get into it. The build may see a certificate and an index that pip is told of, and keeps neither.

@@ -103,9 +103,9 @@ class GrowthConfig(Section):
 class SearchConfig(Section):
     """Say when a depth is accepted."""
 
-    mode: Literal["growth", "paper", "grid", "scratch", "supernet", "auto"] = Field(
+    mode: Literal["growth", "paper", "grid", "scratch", "supernet", "auto", "prune"] = Field(
         description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew; "
-        "supernet: all depths at once; auto: growth or supernet, after a short look at all depths"
+        "supernet: all depths at once; auto: growth or supernet, after a short look at all depths; prune: one depth, cut while it is trained"
     )
     target: Fraction = Field(description="accuracy on val that must be reached")
     accept: Literal["point", "lower_bound"] = Field(description="compare the accuracy itself, or its Wilson lower bound, with the target")
@@ -179,6 +179,27 @@ class RouteConfig(Section):
     gumbel_temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="of the gates' samples in training")
 
 
+class PruneConfig(Section):
+    """Set the training that prunes while it trains, of `search.mode: prune`."""
+
+    budget: Fraction = Field(description="what the cut network may cost, as a fraction of the whole backbone")
+    of: Literal["macs", "params", "bytes"] = Field(description="cost that the budget is of")
+    epochs: Annotated[int, Field(ge=3, le=10000)] = Field(description="of the whole training")
+    dense_fraction: Fraction = Field(description="of the epochs, at the start, without gates")
+    settle_fraction: Fraction = Field(description="of the epochs, at the end, of the cut network, with the rate going to 0")
+    gate_lr: Annotated[float, Field(gt=0, le=10)] = Field(description="learning rate of the gates' scores")
+    distill_weight: ClosedFraction = Field(description="of what the ungated network says, against the labels")
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="softens what is said")
+    finetune_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of a cooldown afterwards, kept if better on val; 0: none")
+
+    @property
+    def phases(self) -> tuple[int, int, int]:
+        """Return the epochs without gates, with gates, and cut; each at least one."""
+        dense = max(1, round(self.epochs * self.dense_fraction))
+        settle = max(1, round(self.epochs * self.settle_fraction))
+        return dense, self.epochs - dense - settle, settle
+
+
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""
 
@@ -236,6 +257,7 @@ class Config(Section):
     distill: DistillConfig
     auto: AutoConfig
     route: RouteConfig
+    prune: PruneConfig
     finish: FinishConfig
     registry: RegistryConfig
 
@@ -325,11 +347,17 @@ def _cross_check(config: Config) -> None:
     if 1.0 not in widths or len(set(widths)) < len(widths):
         raise ConfigError(f"supernet.widths: expected fractions without repetition, 1.0 among them; got {list(widths)}")
     if config.search.mode == "scratch" and len(config.search.schedule) > 1:
+    if config.search.mode in {"scratch", "prune"} and len(config.search.schedule) > 1:
         raise ConfigError(
-            f"search.schedule: with search.mode scratch one depth is trained; got {list(config.search.schedule)}; "
+            f"search.schedule: with search.mode {config.search.mode} one depth is trained; got {list(config.search.schedule)}; "
             f'leave the one that is meant, such as {{"{deepest}": {{after: 0}}}}'
         )
     _check_teaching(config)
+    if config.search.mode == "prune" and config.prune.phases[1] < 1:
+        raise ConfigError(
+            f"prune.dense_fraction: {config.prune.dense_fraction:g} and prune.settle_fraction {config.prune.settle_fraction:g} of "
+            f"{config.prune.epochs} epochs leave none in which gates are learnt; lower one of them"
+        )
     if config.data.source in ("folder", "s3") and config.data.root is None:
         raise ConfigError(f"data.root: must name where the images are when data.source is {config.data.source}")
     if config.data.source == "s3" and not str(config.data.root).startswith("s3://"):

@@ -17,7 +17,7 @@ def depth_table(search: Sequence[Judged], *, target: float, kept: int | None = N
     for item in search:
         verdict = item.verdict
         low, high = verdict.val_interval
-        name = f"**{item.step.depth}** (kept)" if item.step.depth == kept else str(item.step.depth)
+        name = f"**{item.step.kept}** (kept)" if item.step.kept == kept else str(item.step.kept)
         probed = f"{verdict.val_accuracy:.2%}" if verdict.probed else "–"
         rows.append((name, f"{verdict.read_out:.2%}", probed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.shown))
     table = _markdown(("depth", "val, read-out", "after a cooldown", "interval", "parameters", "verdict"), rows)

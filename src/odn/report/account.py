@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from odn.report.findings import Depth, Findings
-from odn.report.words import PHASES, VERDICTS, amount, blocks, headline, kept_because, remedies, saving, span
+from odn.report.words import PHASES, VERDICTS, amount, headline, kept_because, kept_blocks, remedies, saving, span
 
 WIDTH = 100  # columns
 MOST_DEPTHS = 9  # rows: of a longer search the first are drawn together
@@ -105,7 +105,7 @@ def _depth_row(one: Depth, findings: Findings) -> tuple[str, ...]:
 
 
 def _saving_lines(findings: Findings) -> Iterator[Line]:
-    rows = [("", f"{blocks(findings.depth)}", f"all {findings.n_blocks}", "saved")]
+    rows = [("", kept_blocks(findings), f"all {findings.n_blocks}", "saved")]
     rows += [(one.name, amount(one, one.kept), amount(one, one.full), saving(one.saved)) for one in findings.savings]
     for number, text in enumerate(_table(rows, left=(0,))):
         yield Line(text, "dim" if number == 0 else "")
@@ -134,5 +134,7 @@ def _next_lines(findings: Findings, registration: Mapping[str, Any] | None) -> I
     yield Line(
         f"{'Next':<{len(INDENT)}}{f'open {uri}' if uri.startswith('http') else 'make ui'}: browse the runs, the curves and the registry"
     )
-    if findings.depth != findings.config.search.schedule[-1]:
+    if findings.is_pruned:
+        yield Line(f"{INDENT}lower prune.budget in params.yaml, then make repro: the training is done again, and cuts more")
+    elif findings.depth != findings.config.search.schedule[-1]:
         yield Line(f"{INDENT}raise search.target in params.yaml, then make repro: only deeper depths are trained")

@@ -87,7 +87,7 @@ def draw_depths(findings: Findings, theme: Theme) -> bytes:
     scale.draw_target(axes, theme, left=scale.starts_low)
     axes.axvline(findings.depth, color=theme.finish, linewidth=16, alpha=0.15, zorder=0)
     axes.set_xlim(0.4, findings.n_blocks + 0.6)
-    if last < findings.n_blocks:
+    if last < findings.n_blocks and not findings.is_pruned:
         axes.axvspan(last + 0.5, findings.n_blocks + 0.6, color=theme.faint, alpha=0.6, linewidth=0, zorder=0)
         angle = 0 if findings.n_blocks - last > 0.2 * findings.n_blocks else 90
         place = ((last + findings.n_blocks) / 2 + 0.55, 0.06)
@@ -121,7 +121,7 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     _note(
         axes, f"all {findings.n_blocks} blocks", (sizes.full, 0.5), shift=(4, 0), xycoords=across, rotation=90, va="center", color=theme.ink
     )
-    if findings.depth < findings.n_blocks:
+    if findings.depth < findings.n_blocks or findings.is_pruned:
         arrow = {"arrowstyle": "<->", "color": theme.finish, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", (sizes.full, 0.05), xycoords=across, xytext=(sizes.kept, 0.05), textcoords=across, arrowprops=arrow)
         text = f"{short(sizes.kept)}B of {short(sizes.full)}B: {change(sizes.saved)}"

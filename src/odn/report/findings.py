@@ -33,6 +33,7 @@ class Depth:
     n_params: int
     size_bytes: int
     macs: int
+    pruned_from: int | None  # the depth that training began with, where it cut blocks or channels
 
     @property
     def accuracy(self) -> float:
@@ -132,6 +133,11 @@ class Findings:
         return next(one for one in self.depths if one.depth == self.depth)
 
     @property
+    def is_pruned(self) -> bool:
+        """Return whether training cut channels, and perhaps blocks, of the kept network."""
+        return self.kept.pruned_from is not None
+
+    @property
     def best(self) -> Depth:
         """Return the depth with the highest accuracy on val, the shallowest of equals."""
         return max(self.depths, key=lambda one: (one.accuracy, -one.depth))
@@ -199,7 +205,7 @@ def _check_search(card: dict[str, Any], *, config: Config, backbone: str, model:
 
 
 def _depth(step: dict[str, Any], *, confidence: float) -> Depth:
-    same = ("depth", "verdict", "reason", "n_val", "epochs", "stopped", "why", "n_params", "size_bytes", "macs")
+    same = ("depth", "verdict", "reason", "n_val", "epochs", "stopped", "why", "n_params", "size_bytes", "macs", "pruned_from")
     return Depth(
         **{name: step[name] for name in same},
         read_out=step["val_accuracy"],

@@ -16,9 +16,9 @@ from odn.report.words import (
     VERDICTS,
     amount,
     backbone_of,
-    blocks,
     headline,
     kept_because,
+    kept_blocks,
     milliseconds,
     narrow_span,
     range_of,
@@ -95,7 +95,11 @@ def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     of_all = f"of all {findings.n_blocks} blocks"
     keys = [
         ("Accuracy on test", f"{findings.test_accuracy:.2%}", f"{span(findings.test_interval)} ({_confidence(findings)} interval)"),
-        ("Depth kept", f"{findings.depth} of {findings.n_blocks}", f"{range_of(findings)} trained"),
+        (
+            "Depth kept",
+            f"{findings.depth} of {findings.n_blocks}{', channels cut' if findings.is_pruned else ''}",
+            f"{range_of(findings)} trained",
+        ),
         ("Parameters", short(parameters.kept).strip(), f"{share(parameters.kept / parameters.full)} {of_all}"),
         ("Size", f"{short(size.kept)}B", f"{share(size.kept / size.full)} {of_all}"),
         ("MACs an image", short(macs.kept).strip(), f"{share(macs.kept / macs.full)} {of_all}"),
@@ -119,7 +123,7 @@ def _tables(findings: Findings) -> dict[str, Any]:
     interval = f"{_confidence(findings)} interval"
     total = ("all", "", f"{sum(entry.epochs for entry in findings.ledger)}", f"{findings.full_depth_epochs:.2f}")
     return {
-        "kept_title": blocks(findings.depth),
+        "kept_title": kept_blocks(findings),
         "whole_title": f"all {findings.n_blocks}",
         "savings": [(one.name, amount(one, one.kept), amount(one, one.full), saving(one.saved)) for one in findings.savings],
         "depth_heads": ["depth", "verdict", "read-out", "after a cooldown", interval],
@@ -174,18 +178,29 @@ def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
         "ledger": f"One full-depth epoch is one pass over the training images through all {findings.n_blocks} blocks; "
         "an epoch of a shallower network counts in proportion to its MACs.",
         "curves": "Lines with points are accuracy on val after each epoch, dotted ones on the augmented training images. "
-        f"Probe and finish both set off from where training ended. {STRETCHED}",
+        f"{_setting_off(findings)} {STRETCHED}",
         "mistakes": _wrong(findings, mistakes),
     }
 
 
 def _points(findings: Findings) -> str:
+    if findings.is_pruned:
+        return "The point is of the network that pruning left, after its rate went to 0."
     if findings.config.search.mode in AS_TRAINED:
         return "Each depth is judged as training left it."
     return "Hollow points were read off in passing; filled ones stand after a cooldown of the learning rate, and only they can be accepted."
 
 
+def _setting_off(findings: Findings) -> str:
+    if not findings.is_pruned:
+        return "Probe and finish both set off from where training ended."
+    dense, gated, settle = findings.config.prune.phases
+    return f"The first {dense} epochs are of the network without gates, the next {gated} of the gated one, the last {settle} of the one that was cut."
+
+
 def _ending(findings: Findings) -> str:
+    if findings.is_pruned:
+        return f"It {'reaches' if findings.is_reached else 'misses'} the dashed target."
     if findings.config.search.mode in AS_TRAINED:
         return (
             "The first point that reaches the dashed target ends the search." if findings.is_reached else "None reaches the dashed target."
@@ -217,7 +232,11 @@ def _notes(findings: Findings) -> list[str]:
         f"{', and each shave was one more look at it' if findings.shaves else ''}.",
         f"This is one run, with seed {findings.config.seed}; another seed may end at another depth.",
         *([f"The search was done by {findings.advice}."] if findings.advice else []),
-        *([f"Depths below {first} are not in the schedule: a shallower network may be enough."] if first > 1 else []),
+        *(
+            [f"Depths below {first} are not in the schedule: a shallower network may be enough."]
+            if first > 1 and not findings.is_pruned
+            else []
+        ),
         _whole_note(findings),
         *(
             f"On the same test images the network of depth {one.depth} is right on {one.accuracy:.2%}. If both were equally good, "
@@ -245,6 +264,11 @@ def _threads(findings: Findings) -> str:
 
 
 def _whole_note(findings: Findings) -> str:
+    if findings.is_pruned:
+        return (
+            f"Savings are against {backbone_of(findings)} with all {findings.n_blocks} blocks and all channels, which is not tested here. "
+            f"What pruning began with, depth {findings.kept.pruned_from}, taught what is left of it in the same run."
+        )
     if findings.depth == findings.n_blocks:
         return "The kept network is the whole backbone: nothing is saved."
     whole = f"Savings are against {backbone_of(findings)} with all {findings.n_blocks} blocks"

@@ -68,6 +68,11 @@ def blocks(n: int) -> str:
     return "1 block" if n == 1 else f"{n} blocks"
 
 
+def kept_blocks(findings: Findings) -> str:
+    """Write what is kept: `5 blocks`, or `5 blocks, channels cut`."""
+    return blocks(findings.depth) + (", channels cut" if findings.is_pruned else "")
+
+
 def backbone_of(findings: Findings) -> str:
     """Name the backbone, with its width where that is not the published one."""
     width = findings.config.model.width
@@ -76,12 +81,19 @@ def backbone_of(findings: Findings) -> str:
 
 def range_of(findings: Findings) -> str:
     """Name the depths that were trained: `depth 3`, `depths 1 to 8`."""
+    if findings.is_pruned:
+        return f"depth {findings.kept.pruned_from}"
     first, last = findings.depths[0].depth, findings.depths[-1].depth
     return f"depth {first}" if first == last else f"depths {first} to {last}"
 
 
 def headline(findings: Findings) -> str:
     """Say in one short sentence what came of the search."""
+    if findings.is_pruned:
+        left = f"{findings.depth} of {findings.n_blocks} blocks, channels cut,"
+        if not findings.is_reached:
+            return f"{left} missed {_target(findings)} on {findings.data}; this is kept for now"
+        return f"{left} {'is' if findings.depth == 1 else 'are'} enough for {findings.data}"
     if not findings.is_reached:
         return f"No depth reached {_target(findings)} on {findings.data}; depth {findings.depth} of {findings.n_blocks} is kept for now"
     if findings.depth == findings.n_blocks:
@@ -95,7 +107,7 @@ def subline(findings: Findings) -> str:
     parameters, _, macs = findings.savings[:3]
     saved = (
         f", with {share(parameters.saved)} fewer parameters and {share(macs.saved)} fewer MACs"
-        if findings.depth < findings.n_blocks
+        if findings.depth < findings.n_blocks or findings.is_pruned
         else ""
     )
     return f"{findings.test_accuracy:.2%} on test{saved}"
@@ -107,6 +119,9 @@ def _target(findings: Findings) -> str:
 
 def kept_because(findings: Findings) -> str:
     """Say why this depth is kept, in a sentence or two."""
+    if findings.is_pruned:
+        left = f"{blocks(findings.depth)} of depth {findings.kept.pruned_from} are left, with fewer channels; {findings.reason}."
+        return left if findings.is_reached else f"{left} It is a candidate, not a success."
     if findings.is_reached:
         return f"depth {findings.depth} is kept, its {findings.reason}."
     best, verb = findings.best, "was" if len(findings.depths) == 1 else "were"
@@ -121,7 +136,12 @@ def remedies(findings: Findings) -> list[str]:
     """Say what would help an exhausted search, the likeliest first; settings by their names."""
     config, last, best = findings.config, findings.depths[-1], findings.best
     found = []
-    if last.depth < findings.n_blocks:
+    if findings.is_pruned:
+        found.append(f"cut less: prune.budget {config.prune.budget:g} of the {config.prune.of}")
+        found.append(
+            f"train longer: prune.epochs {config.prune.epochs}, or fine-tune: prune.finetune_epochs {config.prune.finetune_epochs}"
+        )
+    elif last.depth < findings.n_blocks:
         found.append(f"go deeper: search.schedule ends at depth {last.depth}, and {findings.backbone} has {findings.n_blocks} blocks")
     elif findings.backbone in NEXT_BACKBONE:
         found.append(f"a deeper backbone: model.backbone {NEXT_BACKBONE[findings.backbone]}")
@@ -129,7 +149,7 @@ def remedies(findings: Findings) -> list[str]:
         found.append(f"a wider backbone: model.width {config.model.width:g}")
     if config.search.mode == "supernet":
         found.append(f"train longer: supernet.epochs {config.supernet.epochs}")
-    if any(one.stopped == "max_epochs" for one in findings.depths):
+    if not findings.is_pruned and any(one.stopped == "max_epochs" for one in findings.depths):
         found.append(f"train longer: a curve still rose when growth.max_epochs {config.growth.max_epochs} ended it")
     reached = best.accuracy if config.search.accept == "point" else best.interval[0]
     kind = "" if config.search.accept == "point" else "lower bound "

@@ -13,7 +13,7 @@ from odn.config import GrowthConfig, SearchConfig
 from odn.search.statistics import standard_error, wilson_interval
 
 LEAST_POINTS = 4  # of a curve that a power law is fitted to
-AS_TRAINED = frozenset({"paper", "supernet"})  # modes that judge, and keep, the network that training left: no probe, no finish
+AS_TRAINED = frozenset({"paper", "supernet", "prune"})  # modes that judge, and keep, the network that training left: no probe, no finish
 EXPONENTS = [0.25 * k for k in range(1, 13)]  # of the power law that are tried
 
 
@@ -35,6 +35,12 @@ class DepthStep:
     macs: int
     macs_full: int
     cost: float  # full-depth epochs that training this depth took
+    left: int | None = None  # blocks that are left of it; None where no block or channel was cut
+
+    @property
+    def kept(self) -> int:
+        """Count the blocks of the network that training left: the depth, but for what was cut."""
+        return self.depth if self.left is None else self.left
 
 
 @dataclass(frozen=True, kw_only=True)

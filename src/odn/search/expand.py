@@ -25,6 +25,7 @@ from odn.search.advising import look_ahead
 from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants_probe, why_stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.published import Published, Warm, train_published, warm_up
+from odn.search.pruning import Pruned, train_pruned
 from odn.search.supernet import Supernet, exit_step, train_supernet
 from odn.search.teaching import TrainedTeacher, objective_of, pass_macs, teacher_of, train_teacher
 from odn.training.loop import LABELS, EpochRow, Phase, Tick, train_phase
@@ -82,6 +83,9 @@ def expand(data: SearchData, config: Config, *, teacher: DepthNetwork | Teacher 
     if config.search.mode == "supernet":
         yield from _in_supernet(data, config)
         return
+    if config.search.mode == "prune":
+        yield from _pruned(data, config)
+        return
     before: Optimiser | None = None
     if config.search.distill == "full" and teacher is None:
         teacher = _last(train_teacher(data=data, config=config, checkpoint=None), TrainedTeacher).network
@@ -121,6 +125,12 @@ def _in_supernet(data: SearchData, config: Config) -> Iterator[SearchStep]:
         yield SearchStep(step=step, verdict=verdict, network=trained.network.truncated(depth), trunk=None)
         if verdict.verdict != "expand":
             return
+
+
+def _pruned(data: SearchData, config: Config) -> Iterator[SearchStep]:
+    (depth,) = config.search.schedule
+    done = _last(train_pruned(data=data, config=config, depth=depth, checkpoint=None), Pruned)
+    yield SearchStep(step=done.step, verdict=judge(done.step, config.search, probe=None), network=done.network, trunk=done.optimiser)
 
 
 def train_depth(

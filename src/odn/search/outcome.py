@@ -27,7 +27,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """Say what a phase of a depth cost: epochs at that depth, and the same in full-depth epochs."""
+    """Say what a phase of a depth cost: its epochs, and the same in full-depth epochs; of a pruned network the depth is what was left."""
 
     depth: int
     phase: str
@@ -68,11 +68,14 @@ def choose(search: Sequence[Judged]) -> Choice | None:
 
 
 def finish_wins(choice: Choice, finish: Probe | None) -> bool:
-    """Tell whether the finished network is kept rather than the probed one: more images of val right, or there was no probe."""
+    """Tell whether the finished network is kept: more images of val right than what was judged, which a mere read-out does not count as.
+
+    What is left of a pruned network was judged after its own cooldown, and stands like a probe.
+    """
     if finish is None:
         return False
-    verdict = choice.judged.verdict
-    return not verdict.probed or finish.n_correct > round(verdict.val_accuracy * finish.n)
+    verdict, stands = choice.judged.verdict, choice.judged.step.left is not None
+    return not (verdict.probed or stands) or finish.n_correct > round(verdict.val_accuracy * finish.n)
 
 
 def kept_shave(shaves: Sequence[Shave]) -> Shave | None:
@@ -90,7 +93,7 @@ def summary(choice: Choice, finish: Probe | None, *, confidence: float, shaves: 
         kept: dict[str, Any] = {"reason": shaved.reason, "depth": shaved.depth, "shaved_from": depth}
         n_correct = shaved.n_correct
     else:
-        kept = {"reason": choice.reason, "depth": depth}
+        kept = {"reason": choice.reason, "depth": choice.judged.step.kept}
         won = finish is not None and finish_wins(choice, finish)
         n_correct = finish.n_correct if finish is not None and won else round(choice.judged.verdict.val_accuracy * n)
     return {
@@ -112,13 +115,13 @@ def ledger(
     """List every phase that was trained, in the order of training; `before` is what was trained before the first depth."""
     entries = list(before)
     for item in search:
-        depth = item.step.depth
+        depth = item.step.kept
         if item.step.epochs:
             entries.append(LedgerEntry(depth=depth, phase="stable", epochs=item.step.epochs, full_depth_epochs=item.step.cost))
         if item.verdict.probed:
             entries.append(LedgerEntry(depth=depth, phase="probe", epochs=item.verdict.probe_epochs, full_depth_epochs=item.verdict.cost))
     if finish is not None:
-        depth = choice.judged.step.depth
+        depth = choice.judged.step.kept
         entries.append(LedgerEntry(depth=depth, phase="finish", epochs=finish.epochs, full_depth_epochs=finish.cost))
     tries = [LedgerEntry(depth=one.depth, phase="shave", epochs=one.epochs, full_depth_epochs=one.full_depth_epochs) for one in shaves]
     return entries + tries

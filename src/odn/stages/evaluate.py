@@ -51,7 +51,7 @@ def run(
     accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
     shaved_from = read_json(model / "card.json", made_by="truncate").get("shaved_from")
-    for name, depth in _others(config, depth=network.depth, n_blocks=network.architecture.n_blocks, shaved_from=shaved_from).items():
+    for name, depth in _others(config, network, shaved_from=shaved_from).items():
         folder = _network_folder(depth, depths=depths, checks=checks)
         if folder is not None:
             other = predictions_of(load_network(folder))
@@ -77,8 +77,11 @@ def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
     return record
 
 
-def _others(config: Config, *, depth: int, n_blocks: int, shaved_from: int | None) -> dict[str, int]:
-    """Name the depths that the accepted one is compared with."""
+def _others(config: Config, network: DepthNetwork, *, shaved_from: int | None) -> dict[str, int]:
+    """Name the depths that the accepted one is compared with; beside a pruned one no other was finished."""
+    depth, n_blocks = network.depth, network.architecture.n_blocks
+    if network.architecture.cut is not None:
+        return {}
     before = config.depth_before(depth)
     others = ({"shallower": before} if before else {}) | ({"full_depth": n_blocks} if n_blocks != depth else {})
     return others | ({"shaved_from": shaved_from} if shaved_from not in {None, n_blocks} else {})

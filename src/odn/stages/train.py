@@ -2,7 +2,7 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/gates/{after}.json
 Writes: work/depths/{depth}
-Config: seed, data, model, train, augment, growth, search.mode, search.distill, paper, supernet, auto,
+Config: seed, data, model, train, augment, growth, search.mode, search.distill, paper, supernet, auto, prune,
   distill.weight, distill.temperature, distill.epochs
 """
 
@@ -48,6 +48,10 @@ def _trainer(mode: str) -> Callable[..., DepthStep]:
             from odn.stages.trainers.supernet import train_in_supernet
 
             return train_in_supernet
+        case "prune":
+            from odn.stages.trainers.pruned import train_and_prune
+
+            return train_and_prune
         case _:
             from odn.stages.trainers.grown import train_grown
 

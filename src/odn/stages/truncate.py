@@ -4,7 +4,7 @@ With `search.shave` the depths before it are tried too, taught by what was accep
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, work/checks
 Writes: model, metrics/search.json, plots/depths.csv, plots/history.csv
-Config: seed, train, augment, search, distill, finish
+Config: seed, train, augment, search, prune, distill, finish
 """
 
 import contextlib
@@ -100,14 +100,11 @@ def _trained(
 ) -> _Trained:
     """Cool the accepted depth's trunk down for longer, then shave; a depth that was never probed is cooled down at least like a probe.
 
-    Where training left what was judged, as published, there is no cooldown, and that network is kept as it is.
+    Where training left what was judged, as published, there is no cooldown, and that network is kept as it is; a pruned one may be fine-tuned.
     """
-    judged, epochs = choice.judged, config.finish.epochs
-    depth = judged.step.depth
-    if not judged.verdict.probed:
-        epochs = max(epochs, config.search.cooldown_epochs)
+    depth, epochs = choice.judged.step.depth, _finish_epochs(config, choice)
     shaves = config.search.shave and choice.verdict == "target_reached" and depth != config.search.schedule[0]
-    if config.search.mode in AS_TRAINED or not (epochs or shaves):
+    if not (epochs or shaves):
         return _Trained()
     from odn.models.network import load_network
     from odn.stages.finishing import Workshop, finish, shave
@@ -123,6 +120,14 @@ def _trained(
         accepted = cooled.network
     steps = {item.step.depth: item.step for item in search}
     return _Trained(cooled, shave(shop, accepted, steps=steps, epochs_before=before))
+
+
+def _finish_epochs(config: Config, choice: Choice) -> int:
+    if config.search.mode == "prune":
+        return config.prune.finetune_epochs
+    if config.search.mode in AS_TRAINED:
+        return 0
+    return config.finish.epochs if choice.judged.verdict.probed else max(config.finish.epochs, config.search.cooldown_epochs)
 
 
 def _write_network(folder: Path, trained: _Trained, choice: Choice, *, depths: Path, checks: Path) -> str:
@@ -169,14 +174,20 @@ def _steps(search: Sequence[Judged]) -> list[dict[str, Any]]:
         verdict = item.verdict
         probe = {"probe_accuracy": verdict.val_accuracy, "probe_interval": verdict.val_interval} if verdict.probed else {}
         judged = {"verdict": verdict.shown, "reason": verdict.reason, "probed": verdict.probed}
-        entries.append(asdict(item.step) | judged | {"probe_accuracy": None, "probe_interval": None} | probe)
+        step = {name: value for name, value in asdict(item.step).items() if name != "left"}
+        entries.append(step | _of_depth(item) | judged | {"probe_accuracy": None, "probe_interval": None} | probe)
     return entries
+
+
+def _of_depth(item: Judged) -> dict[str, Any]:
+    """Return the depth of the network that training left, and, where it was pruned, the depth that it began with."""
+    return {"depth": item.step.kept, "pruned_from": item.step.depth if item.step.left is not None else None}
 
 
 def _depth_rows(search: Sequence[Judged]) -> list[dict[str, Any]]:
     return [
         {
-            "depth": item.step.depth,
+            "depth": item.step.kept,
             "read_out": item.verdict.read_out,
             "val_accuracy": item.verdict.val_accuracy,
             "probed": int(item.verdict.probed),

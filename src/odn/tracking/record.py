@@ -35,6 +35,11 @@ class DepthRecord:
     files: tuple[Path, ...]
 
     @property
+    def kept(self) -> int:
+        """Count the blocks of the network that training left: the depth, but for what was cut."""
+        return int(self.step.get("left") or self.depth)
+
+    @property
     def sha256(self) -> str:
         """Return the digest of everything that is shown of this depth."""
         return sha256_of(*self.files)
@@ -99,9 +104,9 @@ def read_record(
 def _agrees(search: dict[str, Any], chain: Sequence[DepthRecord], config: Config) -> bool:
     """Tell whether metrics/search.json was made from these depths."""
     verdicts = [one.verdict for one in chain if one.verdict is not None]
+    enough = [one.kept for one in chain if one.verdict is not None and one.verdict["reached"]]
     if len(verdicts) < len(chain) or verdicts[-1]["verdict"] == "expand" or search.get("target") != config.search.target:
         return False
-    enough = [verdict["depth"] for verdict in verdicts if verdict["reached"]]
     accepted = search.get("shaved_from", search.get("depth"))  # a shave keeps a shallower depth than the search accepted
     return (search.get("verdict"), accepted) == ("target_reached", enough[0]) if enough else search.get("verdict") == "exhausted"
 

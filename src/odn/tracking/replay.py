@@ -148,7 +148,7 @@ def _log_by_depth(connection: Connection, run_id: str, depths: tuple[DepthRecord
     """Draw accuracy against depth in the parent run, with the depth as the step."""
     name = f"{BY_DEPTH}val_accuracy"
     there = {metric.step: metric.value for metric in connection.client.get_metric_history(run_id, name)}
-    wanted = {one.depth: float(one.verdict["val_accuracy"]) for one in depths if one.verdict is not None}
+    wanted = {one.kept: float(one.verdict["val_accuracy"]) for one in depths if one.verdict is not None}
     metrics = [_metric(name, value, depth) for depth, value in wanted.items() if there.get(depth) != value]
     log_metrics(connection, run_id, metrics)
 

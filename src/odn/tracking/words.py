@@ -5,10 +5,14 @@ from odn.tracking.record import DepthRecord, SearchRecord
 
 def depth_note(record: DepthRecord) -> str:
     """Describe a depth: its verdict and why, or how far it is."""
+    if record.kept != record.depth:
+        pruned = f" Pruned: {record.kept} of its {record.depth} blocks are left, with fewer channels."
+    else:
+        pruned = " Pruned: its blocks have fewer channels." if record.step.get("left") else ""
     if record.verdict is None:
-        return f"Depth {record.depth} is trained ({record.step['val_accuracy']:.2%} on val) and not judged yet."
+        return f"Depth {record.depth} is trained ({record.step['val_accuracy']:.2%} on val) and not judged yet.{pruned}"
     name = str(record.verdict["verdict"]).replace("_", " ")
-    return f"**{name}**: {record.verdict['reason']}"
+    return f"**{name}**: {record.verdict['reason']}{'.' if pruned else ''}{pruned}"
 
 
 def search_note(record: SearchRecord) -> str:
@@ -16,11 +20,11 @@ def search_note(record: SearchRecord) -> str:
     lines = [f"| depth | accuracy on val | {record.config.search.confidence:.0%} interval | verdict |", "|---|---|---|---|"]
     for one in record.depths:
         if one.verdict is None:
-            lines.append(f"| {one.depth} | {one.step['val_accuracy']:.2%} | – | not judged yet |")
+            lines.append(f"| {one.kept} | {one.step['val_accuracy']:.2%} | – | not judged yet |")
         else:
             low, high = one.verdict["val_interval"]
             verdict = str(one.verdict["verdict"]).replace("_", " ")
-            lines.append(f"| {one.depth} | {one.verdict['val_accuracy']:.2%} | {low:.2%} – {high:.2%} | {verdict} |")
+            lines.append(f"| {one.kept} | {one.verdict['val_accuracy']:.2%} | {low:.2%} – {high:.2%} | {verdict} |")
     return "\n".join([_headline(record), "", *lines])
 
 
@@ -49,7 +53,7 @@ def model_note(record: SearchRecord) -> str:
         "bytes": f"smaller, and at most {rule.margin:.2%} less accurate on the same test images",
     }
     return (
-        f"{record.config.model.backbone} for {record.config.data.name}, cut at the depth that the data needs. "
+        f"{record.config.model.backbone} for {record.config.data.name}, {'pruned while it was trained' if record.config.search.mode == 'prune' else 'cut at the depth that the data needs'}. "
         f"`candidate` is the newest version; `champion` moves to a version that reached its target and is {rules[rule.champion_by]}."
     )
 
@@ -60,9 +64,10 @@ def _headline(record: SearchRecord) -> str:
         return f"Searching the depth of {record.config.model.backbone} for {record.config.data.name}: {goal}."
     search = record.search
     ending = "reached" if record.verdict == "target_reached" else "**not reached**; the best depth was kept"
+    channels = ", channels cut" if record.config.search.mode == "prune" else ""
     test = f", {record.metrics['test_accuracy']:.2%} on test" if "test_accuracy" in record.metrics else ""
     return (
-        f"{record.config.model.backbone} on {record.config.data.name}: depth **{search['depth']}** of {search['n_blocks']} kept, "
+        f"{record.config.model.backbone} on {record.config.data.name}: depth **{search['depth']}** of {search['n_blocks']} kept{channels}, "
         f"{search['val_accuracy']:.2%} on val{test}. Target {search['target']:.2%} on val {ending}. "
         f"The search cost {search['full_depth_epochs']:.2f} full-depth epochs."
     )

@@ -1,0 +1,117 @@
+"""Gate a network: a number from 0 to 1 for each block, each channel of each stream, and each inner channel of each block.
+
+A stream is what blocks pass on and add to: it begins at the stem and at each shortcut that projects. A gate multiplies gamma and beta of the
+BatchNorm that writes the channel, so that the gated network is the same network with other numbers in its BatchNorms: a channel whose gate
+is 0 is 0 wherever it is read, behind the rectifier and in the shortcut too, and can be removed. The gate of a block multiplies its residual.
+Source: scale factors of BatchNorm as gates: Liu et al. (Network Slimming), arXiv 1708.06519; gated residuals: Huang and Wang, arXiv 1707.01213.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from odn.models.network import DepthNetwork, block_of
+
+
+@dataclass(frozen=True)
+class GatedConv:
+    """Name a convolution and the BatchNorm behind it, and say which gates open what it reads, what it writes, and itself."""
+
+    name: str
+    norm: str
+    reads: slice | None  # None: the image
+    writes: slice
+    block: int | None  # the gate of the block whose residual it is part of
+    adds: bool  # the last of a residual, whose output the gate of the block multiplies
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Say which gate is which in a vector of all of them: streams, then inner channels, then blocks, from the stem on."""
+
+    streams: tuple[slice, ...]
+    inner: tuple[tuple[slice, ...], ...]  # of each block
+    blocks: tuple[int, ...]
+    projects: tuple[bool, ...]  # of each block: closed, it keeps its shortcut
+    convs: tuple[GatedConv, ...]
+
+    @property
+    def n(self) -> int:
+        """Count the gates."""
+        return self.blocks[-1] + 1
+
+    @property
+    def groups(self) -> Iterator[tuple[slice, int | None]]:
+        """Yield the channels that are read together, and the gate of the block that they are inside of."""
+        yield from ((stream, None) for stream in self.streams)
+        for block, inner in zip(self.blocks, self.inner, strict=True):
+            yield from ((channels, block) for channels in inner)
+
+
+def gates_of(network: DepthNetwork) -> Gates:
+    """List the gates of a network that is not cut."""
+    count = 0
+
+    def take(n: int) -> slice:
+        nonlocal count
+        count += n
+        return slice(count - n, count)
+
+    blocks = [block_of(network, number) for number in range(1, network.depth + 1)]
+    projects = tuple(not isinstance(block.shortcut, nn.Identity) for block in blocks)
+    stem = network.stem.get_submodule("conv")
+    assert isinstance(stem, nn.Conv2d)
+    streams = [take(stem.out_channels), *(take(block.out_channels) for block, own in zip(blocks, projects, strict=True) if own)]
+    inner = tuple(tuple(take(conv.out_channels) for _, conv in _residual_convs(block)[:-1]) for block in blocks)
+    indices = tuple(range(count, count + len(blocks)))
+    convs, stream = [GatedConv("stem.conv", "stem.bn", None, streams[0], None, adds=False)], 0
+    for number, (block, own) in enumerate(zip(blocks, projects, strict=True)):
+        name, before = f"blocks.{number}", streams[stream]
+        stream += own
+        after = streams[stream]
+        between = (before, *inner[number], after)
+        residual = _residual_convs(block)
+        for place, (conv, _) in enumerate(residual):
+            last = place + 1 == len(residual)
+            reads, writes = between[place : place + 2]
+            convs.append(GatedConv(f"{name}.{conv}", f"{name}.{conv.replace('conv', 'bn')}", reads, writes, indices[number], adds=last))
+        if own:
+            convs.append(GatedConv(f"{name}.shortcut.conv", f"{name}.shortcut.bn", before, after, None, adds=False))
+    return Gates(tuple(streams), inner, indices, projects, tuple(convs))
+
+
+def _residual_convs(block: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    """Return the convolutions of a residual in the order of computing; those of the shortcut lie one level deeper."""
+    return [(name, module) for name, module in block.named_children() if isinstance(module, nn.Conv2d)]
+
+
+def gated(network: DepthNetwork, gates: Gates, values: Tensor) -> dict[str, Tensor]:
+    """Return gamma and beta of every BatchNorm under these values (G,), by their names in the state dict; gradients reach both."""
+    parameters, scaled = dict(network.named_parameters()), {}
+    for conv in gates.convs:
+        scale = values[conv.writes]
+        if conv.adds:
+            scale = scale * values[conv.block]
+        for kind in ("weight", "bias"):
+            scaled[f"{conv.norm}.{kind}"] = parameters[f"{conv.norm}.{kind}"] * scale
+    return scaled
+
+
+def gated_forward(network: DepthNetwork, gates: Gates, values: Tensor, images: Tensor) -> Tensor:
+    """Return the logits (N, K) of images (N, C, H, W) under the values (G,) of all gates."""
+    logits: Tensor = functional_call(network, gated(network, gates, values), (images,))
+    return logits
+
+
+@torch.no_grad()
+def with_gates(network: DepthNetwork, gates: Gates, values: Tensor) -> DepthNetwork:
+    """Return a copy of the network with the values (G,) multiplied into its BatchNorms."""
+    copied = copy.deepcopy(network)
+    parameters = dict(copied.named_parameters())
+    for name, tensor in gated(network, gates, values).items():
+        parameters[name].copy_(tensor)
+    return copied
