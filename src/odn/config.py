@@ -346,7 +346,6 @@ def _cross_check(config: Config) -> None:
     widths = config.supernet.widths
     if 1.0 not in widths or len(set(widths)) < len(widths):
         raise ConfigError(f"supernet.widths: expected fractions without repetition, 1.0 among them; got {list(widths)}")
-    if config.search.mode == "scratch" and len(config.search.schedule) > 1:
     if config.search.mode in {"scratch", "prune"} and len(config.search.schedule) > 1:
         raise ConfigError(
             f"search.schedule: with search.mode {config.search.mode} one depth is trained; got {list(config.search.schedule)}; "
