@@ -13,6 +13,7 @@ from scipy import stats
 
 from benchmarks.results import FOLDER, Result, ResultFile, read_results
 from odn.files import write_bytes, write_text
+from odn.search.statistics import wilson_interval
 
 REFERENCE = "growth"
 COLOURS = ("#0b6e4f", "#c1440e", "#2b59c3", "#8e44ad", "#7f8c8d", "#b8860b", "#d6336c", "#17a2b8")
@@ -99,16 +100,25 @@ def _against(results: Sequence[Result], reference: dict[int, Result]) -> str:
 
 def _grid(found: ResultFile) -> str:
     """Tell what every depth reaches in the grid, and which depth it and growth end with."""
-    grids, grown = found.of("grid"), {one.seed: one for one in found.of(REFERENCE)}
-    if not grids:
+    arm = next((arm for arm in found.arms() if arm.partition(":")[0] == "grid"), None)
+    if arm is None:
         return ""
+    grids, grown = found.of(arm), {one.seed: one for one in found.of(REFERENCE)}
     depths = list(grids[0].by_depth)
     rows = [f"| seed | {' | '.join(f'depth {depth}' for depth in depths)} | grid ends | growth ends |", "|" + " --- |" * (len(depths) + 3)]
     for one in grids:
         ends = f"{grown[one.seed].depth} ({grown[one.seed].verdict})" if one.seed in grown else "–"
-        cells = [str(one.seed), *(f"{100 * one.by_depth[depth]:.2f}" for depth in depths), f"{one.depth} ({one.verdict})", ends]
+        cells = [str(one.seed), *(_judged(one, depth) for depth in depths), f"{one.depth} ({one.verdict})", ends]
         rows.append(f"| {' | '.join(cells)} |")
-    return "Every depth from scratch (the grid), accuracy on val after a cooldown, %:\n\n" + "\n".join(rows) + "\n"
+    return "Every depth from scratch (the grid), accuracy on val after a cooldown, with its 95 % interval, %:\n\n" + "\n".join(rows) + "\n"
+
+
+def _judged(one: Result, depth: str) -> str:
+    accuracy = one.by_depth[depth]
+    if not one.n_val:
+        return f"{100 * accuracy:.2f}"
+    low, high = wilson_interval(round(accuracy * one.n_val), one.n_val, confidence=0.95)
+    return f"{100 * accuracy:.2f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def plot(found: ResultFile) -> bytes:

@@ -8,6 +8,7 @@ changed, such as `growth:growth.init=gauss`. What has run is kept after each run
 import argparse
 import math
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from odn.tracking import live
 from odn.training.device import choose_machine, processor_name
 
 ARMS = ("growth", "paper", "grid", "scratch", "full", "torch_pruning", "autogrow")
+NEXT_SETTING = re.compile(r",(?=[a-z_.]+=)")
 COOLDOWN = 0.5  # of the epochs of an arm that trains one depth for a given budget
 
 
@@ -84,8 +86,8 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
     kind, _, changes = arm.partition(":")
     if kind not in ARMS:
         raise OdnError(f"--arms: there is no arm {kind}; there are {', '.join(ARMS)}")
-    config = apply(config, _settings(changes.split(",") if changes else []))
-    folder = place / arm.replace(":", "-").replace("=", "-").replace(",", "-")
+    config = apply(config, _settings(NEXT_SETTING.split(changes) if changes else []))
+    folder = place / re.sub(r"[^\w.-]+", "-", arm)
     if kind == "autogrow":
         return _autogrow(arm, prepared=prepared, config=config, options=options)
     if kind in ("growth", "grid"):

@@ -22,6 +22,8 @@ from odn.training.loop import EpochRow, Phase
 from odn.training.optim import Optimiser
 from odn.training.readout import read_out
 
+MOST_EPOCHS = 60  # after the cut: a network of a hundredth of the MACs would train hundreds of epochs for the same cost
+
 
 def run_pruning(config: Config, *, arm: str, whole: Path, size_bytes: int, spent: float, budget: float, prepared: Path) -> Result:
     """Prune the network in the folder `whole`, for which `spent` full-depth epochs were paid, and train on to the `budget`."""
@@ -32,7 +34,7 @@ def run_pruning(config: Config, *, arm: str, whole: Path, size_bytes: int, spent
     pruned = prune_to(network, size_bytes=size_bytes, example=example)
     costs, whole_costs = (cost_of(one, data.manifest.height, data.manifest.width) for one in (pruned, network))
     share = costs.macs / whole_costs.macs
-    epochs = max(1, round((budget - spent) / share))
+    epochs = min(MOST_EPOCHS, max(1, round((budget - spent) / share)))
     optimiser = Optimiser(
         network=pruned.train(),
         momentum={name: torch.zeros_like(tensor) for name, tensor in pruned.named_parameters()},
