@@ -28,6 +28,7 @@ class Result:
     full_depth_epochs: float  # all training, search included
     seconds: float
     by_depth: dict[str, float] = field(default_factory=dict)  # judged val accuracy of each depth that was trained
+    latency_ms: float = 0.0  # of one image, median; 0 where it was not measured
     n_val: int = 0  # images of val; 0 where it is not known
     note: str = ""
 

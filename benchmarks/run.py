@@ -1,8 +1,9 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
 
-An arm is growth, paper or grid (`search.mode`); scratch, full or torch_pruning (the depth that growth found, the whole backbone, and
+An arm is growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found, the whole backbone, and
 the backbone pruned to the same bytes, each for the full-depth epochs that growth took); autogrow; or any of these with settings
-changed, such as `growth:growth.init=gauss`. What has run is kept after each run, and is not run again.
+changed, such as `growth:growth.init=gauss`. Out of the supernet of the same seed come `specialised:accuracy>=0.98` and
+`routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 import yaml
 
+from benchmarks.neighbours import run_routed, run_specialised
 from benchmarks.peers.pruning import run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
@@ -31,11 +33,14 @@ from odn.errors import OdnError
 from odn.files import read_json
 from odn.models.architecture import Architecture
 from odn.search.data import full_depth_cost
+from odn.search.routing_target import Target
 from odn.stages.preset import apply, read_preset
 from odn.tracking import live
 from odn.training.device import choose_machine, processor_name
 
-ARMS = ("growth", "paper", "grid", "scratch", "full", "torch_pruning", "autogrow")
+MODES = ("growth", "paper", "grid", "supernet", "prune", "auto")
+FROM_SUPERNET = ("specialised", "routed")
+ARMS = (*MODES, "scratch", "full", "torch_pruning", "autogrow", *FROM_SUPERNET)
 NEXT_SETTING = re.compile(r",(?=[a-z_.]+=)")
 COOLDOWN = 0.5  # of the epochs of an arm that trains one depth for a given budget
 
@@ -86,14 +91,14 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
     kind, _, changes = arm.partition(":")
     if kind not in ARMS:
         raise OdnError(f"--arms: there is no arm {kind}; there are {', '.join(ARMS)}")
+    if kind in FROM_SUPERNET:
+        return _from_supernet(arm, config=config, prepared=prepared, place=place, results=results)
     config = apply(config, _settings(NEXT_SETTING.split(changes) if changes else []))
     folder = place / re.sub(r"[^\w.-]+", "-", arm)
     if kind == "autogrow":
         return _autogrow(arm, prepared=prepared, config=config, options=options)
-    if kind in ("growth", "grid"):
-        return run_search(apply(config, {"search.mode": kind}), arm=arm, prepared=prepared, folder=folder)
-    if kind == "paper":
-        return run_search(_published(config), arm=arm, prepared=prepared, folder=folder)
+    if kind in MODES:
+        return run_search(_in_mode(config, kind), arm=arm, prepared=prepared, folder=folder)
     grown = next((one for one in results if (one.arm, one.seed) == ("growth", config.seed)), None)
     if grown is None:
         raise OdnError(f"{arm}: its budget is that of growth on the same seed, which has not run; name growth before it")
@@ -113,6 +118,28 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         prepared=prepared,
     )
     return replace(done, seconds=done.seconds + whole.seconds)
+
+
+def _in_mode(config: Config, mode: str) -> Config:
+    if mode == "paper":
+        return _published(config)
+    schedule = {"search.schedule": [config.search.schedule[-1]]} if mode == "prune" else {}
+    return apply(config, schedule | {"search.mode": mode})
+
+
+def _from_supernet(arm: str, *, config: Config, prepared: Path, place: Path, results: list[Result]) -> Result:
+    kind, _, asked = arm.partition(":")
+    supernet = next((one for one in results if (one.arm, one.seed) == ("supernet", config.seed)), None)
+    if supernet is None or not (place / "supernet").exists():
+        raise OdnError(f"{arm}: it comes out of the supernet of the same seed; name supernet before it, and keep it with --work")
+    known: dict[str, Any] = {"arm": arm, "prepared": prepared, "supernet": supernet, "folder": place / "supernet"}
+    config = _in_mode(config, "supernet")
+    if kind == "specialised":
+        return run_specialised(config, target=asked, **known)
+    routing, _, target = asked.partition(",")
+    return run_routed(
+        config, kind=routing, target=Target(**{"accuracy": None, "macs": None, "latency_ms": None, **_settings([target])}), **known
+    )
 
 
 def _published(config: Config) -> Config:

@@ -62,6 +62,7 @@ def run_search(config: Config, *, arm: str, prepared: Path, folder: Path) -> Res
         seed=config.seed,
         seconds=seconds,
         by_depth=_judged(checks),
+        latency_ms=read_json(folder / "latency.json", made_by="evaluate")["latency_ms"],
         n_val=read_manifest(prepared / "dataset.json").counts["val"]["total"],
         **{name: found[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")},
         **{name: certified[name] for name in ("test_accuracy", "n_test", "n_params", "size_bytes", "macs")},
