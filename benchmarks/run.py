@@ -1,9 +1,9 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
 
-An arm is growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found, the whole backbone, and
-the backbone pruned to the same bytes, each for the full-depth epochs that growth took); autogrow; or any of these with settings
-changed, such as `growth:growth.init=gauss`. Out of the supernet of the same seed come `specialised:accuracy>=0.98` and
-`routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
+An arm is growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
+the whole backbone, and the backbone pruned to the same bytes, each for the full-depth epochs that growth took); autogrow; or any of
+these with settings changed, such as `growth:growth.init=gauss`. Out of the supernet of the same seed come
+`specialised:accuracy>=0.98` and `routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
 """
 
 import argparse
