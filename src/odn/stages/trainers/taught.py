@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from odn.config import N_BLOCKS, Config
-from odn.errors import TrackingError
+from odn.errors import DataError, TrackingError
 from odn.files import read_json, sha256_of, write_json
 from odn.models.network import load_network, save_network
 from odn.search.data import SearchData
@@ -95,6 +95,11 @@ def _fetch(reference: str, *, data: SearchData, folder: Path) -> None:
         except TrackingError as error:
             raise TrackingError(f"search.distill: {error}") from None
         card = read_json(found.folder / "card.json", made_by="register")
+        lacking = [name for name in ("classes", "channels", "height", "width", "mean", "std") if name not in card]
+        if lacking:
+            raise DataError(
+                f"search.distill: the card of {reference} does not say {', '.join(lacking)}; name a model that a search registered"
+            )
         shape = {name: card[name] for name in ("channels", "height", "width")}
         require_fit(name=reference, classes=tuple(card["classes"]), **shape, manifest=data.manifest)
         save_network(load_network(found.folder), folder)
