@@ -13,7 +13,7 @@ from typing import Any
 
 from odn import __version__
 from odn.config import load_config
-from odn.errors import OdnError
+from odn.errors import OdnError, TargetError
 
 FOLDERS = {  # flag: (default, help)
     "downloads": ("downloads", "raw files as they were fetched"),
@@ -26,6 +26,7 @@ FOLDERS = {  # flag: (default, help)
     "evaluation": ("work/evaluation", "what the model says of each test image"),
     "metrics": ("metrics", "flat numbers, tracked by git"),
     "plots": ("plots", "tables to plot, tracked by git"),
+    "specialised": ("specialised", "a folder for each target of 'odn specialise'"),
     "report": ("report", "report.html and its pictures"),
     "receipt": ("work/registered.json", "which weights are registered"),
     "registration": (".odn/registration.json", "which version they became there"),
@@ -93,6 +94,14 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
     preset = _add(commands, "preset", _preset, "say a preset of params/ as options of 'dvc exp run'")
     preset.add_argument("name", help="such as paper/mnist")
+    specialise = _add(
+        commands, "specialise", _specialise, "cut a network for each target out of a supernet", "prepared", "depths", "specialised"
+    )
+    specialise.add_argument("--target", action="append", required=True, help="such as 'accuracy>=0.98' or 'bytes<=100000,latency_ms<=1.5'")
+    specialise.add_argument("--no-register", action="store_true", help="write the folders only")
+    specialise.add_argument("--enumerate", action="store_true", help="look through all sub-networks, however many")
+    specialise.add_argument("--no-predictor", action="store_true", help="read each sub-network that evolution sees off val")
+    specialise.add_argument("--no-latency-table", action="store_true", help="time each sub-network as a whole")
     _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "receipt", "registration", "report")
     return parser
 
@@ -214,6 +223,27 @@ def _show(options: argparse.Namespace) -> None:
         report=options.report,
     )
     print(account.describe(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+
+
+def _specialise(options: argparse.Namespace) -> None:
+    from odn.search.targets import read_targets
+
+    targets = read_targets(options.target)
+    done = _stage(
+        options,
+        targets=targets,
+        prepared=options.prepared,
+        depths=options.depths,
+        out=options.specialised,
+        registers=not options.no_register,
+        enumerates=options.enumerate,
+        predicts=not options.no_predictor,
+        uses_table=not options.no_latency_table,
+    )
+    for one in done.made:
+        print(one.describe())
+    if done.missed:
+        raise TargetError("\n".join(done.missed))
 
 
 def _preset(options: argparse.Namespace) -> None:

@@ -4,9 +4,7 @@ Each field says its meaning and unit; its type and bounds are its range. To Kube
 JSON string (`Config.to_json`), which reads back to an equal object.
 """
 
-import difflib
 import json
-import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,10 +13,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from odn.errors import ConfigError
+from odn.refusals import allowed_in, refusal
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
 TARGETLESS_SECTIONS = ("data", "model", "train", "augment", "growth")  # what the weights of a depth depend on, beside the seed
-NUMBER_AS_TEXT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")  # YAML 1.1 wants a point and a sign: 1.0e-3
 
 Source = Literal["digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -29,6 +27,11 @@ class Section(BaseModel):
     """Be frozen, strict about types (an int is a valid float, nothing else is converted) and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _as_tuple(value: Any) -> Any:
+    """Accept a list, which YAML and JSON have, for a tuple."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 class DataConfig(Section):
@@ -98,8 +101,9 @@ class GrowthConfig(Section):
 class SearchConfig(Section):
     """Say when a depth is accepted."""
 
-    mode: Literal["growth", "paper", "grid", "scratch"] = Field(
-        description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew"
+    mode: Literal["growth", "paper", "grid", "scratch", "supernet"] = Field(
+        description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew; "
+        "supernet: all depths at once"
     )
     target: Fraction = Field(description="accuracy on val that must be reached")
     accept: Literal["point", "lower_bound"] = Field(description="compare the accuracy itself, or its Wilson lower bound, with the target")
@@ -118,6 +122,22 @@ class PaperConfig(Section):
     lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which the first depth begins")
     later_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which every later depth begins")
     patience: Annotated[int, Field(ge=1, le=10000)] = Field(description="epochs without progress that end a depth")
+
+
+class SupernetConfig(Section):
+    """Set the training of all depths at once, of `search.mode: supernet`."""
+
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="over which all depths are trained")
+    exits: Annotated[int, Field(ge=0, le=16)] = Field(description="depths drawn in each step, beside the deepest and the shallowest")
+    distill_weight: Annotated[float, Field(ge=0, le=100)] = Field(
+        description="weight of what the deepest exit teaches the others; 0: labels alone"
+    )
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="that softens what teacher and students say")
+    shrink: ClosedFraction = Field(description="fraction of the epochs over which depths open, deep to shallow; widths open behind it")
+    cooldown: ClosedFraction = Field(description="fraction of the epochs, at the end, in which the rate falls to 0")
+    widths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
+        description="fractions of the inner channels of the blocks that are trained together; 1 is among them"
+    )
 
 
 class RouteConfig(Section):
@@ -187,6 +207,7 @@ class Config(Section):
     growth: GrowthConfig
     search: Annotated[SearchConfig, BeforeValidator(_schedule_in)]
     paper: PaperConfig
+    supernet: SupernetConfig
     route: RouteConfig
     finish: FinishConfig
     registry: RegistryConfig
@@ -251,7 +272,7 @@ def make_config(settings: Any) -> Config:
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(_refusal(item) for item in error.errors(include_url=False))) from None
+        raise ConfigError("\n".join(refusal(item, Config) for item in error.errors(include_url=False))) from None
     _cross_check(config)
     return config
 
@@ -269,6 +290,9 @@ def _cross_check(config: Config) -> None:
         raise ConfigError(
             f"paper.target: with search.mode paper it must be that of search.target, {config.search.target:g}; got {config.paper.target:g}"
         )
+    widths = config.supernet.widths
+    if 1.0 not in widths or len(set(widths)) < len(widths):
+        raise ConfigError(f"supernet.widths: expected fractions without repetition, 1.0 among them; got {list(widths)}")
     if config.search.mode == "scratch" and len(config.search.schedule) > 1:
         raise ConfigError(
             f"search.schedule: with search.mode scratch one depth is trained; got {list(config.search.schedule)}; "
@@ -284,69 +308,10 @@ def _cross_check(config: Config) -> None:
         raise ConfigError(f"data.image_size: only folder and s3 images are resized; set it to null for {config.data.source}")
 
 
-def _fields(location: tuple[str | int, ...]) -> list[str]:
-    """Return the names that are known in the section at `location`."""
-    section: Any = Config
-    for part in location:
-        field = section.model_fields.get(str(part))
-        section = field.annotation if field is not None else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return []
-    return list(section.model_fields)
-
-
-def _every_name() -> list[str]:
-    return [name for section in _fields(()) for name in (section, *(f"{section}.{key}" for key in _fields((section,))))]
-
-
-def _refusal(item: Any) -> str:
-    location: tuple[str | int, ...] = item["loc"]
-    name, last = ".".join(str(part) for part in location), str(location[-1])
-    if item["type"] == "extra_forbidden":
-        known = _fields(location[:-1])
-        near = [".".join((*map(str, location[:-1]), match)) for match in difflib.get_close_matches(last, known, n=1)]
-        near = near or [other for other in _every_name() if other.split(".")[-1] == last]
-        return f"unknown setting {name} " + (f"(did you mean {near[0]}?)" if near else f"(known here: {', '.join(known)})")
-    if item["type"] == "missing":
-        return f"missing setting {name} ({allowed(name)})"
-    if item["type"] == "invalid_key":
-        return f"unknown setting {name}: a setting's name is text"
-    value, hint = item["input"], ""
-    if isinstance(value, str):
-        near = difflib.get_close_matches(value, _schema_of(name).get("enum", []), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        if NUMBER_AS_TEXT.fullmatch(value):
-            hint = f" (YAML reads this as text: write {float(value)})"
-    return f"{name}: must be {allowed(name)}; got {value!r}{hint}"
-
-
 def allowed(name: str) -> str:
     """Say in words which values the setting `name` takes: `a number > 0 and < 1`.
 
     Raises:
         ValueError: there is no such setting.
     """
-    choices = _schema_of(name).get("anyOf") or [_schema_of(name)]
-    return " or ".join(_words(choice) for choice in choices)
-
-
-def _schema_of(name: str) -> dict[str, Any]:
-    schema: dict[str, Any] = Config.model_json_schema()
-    definitions = schema["$defs"]
-    for part in name.split("."):
-        if part not in schema.get("properties", {}):
-            raise ValueError(f"no setting {name}")
-        schema = schema["properties"][part]
-        if "$ref" in schema:
-            schema = definitions[schema["$ref"].rpartition("/")[2]]
-    return schema
-
-
-def _words(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
-    kinds = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text", "null": "null"}
-    kinds |= {"object": "a section of settings", "array": "a map or a list of depths"}
-    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤", "pattern": "that matches"}
-    bounds = [f"{sign} {schema[key]}".removesuffix(".0") for key, sign in signs.items() if key in schema]
-    return " ".join((kinds[schema["type"]], " and ".join(bounds))).strip()
+    return allowed_in(Config, name)

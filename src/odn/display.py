@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-PHASES = {"warm-up": "warm-up", "stable": "train", "probe": "probe", "finish": "finish", "gates": "gates"}
+PHASES = {"warm-up": "warm-up", "stable": "train", "probe": "probe", "finish": "finish", "supernet": "supernet", "gates": "gates"}
 
 
 class PhaseDisplay(Protocol):

@@ -5,6 +5,7 @@ OdnError                 anything a user can mend; the command line prints it an
 ├── DataError            raw or prepared data is missing, damaged or not what it should be
 ├── MissingInputError    a stage's input is not there yet: an earlier stage has to run
 ├── StorageError         an s3:// address cannot be read or written
+├── TargetError          no sub-network meets a target that was asked for
 ├── TrackingError        the MLflow server cannot be reached or refuses
 └── TrainingError        training cannot go on: a non-finite loss, a device that is not there
 
@@ -26,6 +27,10 @@ class DataError(OdnError):
 
 class MissingInputError(OdnError):
     """Name an input that an earlier stage has to make first."""
+
+
+class TargetError(OdnError):
+    """Say which targets no sub-network meets, and by how much the best one misses."""
 
 
 class StorageError(OdnError):

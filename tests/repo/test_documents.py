@@ -62,7 +62,7 @@ def test_commands_in_documents_exist(path: Path, capsys: pytest.CaptureFixture[s
     """Each `make TARGET` and `odn COMMAND` in a document is one that there is."""
     code = "\n".join(_code(path.read_text()))
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    commands = set(re.findall(r"^    ([a-z]+) ", help_of(capsys), re.MULTILINE))
+    commands = set(re.findall(r"^    ([a-z]+)\b", help_of(capsys), re.MULTILINE))
     assert set(re.findall(r"^(?:\$ )?make ([a-z]+)", code, re.MULTILINE)) - targets == set()
     assert set(re.findall(r"^(?:\$ )?odn ([a-z]+)", code, re.MULTILINE)) - commands == set()
 

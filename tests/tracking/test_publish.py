@@ -38,7 +38,7 @@ def published(folder: Path, *, seed: int = 0, **metrics: float) -> Registration:
     architecture = Architecture.of(config(), in_channels=1, n_classes=10, depth=1)
     save_network(build(architecture, torch.Generator().manual_seed(seed)), folder)
     model = Model(
-        name="odn-digits-small",
+        name="odn-digits-macs-0.3",
         folder=folder,
         log=log_classifier(load_network(folder), manifest=MANIFEST),
         about="a small one",
@@ -63,13 +63,13 @@ def test_a_model_is_registered_once_and_loads_without_odn(store: Path, images: n
     done, again = published(store / "small"), published(store / "small", test_accuracy=0.8)
     assert (done.version, again.version, done.run_id) == ("1", "1", again.run_id)
     assert again.reason == "these weights are version 1 already"
-    run, version = client().get_run(done.run_id), client().get_model_version_by_alias("odn-digits-small", "candidate")
+    run, version = client().get_run(done.run_id), client().get_model_version_by_alias("odn-digits-macs-0.3", "candidate")
     assert run.data.metrics == {"val_accuracy": 0.9, "test_accuracy": 0.8}
     assert run.data.params["model.backbone"] == "resnet18"
     assert {file.path for file in client().list_artifacts(done.run_id, "model")} == {"model/architecture.json", "model/weights.safetensors"}
     assert version.tags["odn.target"] == "macs<=0.3"
     with as_default_store(connect(tracking_place())):
-        answers = mlflow.pyfunc.load_model("models:/odn-digits-small@candidate").predict(images)
+        answers = mlflow.pyfunc.load_model("models:/odn-digits-macs-0.3@candidate").predict(images)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_other_weights_are_a_new_version(store: Path) -> None:
     published(store / "first")
     second = published(store / "second", seed=1)
     assert (second.version, second.reason) == ("2", "new weights")
-    assert str(client().get_model_version_by_alias("odn-digits-small", "candidate").version) == "2"
+    assert str(client().get_model_version_by_alias("odn-digits-macs-0.3", "candidate").version) == "2"
 
 
 def test_a_server_that_is_away_is_told_with_the_way_back(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

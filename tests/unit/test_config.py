@@ -126,12 +126,18 @@ def test_number_that_yaml_reads_as_text_is_explained() -> None:
         ("train__momentum", 1.0, "a number ≥ 0 and < 1"),
         ("train__aux_weight", 1.01, "a number ≥ 0 and ≤ 1"),
         ("growth__min_epochs", 0, "a whole number ≥ 1 and ≤ 10000"),
+        ("supernet__widths", [], "a list of numbers > 0 and ≤ 1"),
         ("seed", -1, "a whole number ≥ 0 and < 2147483648"),
     ],
 )
 def test_value_out_of_range_is_refused_with_the_whole_range(name: str, value: Any, range_in_words: str) -> None:
     """The refusal states both ends of the range, and the value that was given."""
     assert refusal(settings_with(**{name: value})) == f"{name.replace('__', '.')}: must be {range_in_words}; got {value!r}"
+
+
+def test_entry_of_a_list_is_refused_as_the_list() -> None:
+    """The setting is named, not the place in its list."""
+    assert refusal(settings_with(supernet__widths=[1.0, 2.0])) == "supernet.widths: must be a list of numbers > 0 and ≤ 1; got 2.0"
 
 
 def test_wrong_choice_is_refused_with_the_choices_and_the_nearest() -> None:
@@ -169,6 +175,11 @@ def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -
     ("change", "message"),
     [
         ({"growth__min_epochs": 5, "growth__max_epochs": 4}, "growth.min_epochs: 5 is more than growth.max_epochs 4"),
+        ({"supernet__widths": [0.5]}, "supernet.widths: expected fractions without repetition, 1.0 among them; got [0.5]"),
+        (
+            {"supernet__widths": [1.0, 0.5, 0.5]},
+            "supernet.widths: expected fractions without repetition, 1.0 among them; got [1.0, 0.5, 0.5]",
+        ),
         ({"data__source": "folder"}, "data.root: must name where the images are when data.source is folder"),
         ({"data__source": "s3", "data__root": "photos"}, "data.root: expected s3://bucket/prefix when data.source is s3; got photos"),
         ({"data__root": "s3://b/p"}, "data.root: s3://b/p needs data.source: s3; got data.source: digits"),

@@ -71,7 +71,7 @@ def test_dvc_takes_what_is_printed(name: str, tmp_path: Path, monkeypatch: pytes
     [
         ("search.moed: paper", "unknown setting search.moed"),
         ("serch.mode: paper", "unknown setting serch.mode"),
-        ("search.mode: papre", "search.mode: must be one of growth, paper, grid, scratch; got 'papre'"),
+        ("search.mode: papre", "search.mode: must be one of growth, paper, grid, scratch, supernet; got 'papre'"),
         ("- paper", "expected lines such as 'search.mode: paper'"),
     ],
 )

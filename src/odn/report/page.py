@@ -29,6 +29,7 @@ from odn.report.words import (
     span,
     subline,
 )
+from odn.search.convergence import AS_TRAINED
 
 STRETCHED = "The scale stretches towards 100%: each halving of the error is the same step up."
 TEMPLATE = Path(__file__).parent / "page.html"
@@ -166,8 +167,7 @@ def _mistakes(mistakes: Mistakes) -> dict[str, Any]:
 
 def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
     return {
-        "depths": "Hollow points were read off in passing; filled ones stand after a cooldown of the learning rate, and only they can be "
-        f"accepted. Bars are {_confidence(findings)} intervals. {_ending(findings)} {STRETCHED}",
+        "depths": f"{_points(findings)} Bars are {_confidence(findings)} intervals. {_ending(findings)} {STRETCHED}",
         "cost": "Further left is smaller, and each gridline is ten times the one before; higher is better. "
         "The dotted line is the whole backbone.",
         "ledger": f"One full-depth epoch is one pass over the training images through all {findings.n_blocks} blocks; "
@@ -178,7 +178,17 @@ def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
     }
 
 
+def _points(findings: Findings) -> str:
+    if findings.config.search.mode in AS_TRAINED:
+        return "Each depth is judged as training left it."
+    return "Hollow points were read off in passing; filled ones stand after a cooldown of the learning rate, and only they can be accepted."
+
+
 def _ending(findings: Findings) -> str:
+    if findings.config.search.mode in AS_TRAINED:
+        return (
+            "The first point that reaches the dashed target ends the search." if findings.is_reached else "None reaches the dashed target."
+        )
     if not findings.is_reached:
         any_probe = any(one.probe is not None for one in findings.depths)
         return "None of them reaches the dashed target." if any_probe else "No depth promised enough for a cooldown."

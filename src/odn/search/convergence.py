@@ -13,7 +13,7 @@ from odn.config import GrowthConfig, SearchConfig
 from odn.search.statistics import standard_error, wilson_interval
 
 LEAST_POINTS = 4  # of a curve that a power law is fitted to
-AS_TRAINED = frozenset({"paper"})  # modes that judge, and keep, the network that training left: no probe, no finish
+AS_TRAINED = frozenset({"paper", "supernet"})  # modes that judge, and keep, the network that training left: no probe, no finish
 EXPONENTS = [0.25 * k for k in range(1, 13)]  # of the power law that are tried
 
 
@@ -23,8 +23,8 @@ class DepthStep:
 
     depth: int
     after: int  # the depth that it grew from; 0 for none
-    epochs: int
-    stopped: Literal["flat", "ceiling", "max_epochs"]
+    epochs: int  # 0 for an exit of a supernet, whose training is booked on the first depth
+    stopped: Literal["flat", "ceiling", "max_epochs", "supernet"]
     why: str
     val_accuracy: float  # of the last read-out
     val_correct: int
@@ -193,7 +193,8 @@ def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verd
     if reached:
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) reaches the target {search.target:.2%}"
     elif counts:
-        when = f"after {step.epochs} epochs" if probe is None else "after a cooldown"
+        when = f"after {step.epochs} epochs" if step.epochs else "as an exit of the supernet"
+        when = "after a cooldown" if probe is not None else when
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) {when} misses the target {search.target:.2%}"
     else:
         reason = prospect(step, search).why

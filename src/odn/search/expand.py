@@ -23,6 +23,7 @@ from odn.models.network import DepthNetwork, build
 from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants_probe, why_stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.published import Published, Warm, train_published, warm_up
+from odn.search.supernet import Supernet, exit_step, train_supernet
 from odn.training.loop import EpochRow, Phase, Tick, train_phase
 from odn.training.optim import Optimiser
 from odn.training.seed import generator
@@ -57,7 +58,7 @@ class SearchStep:
     step: DepthStep
     verdict: Verdict
     network: DepthNetwork
-    trunk: Optimiser | None  # what a finish branches off from; None as published, where there is no finish
+    trunk: Optimiser | None  # what a finish branches off from; None where training left what is kept: there is no finish
 
 
 def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
@@ -68,6 +69,9 @@ def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
     """
     if config.search.mode == "paper":
         yield from _published(data, config)
+        return
+    if config.search.mode == "supernet":
+        yield from _in_supernet(data, config)
         return
     before: Optimiser | None = None
     for depth in config.search.schedule:
@@ -91,6 +95,17 @@ def _published(data: SearchData, config: Config) -> Iterator[SearchStep]:
         done = _last(train_published(warm, data=data, config=config, depth=depth, is_first=is_first, checkpoint=None), Published)
         verdict = judge(done.step, config.search, probe=None)
         yield SearchStep(step=done.step, verdict=verdict, network=done.network, trunk=None)
+        if verdict.verdict != "expand":
+            return
+
+
+def _in_supernet(data: SearchData, config: Config) -> Iterator[SearchStep]:
+    trained = _last(train_supernet(data=data, config=config, checkpoint=None), Supernet)
+    for depth in config.search.schedule:
+        booked = trained if depth == config.search.schedule[0] else None
+        step = exit_step(trained.network, data=data, config=config, depth=depth, trained=booked)
+        verdict = judge(step, config.search, probe=None)
+        yield SearchStep(step=step, verdict=verdict, network=trained.network.truncated(depth), trunk=None)
         if verdict.verdict != "expand":
             return
 

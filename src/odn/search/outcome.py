@@ -80,7 +80,8 @@ def ledger(search: Sequence[Judged], choice: Choice, finish: Probe | None) -> li
     entries = []
     for item in search:
         depth = item.step.depth
-        entries.append(LedgerEntry(depth=depth, phase="stable", epochs=item.step.epochs, full_depth_epochs=item.step.cost))
+        if item.step.epochs:
+            entries.append(LedgerEntry(depth=depth, phase="stable", epochs=item.step.epochs, full_depth_epochs=item.step.cost))
         if item.verdict.probed:
             entries.append(LedgerEntry(depth=depth, phase="probe", epochs=item.verdict.probe_epochs, full_depth_epochs=item.verdict.cost))
     if finish is not None:

@@ -2,7 +2,7 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/gates/{after}.json
 Writes: work/depths/{depth}
-Config: seed, data, model, train, augment, growth, search.mode, paper
+Config: seed, data, model, train, augment, growth, search.mode, paper, supernet
 """
 
 from collections.abc import Callable
@@ -35,6 +35,10 @@ def _trainer(mode: str) -> Callable[..., DepthStep]:
             from odn.stages.trainers.published import train_as_published
 
             return train_as_published
+        case "supernet":
+            from odn.stages.trainers.supernet import train_in_supernet
+
+            return train_in_supernet
         case _:
             from odn.stages.trainers.grown import train_grown
 

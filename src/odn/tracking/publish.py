@@ -62,7 +62,8 @@ def _publish(connection: Connection, model: Model, config: Config) -> Registrati
     found = find_version(connection, model.name, identity)
     is_new = found is None
     if found is None:
-        model_id = logged(connection, model.log, run_id=run.info.run_id, name=model.name, weights_sha256=weights)
+        name = model.name.replace(".", "-")  # a logged model's name holds no point; a registered one's may
+        model_id = logged(connection, model.log, run_id=run.info.run_id, name=name, weights_sha256=weights)
         found = client.create_model_version(
             model.name,
             source=f"models:/{model_id}",

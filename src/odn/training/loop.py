@@ -93,7 +93,7 @@ def train_phase(
     """
     steps = n_steps(train, batch_size=settings.batch_size)
     losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
-    rows, first_step = _resumed(checkpoint, optimiser, losses=losses, hits=hits)
+    rows, first_step = resumed(checkpoint, optimiser, losses=losses, hits=hits)
     yield from rows
 
     def keep(step: int) -> None:
@@ -150,7 +150,7 @@ def train_phase(
         yield rows[-1]
 
 
-def _resumed(checkpoint: Path | None, optimiser: Optimiser, *, losses: Tensor, hits: Tensor) -> tuple[list[EpochRow], int]:
+def resumed(checkpoint: Path | None, optimiser: Optimiser, *, losses: Tensor, hits: Tensor) -> tuple[list[EpochRow], int]:
     """Take over what an interrupted run kept; return its rows, and the step of the epoch after them that comes next."""
     if checkpoint is None or not checkpoint.exists():
         return [], 0

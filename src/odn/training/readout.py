@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odn.data.batches import Images, plain_batches
+from odn.models.network import DepthNetwork
 from odn.training.device import Machine
 
 BATCH = 128  # images a forward pass in eval mode: on a CPU the maps of more fall out of the cache, a third slower
@@ -62,6 +63,26 @@ def read_out(network: nn.Module, split: Images, *, machine: Machine) -> ReadOut:
         n_correct += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
     return ReadOut(n_correct=int(n_correct), n=len(split), loss=float(loss) / len(split))
+
+
+@torch.no_grad()
+def read_out_exits(network: DepthNetwork, split: Images, *, machine: Machine) -> dict[int, ReadOut]:
+    """Count what each exit gets right, from one shared forward pass."""
+    network.eval()
+    depths = network.head_depths
+    n_correct = torch.zeros(len(depths), dtype=torch.int64, device=split.device)
+    loss = torch.zeros(len(depths), dtype=torch.float64, device=split.device)
+    for images, labels in plain_batches(split, batch_size=BATCH):
+        with machine.autocast():
+            logits = network.forward_depths(images, depths)
+        for i, depth in enumerate(depths):
+            n_correct[i] += (logits[depth].argmax(1) == labels).sum()
+            loss[i] += F.cross_entropy(logits[depth].float(), labels, reduction="sum")
+    n = len(split)
+    return {
+        depth: ReadOut(n_correct=right, n=n, loss=summed / n)
+        for depth, right, summed in zip(depths, n_correct.tolist(), loss.tolist(), strict=True)
+    }
 
 
 @dataclass(frozen=True)

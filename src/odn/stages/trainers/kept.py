@@ -8,19 +8,19 @@ from odn.config import Config
 from odn.files import write_json
 from odn.search.convergence import DepthStep
 from odn.search.data import SearchData
-from odn.stages.records import history_rows, write_table
+from odn.stages.records import HISTORY, history_rows, write_table
 from odn.stages.working import progress_key
 from odn.training.loop import EpochRow
 
 
 def checkpoint_name(config: Config, data: SearchData, *, before: Path) -> str:
     """Return the file name of an interrupted depth, which only the same settings, data and depth before share."""
-    sections = ("seed", "data", "model", "train", "augment", "growth", "paper")
+    sections = ("seed", "data", "model", "train", "augment", "growth", "paper", "supernet")
     inputs = [config.search.mode, data.manifest.sha256, before / "trunk.safetensors"]
     return f"{progress_key(config, *sections, inputs=inputs)}.safetensors"
 
 
 def write_record(folder: Path, step: DepthStep, rows: Sequence[EpochRow]) -> None:
     """Write history.csv and metrics.json of a trained depth."""
-    write_table(folder / "history.csv", history_rows(rows))
+    write_table(folder / "history.csv", history_rows(rows), columns=HISTORY)
     write_json(folder / "metrics.json", asdict(step))

@@ -1,0 +1,85 @@
+"""Say of a setting what it may be, and of one that is refused what is wrong with it and which name was probably meant."""
+
+import difflib
+import re
+from typing import Any
+
+from pydantic import BaseModel
+
+NUMBER_AS_TEXT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")  # YAML 1.1 wants a point and a sign: 1.0e-3
+
+
+def _fields(location: tuple[str | int, ...], root: type[BaseModel]) -> list[str]:
+    """Return the names that are known in the section at `location`."""
+    section: Any = root
+    for part in location:
+        field = section.model_fields.get(str(part))
+        section = field.annotation if field is not None else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+    return list(section.model_fields)
+
+
+def _every_name(root: type[BaseModel]) -> list[str]:
+    return [name for section in _fields((), root) for name in (section, *(f"{section}.{key}" for key in _fields((section,), root)))]
+
+
+def refusal(item: Any, root: type[BaseModel]) -> str:
+    """Say of one of pydantic's errors on settings of the form `root` which setting it is, what is allowed, and what was found."""
+    location: tuple[str | int, ...] = item["loc"]
+    if isinstance(location[-1], int) and item["type"] not in {"invalid_key", "extra_forbidden"}:
+        location = location[:-1]  # an entry of a list
+    name, last = ".".join(str(part) for part in location), str(location[-1])
+    if item["type"] == "extra_forbidden":
+        known = _fields(location[:-1], root)
+        near = [".".join((*map(str, location[:-1]), match)) for match in difflib.get_close_matches(last, known, n=1)]
+        near = near or [other for other in _every_name(root) if other.split(".")[-1] == last]
+        return f"unknown setting {name} " + (f"(did you mean {near[0]}?)" if near else f"(known here: {', '.join(known)})")
+    if item["type"] == "missing":
+        return f"missing setting {name} ({allowed_in(root, name)})"
+    if item["type"] == "invalid_key":
+        return f"unknown setting {name}: a setting's name is text"
+    value, hint = item["input"], ""
+    if isinstance(value, tuple):
+        value = list(value)  # as it was written
+    if isinstance(value, str):
+        schema = _schema_of(root, name)
+        near = difflib.get_close_matches(value, schema.get("enum", schema.get("examples", [])), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        if NUMBER_AS_TEXT.fullmatch(value):
+            hint = f" (YAML reads this as text: write {float(value)})"
+    return f"{name}: must be {allowed_in(root, name)}; got {value!r}{hint}"
+
+
+def allowed_in(root: type[BaseModel], name: str) -> str:
+    """Say in words which values the setting `name` takes: `a number > 0 and < 1`.
+
+    Raises:
+        ValueError: there is no such setting.
+    """
+    choices = _schema_of(root, name).get("anyOf") or [_schema_of(root, name)]
+    return " or ".join(_words(choice) for choice in choices)
+
+
+def _schema_of(root: type[BaseModel], name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = root.model_json_schema()
+    definitions = schema["$defs"]
+    for part in name.split("."):
+        if part not in schema.get("properties", {}):
+            raise ValueError(f"no setting {name}")
+        schema = schema["properties"][part]
+        if "$ref" in schema:
+            schema = definitions[schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def _words(schema: dict[str, Any]) -> str:
+    if "enum" in schema or "examples" in schema:
+        return "one of " + ", ".join(schema.get("enum") or schema["examples"])
+    if schema["type"] == "array" and schema["items"]["type"] == "number":
+        return "a list of numbers " + _words(schema["items"]).removeprefix("a number ")
+    kinds = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text", "null": "null"}
+    kinds |= {"object": "a section of settings", "array": "a map or a list of depths"}
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤", "pattern": "that matches"}
+    bounds = [f"{sign} {schema[key]}".removesuffix(".0") for key, sign in signs.items() if key in schema]
+    return " ".join((kinds[schema["type"]], " and ".join(bounds))).strip()

@@ -1,0 +1,125 @@
+"""The sub-networks of a supernet: what each costs, how fast it is, and how many images of val it gets right."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from odn.models.cost import Cost, latency_ms
+from odn.models.cutting import group_of_blocks, n_groups, narrowed, narrowed_architecture
+from odn.models.latency import part_latencies
+from odn.models.network import DepthNetwork
+from odn.search.data import SearchData, costs_at, full_depth_cost
+from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
+
+LATENCY_ROUNDS, LATENCY_REPEATS, LATENCY_SECONDS = 3, 10, 1.0
+
+
+@dataclass(frozen=True, order=True)
+class Subnetwork:
+    """Name a sub-network: its depth, and a fraction of the inner channels for each group; 1 for a group that it does not reach."""
+
+    depth: int
+    widths: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """List the depths and widths of a supernet."""
+
+    backbone: str
+    depths: tuple[int, ...]  # ascending
+    widths: tuple[float, ...]
+
+    def named(self, depth: int, widths: Sequence[float]) -> Subnetwork:
+        """Name a sub-network by its depth and widths, one name only for each."""
+        n_reached = group_of_blocks(self.backbone)[depth - 1] + 1
+        return Subnetwork(depth, (*widths[:n_reached], *(1.0,) * (n_groups(self.backbone) - n_reached)))
+
+    def count(self) -> int:
+        """Count the sub-networks."""
+        groups = group_of_blocks(self.backbone)
+        return sum(len(self.widths) ** (groups[depth - 1] + 1) for depth in self.depths)
+
+    def all(self) -> list[Subnetwork]:
+        """List every sub-network."""
+        names = {self.named(depth, w) for depth in self.depths for w in product(self.widths, repeat=n_groups(self.backbone))}
+        return sorted(names)
+
+    @property
+    def smallest(self) -> Subnetwork:
+        """Return the sub-network than which none costs less."""
+        return self.named(self.depths[0], (min(self.widths),) * n_groups(self.backbone))
+
+
+class Measured:
+    """Look sub-networks up: each is counted, timed and read off val once."""
+
+    def __init__(self, supernet: DepthNetwork, *, space: Space, data: SearchData, uses_table: bool) -> None:
+        self.supernet, self.space, self.data = supernet, space, data
+        self.whole = full_depth_cost(supernet.architecture, data.manifest)
+        self._seen: dict[Subnetwork, ReadOut] = {}
+        self._timed: dict[Subnetwork, float] = {}
+        self._table = self._measure_parts() if uses_table else None
+
+    @property
+    def n_read(self) -> int:
+        """Count the sub-networks that were read off val."""
+        return len(self._seen)
+
+    def cost(self, one: Subnetwork) -> Cost:
+        """Count a sub-network."""
+        return costs_at(narrowed_architecture(self.supernet.architecture.at(one.depth), one.widths), self.data.manifest)
+
+    def network(self, one: Subnetwork) -> DepthNetwork:
+        """Cut a sub-network out, ready for use on the device; a cut one gets BatchNorm statistics of its own.
+
+        At full width it is the supernet's exit, bit for bit.
+        """
+        kept = self.data.machine.holding(narrowed(self.supernet, one.depth, one.widths))
+        if kept.architecture.cut is not None:
+            reestimate_batchnorm(kept, self.data.train, machine=self.data.machine)
+        return kept.eval()
+
+    def read_out(self, one: Subnetwork) -> ReadOut:
+        """Count what a sub-network gets right on val."""
+        if one not in self._seen:
+            self._seen[one] = read_out(self.network(one), self.data.val, machine=self.data.machine)
+        return self._seen[one]
+
+    def latency_ms(self, one: Subnetwork) -> float:
+        """Time a sub-network for one image: of several rounds the fastest median, as other work only ever delays."""
+        if one not in self._timed:
+            manifest, network = self.data.manifest, narrowed(self.supernet, one.depth, one.widths)
+            rounds = [
+                latency_ms(
+                    network,
+                    batch_size=1,
+                    height=manifest.height,
+                    width=manifest.width,
+                    device=self.data.machine.device.type,
+                    repeats=LATENCY_REPEATS,
+                    max_seconds=LATENCY_SECONDS,
+                ).median_ms
+                for _ in range(LATENCY_ROUNDS)
+            ]
+            self._timed[one] = min(rounds)
+        return self._timed[one]
+
+    def foreseen_ms(self, one: Subnetwork) -> float:
+        """Add up the times of a sub-network's parts, where there is a table; else time it."""
+        if self._table is None:
+            return self.latency_ms(one)
+        groups, table = group_of_blocks(self.space.backbone), self._table
+        blocks = [table[one.widths[groups[number]]][1 + number] for number in range(one.depth)]
+        return table[1.0][0] + sum(blocks) + table[1.0][-1]
+
+    def _measure_parts(self) -> dict[float, list[float]]:
+        """Time stem, blocks and head once at each width."""
+        manifest, depth = self.data.manifest, self.space.depths[-1]
+        time: Callable[[float], list[float]] = lambda width: part_latencies(  # noqa: E731
+            narrowed(self.supernet, depth, (width,) * n_groups(self.space.backbone)),
+            height=manifest.height,
+            width=manifest.width,
+            device=self.data.machine.device.type,
+        )
+        return {width: time(width) for width in {1.0, *self.space.widths}}

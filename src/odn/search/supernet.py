@@ -1,0 +1,117 @@
+"""Train every depth of the schedule at once, as the exits of one network; each depth is then judged without training of its own.
+
+Source: Once-for-All, arXiv 1908.09791; universally slimmable networks, arXiv 1903.05134.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from odn.config import Config
+from odn.data.batches import n_steps
+from odn.models.architecture import Architecture
+from odn.models.cost import cost_of
+from odn.models.cutting import n_groups, narrowed_architecture
+from odn.models.network import DepthNetwork, build, empty
+from odn.search.convergence import DepthStep
+from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.training.loop import EpochRow, Tick
+from odn.training.optim import Optimiser
+from odn.training.readout import read_out
+from odn.training.sandwich import Plan
+from odn.training.seed import generator
+from odn.training.together import Curves, train_together
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """Hold what the joint training leaves: a network with a head at every depth of the schedule, ready for use."""
+
+    network: DepthNetwork
+    rows: tuple[EpochRow, ...]  # of the shallowest exit
+    curves: Curves
+    cost: float  # full-depth epochs
+
+
+def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | EpochRow | Supernet]:
+    """Train all depths at once, from fresh weights; end with the `Supernet`.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    network = untrained_supernet(data, config)
+    average = copy.deepcopy(network).requires_grad_(False)
+    momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    optimiser = Optimiser(network=network, momentum=momentum, average=average)
+    rows: list[EpochRow] = []
+    for event in train_together(
+        optimiser,
+        plan=plan_of(config),
+        train=data.train,
+        val=data.val,
+        settings=config.train,
+        augment=config.augment,
+        machine=data.machine,
+        checkpoint=checkpoint,
+    ):
+        if isinstance(event, Curves):
+            cost = supernet_cost(network.architecture, data=data, config=config)
+            yield Supernet(network=average, rows=tuple(rows), curves=event, cost=cost)
+        else:
+            yield event
+            rows += [event] if isinstance(event, EpochRow) else []
+
+
+def untrained_supernet(data: SearchData, config: Config) -> DepthNetwork:
+    """Return the backbone down to the last depth of the schedule, with a head at each of its depths, and fresh weights."""
+    depths, manifest = config.search.schedule, data.manifest
+    architecture = Architecture.of(config, in_channels=manifest.channels, n_classes=manifest.n_classes, depth=depths[-1])
+    return data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=depths))
+
+
+def plan_of(config: Config) -> Plan:
+    """Return what the configured supernet trains together."""
+    groups = n_groups(config.model.backbone)
+    return Plan(depths=config.search.schedule, n_groups=groups, seed=config.seed, settings=config.supernet)
+
+
+def supernet_cost(architecture: Architecture, *, data: SearchData, config: Config) -> float:
+    """Return the full-depth epochs of the joint training: every forward pass of every step, with the heads of all exits."""
+    plan, steps = plan_of(config), n_steps(data.train, batch_size=config.train.batch_size)
+    passes = Counter(
+        one.widths for epoch in range(1, config.supernet.epochs + 1) for step in plan.passes(epoch, steps=steps) for one in step
+    )
+    height, width = data.manifest.height, data.manifest.width
+    macs = 0
+    for widths, n_passes in passes.items():
+        shapes = empty(narrowed_architecture(architecture, widths), heads=plan.depths, device="meta")
+        macs += n_passes * cost_of(shapes, height, width).macs
+    macs_full = full_depth_cost(architecture, data.manifest).macs
+    return full_depth_epochs(1, data=data, config=config, macs=macs, macs_full=macs_full) / steps
+
+
+def exit_step(network: DepthNetwork, *, data: SearchData, config: Config, depth: int, trained: Supernet | None) -> DepthStep:
+    """Read one exit off val; `trained` is the supernet where this is the depth that its training is booked on, else None."""
+    first, kept = config.search.schedule[0], data.machine.holding(network.truncated(depth))
+    seen, costs = read_out(kept, data.val, machine=data.machine), costs_at(kept.architecture, data.manifest)
+    together = f"search.mode supernet trains every depth at once, for supernet.epochs {config.supernet.epochs}"
+    return DepthStep(
+        depth=depth,
+        after=config.depth_before(depth),
+        epochs=len(trained.rows) if trained is not None else 0,
+        stopped="supernet",
+        why=together if depth == first else f"{together}; that is booked on depth {first}",
+        val_accuracy=seen.accuracy,
+        val_correct=seen.n_correct,
+        n_val=seen.n,
+        curve=tuple(row.val_accuracy for row in trained.rows) if trained is not None else (),
+        n_params=costs.n_params,
+        size_bytes=costs.size_bytes,
+        macs=costs.macs,
+        macs_full=full_depth_cost(network.architecture, data.manifest).macs,
+        cost=trained.cost if trained is not None else 0.0,
+    )
