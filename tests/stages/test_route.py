@@ -107,8 +107,8 @@ def test_what_runs_is_what_was_fitted(project: Path) -> None:
     from odn.models.routed import RoutedNetwork
     from odn.models.stored_routes import load_routed
 
-    route("--accuracy", "0.5")
-    assert card("confidence")["val_accuracy"] >= 0.5
+    route("--accuracy", "0.25")
+    assert card("confidence")["val_accuracy"] >= 0.25
     routes = load_routed(Path("routed/confidence"))
     data = open_data(load_config(Path("params.yaml")), Path("work/prepared"))
     assert isinstance(routes, RoutedNetwork)

@@ -1,5 +1,6 @@
 """A network that routes single images is served by MLflow as it is: code with its files, and no pickle."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from odn.config import make_config
 from odn.data.dataset import Manifest
 from odn.files import write_json
 from odn.tracking.connection import connect
-from odn.tracking.place import tracking_place
+from odn.tracking.place import QUIET, tracking_place
 from odn.tracking.routed import register_routed
 from tracking.conftest import PARAMS
 
@@ -65,7 +66,7 @@ def test_it_is_served_in_a_process_without_our_code(store: Path, images: np.ndar
     assert not [path for path in (store / "mlartifacts").rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
     np.save(store / "pixels.npy", images)
     command = [sys.executable, "-c", SERVE, f"models:/{done.name}@candidate", "pixels.npy", "answers.npy"]
-    environment = {"PATH": "/usr/bin:/bin", "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    environment = {**QUIET, "PATH": os.environ["PATH"], "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
     served = subprocess.run(command, cwd=store, env=environment, capture_output=True, text=True, check=True)
     assert np.array_equal(np.load(store / "answers.npy"), expected)
     assert "/code/odn/" in served.stdout
