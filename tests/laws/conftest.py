@@ -1,6 +1,7 @@
 """Small networks of every kind in the zoo, for laws that hold for all of them."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -8,6 +9,9 @@ import torch
 from odn.models.architecture import Architecture, Stem
 from odn.models.network import DepthNetwork, build
 from odn.models.zoo import BACKBONES
+
+if TYPE_CHECKING:
+    from laws.stage_runs import Stages
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -64,3 +68,15 @@ def make(images: torch.Tensor) -> Callable[..., DepthNetwork]:
         return network.eval()
 
     return settled
+
+
+@pytest.fixture(scope="session")
+def reached(tmp_path_factory: pytest.TempPathFactory) -> "Stages":
+    """Search, once, a supernet of three depths and two widths, for a target that an exit reaches."""
+    from laws.supernets import WIDTHS, searched
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = searched(tmp_path_factory.mktemp("reached"), **WIDTHS)
+    torch.set_num_threads(n_threads)
+    return found

@@ -8,6 +8,7 @@ import torch
 
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
+from laws.supernets import SUPERNET, WIDTHS, searched
 from odn.models.cutting import narrowed, narrowed_architecture
 from odn.models.elastic import forward_narrowed, sort_channels
 from odn.models.network import build, load_network, save_network
@@ -17,22 +18,6 @@ from odn.training.checkpoint import load_checkpoint
 from odn.training.loop import EpochRow, Tick
 from odn.training.sandwich import rate_at
 from odn.training.together import joint_loss
-
-SUPERNET: dict[str, Any] = {  # under which depth 1 misses the target, and depth 2 reaches it
-    "search": {"mode": "supernet", "target": 0.27},
-    "supernet": {"epochs": 4, "exits": 1},
-    "train": {"batch_size": 16},
-}
-WIDTHS: dict[str, Any] = SUPERNET | {"supernet": {"epochs": 4, "exits": 1, "widths": [1.0, 0.5]}}
-
-
-def searched(folder: Path, **changes: dict[str, Any]) -> Stages:
-    """Run a search through its stages, to a model that is certified."""
-    stages = Stages(small_config(**changes), folder)
-    stages.search()
-    stages.truncate()
-    stages.evaluate()
-    return stages
 
 
 def trained(stages: Stages, checkpoint: Path | None = None) -> Supernet:
@@ -49,13 +34,12 @@ def exhausted(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     return searched(tmp_path_factory.mktemp("exhausted"), **changes)
 
 
-def test_stages_and_generator_agree(tmp_path: Path) -> None:
+def test_stages_and_generator_agree(reached: Stages, tmp_path: Path) -> None:
     """The search stops at the shallowest exit that reaches the target, also where widths were trained too."""
-    stages = searched(tmp_path, **WIDTHS)
-    found = read(tmp_path / "metrics/search.json")
+    found = read(reached.folder / "metrics/search.json")
     assert found["verdict"] == "target_reached"
-    assert read(stages.depths / str(found["depth"]) / "metrics.json")["val_accuracy"] == found["val_accuracy"] >= 0.27
-    require_agreement(stages, tmp_path)
+    assert read(reached.depths / str(found["depth"]) / "metrics.json")["val_accuracy"] == found["val_accuracy"] >= 0.27
+    require_agreement(reached, tmp_path)
 
 
 def test_an_exhausted_supernet_keeps_its_best_exit(exhausted: Stages) -> None:

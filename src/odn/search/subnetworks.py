@@ -1,6 +1,7 @@
 """The sub-networks of a supernet: what each costs, how fast it is, and how many images of val it gets right."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -59,7 +60,7 @@ class Measured:
         self.whole = full_depth_cost(supernet.architecture, data.manifest)
         self._seen: dict[Subnetwork, ReadOut] = {}
         self._timed: dict[Subnetwork, float] = {}
-        self._table = self._measure_parts() if uses_table else None
+        self._uses_table = uses_table
 
     @property
     def n_read(self) -> int:
@@ -107,19 +108,15 @@ class Measured:
 
     def foreseen_ms(self, one: Subnetwork) -> float:
         """Add up the times of a sub-network's parts, where there is a table; else time it."""
-        if self._table is None:
+        if not self._uses_table:
             return self.latency_ms(one)
         groups, table = group_of_blocks(self.space.backbone), self._table
         blocks = [table[one.widths[groups[number]]][1 + number] for number in range(one.depth)]
         return table[1.0][0] + sum(blocks) + table[1.0][-1]
 
-    def _measure_parts(self) -> dict[float, list[float]]:
+    @functools.cached_property
+    def _table(self) -> dict[float, list[float]]:
         """Time stem, blocks and head once at each width."""
-        manifest, depth = self.data.manifest, self.space.depths[-1]
-        time: Callable[[float], list[float]] = lambda width: part_latencies(  # noqa: E731
-            narrowed(self.supernet, depth, (width,) * n_groups(self.space.backbone)),
-            height=manifest.height,
-            width=manifest.width,
-            device=self.data.machine.device.type,
-        )
-        return {width: time(width) for width in {1.0, *self.space.widths}}
+        manifest, device = self.data.manifest, self.data.machine.device.type
+        networks = {w: narrowed(self.supernet, self.space.depths[-1], (w,) * n_groups(self.space.backbone)) for w in self.space.widths}
+        return {w: part_latencies(network, height=manifest.height, width=manifest.width, device=device) for w, network in networks.items()}

@@ -85,8 +85,7 @@ def run(
     if card["data_sha256"] != data.manifest.sha256:
         raise DataError(f"{place} was trained on other data than {prepared} holds; run 'dvc repro' first")
     space = Space(config.model.backbone, tuple(card["depths"]), tuple(card["widths"]))
-    needs_table = uses_table and any(target.latency_ms is not None for target in targets)
-    measured = Measured(load_network(place), space=space, data=data, uses_table=needs_table)
+    measured = Measured(load_network(place), space=space, data=data, uses_table=uses_table)
     specialiser = Specialiser(measured, seed=config.seed, enumerates=enumerates, predicts=predicts)
     made, missed = [], []
     for target in targets:
