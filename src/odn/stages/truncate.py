@@ -69,7 +69,7 @@ def run(
 def _finished(config: Config, *, choice: Choice, prepared: Path, depths: Path, progress: Path) -> "Cooled | None":
     """Cool the accepted depth's trunk down for longer; a depth that was never probed is cooled down at least like a probe.
 
-    Where training left what was judged, as published, there is no cooldown, and that network is kept as it is; a pruned one may be fine-tuned.
+    Where training left what was judged, as published, there is no cooldown, and that network is kept; a pruned one may be fine-tuned.
     """
     epochs = _finish_epochs(config, choice)
     if epochs == 0:
