@@ -71,7 +71,7 @@ def test_dvc_takes_what_is_printed(name: str, tmp_path: Path, monkeypatch: pytes
     [
         ("search.moed: paper", "unknown setting search.moed"),
         ("serch.mode: paper", "unknown setting serch.mode"),
-        ("search.mode: papre", "search.mode: must be one of growth, paper, grid, scratch, supernet; got 'papre'"),
+        ("search.mode: papre", "search.mode: must be one of growth, paper, grid, scratch, supernet, auto, prune; got 'papre'"),
         ("- paper", "expected lines such as 'search.mode: paper'"),
     ],
 )
@@ -96,6 +96,11 @@ def test_an_unknown_preset_is_named_with_those_there_are() -> None:
             "paper.target: with search.mode paper it must be that of search.target, 0.99; got 0.5",
         ),
         ({"search.mode": "scratch"}, "search.schedule: with search.mode scratch one depth is trained"),
+        ({"search.mode": "prune"}, "search.schedule: with search.mode prune one depth is trained"),
+        (
+            {"search.mode": "prune", "search.schedule": [8], "prune.dense_fraction": 0.5, "prune.settle_fraction": 0.5},
+            "prune.dense_fraction: 0.5 and prune.settle_fraction 0.5 of 30 epochs leave none in which gates are learnt; lower one of them",
+        ),
     ],
 )
 def test_modes_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:

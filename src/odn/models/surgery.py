@@ -22,7 +22,8 @@ def cut(network: DepthNetwork, gates: Gates, open_: Tensor, *, height: int, widt
     device = next(network.parameters()).device
     working = copy.deepcopy(network).cpu().eval().requires_grad_(True)
     example = torch.zeros(1, network.architecture.in_channels, height, width)
-    _cut_channels(working, gates, open_, example)
+    with torch.enable_grad():  # the graph is traced along the gradients
+        _cut_channels(working, gates, open_, example)
     numbers = _cut_blocks(working, gates, open_)
     blocks = [block_of(working, place + 1) for place in range(len(working.blocks))]
     stem = working.stem.get_submodule("conv")

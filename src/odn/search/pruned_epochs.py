@@ -1,7 +1,7 @@
 """The epochs of a training that prunes: first the network as it is, then beside it the gated one, in the end the cut one.
 
-In each step with gates the ungated network learns from the labels, and the gated one, on the same weights, from the labels and from what the
-ungated one says. Cut, it goes on learning from the labels and from the ungated network, which stays as it is.
+In each step with gates the ungated network learns from the labels, and the gated one, on the same weights, from the labels and from
+what the ungated one says. Cut, it goes on learning from the labels and from the ungated network, which stays as it is.
 Source: a network and its parts in one step, the whole teaching the parts: Yu and Huang, arXiv 1903.05134, section 3.
 """
 
@@ -27,6 +27,7 @@ from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 
 RAMP = 0.75  # of the epochs with gates, in which the cost that is asked for falls from all to the budget
+PRICE_RATE = 0.5  # of the price, an epoch, where the cost is twice what is asked for
 TrainStep = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]  # step, images, labels -> loss, logits
 
 
@@ -70,7 +71,7 @@ def gate_epoch(task: Task, optimiser: Optimiser, scores: Scores, *, epoch: int) 
             loss = said + _taught(config, through, labels, teacher=logits) + scores.penalty(excess)
         loss.backward()
         if is_gated:
-            scores.step(lr=config.prune.gate_lr, excess=excess, price_rate=1.0 / steps)
+            scores.step(lr=config.prune.gate_lr, excess=excess, price_rate=PRICE_RATE / steps)
         done = (epoch - 1) * steps + step + 1
         updates.step(rate=min(1.0, done / (warmup + 1)))
         return loss.detach(), logits.detach()

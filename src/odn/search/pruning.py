@@ -56,7 +56,7 @@ def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Pa
     optimiser = _fresh(data, config, depth)
     task = _task(optimiser.network, data=data, config=config, depth=depth)
     scores = Scores.fresh(task.gates.n, score=FIRST_SCORE, device=data.machine.device)
-    dense, gated, settle = config.prune.phases
+    dense, gated, _ = config.prune.phases
     rows: list[EpochRow] = []
     left: Optimiser | None = None
     if checkpoint is not None and checkpoint.exists():

@@ -100,7 +100,7 @@ def _trained(
 ) -> _Trained:
     """Cool the accepted depth's trunk down for longer, then shave; a depth that was never probed is cooled down at least like a probe.
 
-    Where training left what was judged, as published, there is no cooldown, and that network is kept as it is; a pruned one may be fine-tuned.
+    Where training left what was judged, as published, there is no cooldown, and that network is kept; a pruned one may be fine-tuned.
     """
     depth, epochs = choice.judged.step.depth, _finish_epochs(config, choice)
     shaves = config.search.shave and choice.verdict == "target_reached" and depth != config.search.schedule[0]

@@ -48,12 +48,13 @@ def version_note(record: SearchRecord) -> str:
 def model_note(record: SearchRecord) -> str:
     """Describe the registered model, over all its versions."""
     rule = record.config.registry
+    made = "pruned while it was trained" if record.config.search.mode == "prune" else "cut at the depth that the data needs"
     rules = {
         "accuracy": "more accurate on the same test images",
         "bytes": f"smaller, and at most {rule.margin:.2%} less accurate on the same test images",
     }
     return (
-        f"{record.config.model.backbone} for {record.config.data.name}, {'pruned while it was trained' if record.config.search.mode == 'prune' else 'cut at the depth that the data needs'}. "
+        f"{record.config.model.backbone} for {record.config.data.name}, {made}. "
         f"`candidate` is the newest version; `champion` moves to a version that reached its target and is {rules[rule.champion_by]}."
     )
 

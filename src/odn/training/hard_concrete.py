@@ -13,6 +13,7 @@ from torch import Tensor
 
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1  # of the concrete distribution, and what it is stretched to before it is clipped to [0, 1]
 EVEN = 1e-6  # uniform draws keep this far from 0 and 1
+PENALTY = 4.0  # weight of a cost that is too high by its own size
 MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.99, 1e-8  # of the steps
 
 
@@ -37,8 +38,9 @@ def settled(scores: Tensor) -> Tensor:
 class Scores:
     """Hold scores, the running moments of their gradients, and the price of a cost that is too high.
 
-    A step is one of Adam's: gradients of gates differ by orders of magnitude from layer to layer. The price rises while the expected cost is
-    above what is asked for, and falls, not below 0, while it is under it: the method of multipliers, whose penalty has the weight 1.
+    A step is one of Adam's: gradients of gates differ by orders of magnitude from layer to layer. The price rises while the expected
+    cost is above what is asked for, and falls, not below 0, while it is under it: the method of multipliers.
+    Source: Kingma and Ba, arXiv 1412.6980, algorithm 1.
     """
 
     values: Tensor  # (G,)
@@ -58,7 +60,7 @@ class Scores:
 
         Source: Rockafellar's augmented Lagrangian for an inequality; for gates, Wang et al., arXiv 1910.04732, section 3.3.
         """
-        pressed: Tensor = torch.relu(self.price + excess).square() / 2
+        pressed: Tensor = torch.relu(self.price + PENALTY * excess).square() / (2 * PENALTY)
         return pressed
 
     @torch.no_grad()

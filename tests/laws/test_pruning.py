@@ -1,0 +1,132 @@
+"""Laws of `search.mode: prune`: what is left is within the budget, was paid for in full, and is the same whoever trains it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from laws.search_data import open_data, small_config
+from laws.stage_runs import Stages, read, require_agreement
+from odn.errors import ConfigError
+from odn.models.network import load_network, save_network
+from odn.search.data import costs_at, full_depth_cost
+from odn.search.pruning import UNITS, Pruned, train_pruned
+from odn.training.hard_concrete import Scores, p_open, sampled, settled
+from odn.training.loop import EpochRow
+
+PRUNE = {"budget": 0.3, "epochs": 5, "gate_lr": 0.5}
+
+
+def settings(*, depth: int = 8, **prune: Any) -> dict[str, Any]:
+    """Return the changes of settings for a run of a second."""
+    return {"search": {"mode": "prune", "schedule": [depth], "target": 0.15}, "prune": PRUNE | prune}
+
+
+def pruned(folder: Path, **changes: Any) -> Stages:
+    """Prune through the stages, to a model that is certified."""
+    stages = Stages(small_config(**settings(**changes)), folder)
+    stages.search()
+    stages.truncate()
+    stages.evaluate()
+    return stages
+
+
+def test_pruning_goes_through_the_stages(tmp_path: Path) -> None:
+    """The chain speaks of the blocks that are left; the model is what training left, judged as it is; `expand` gives the same bytes."""
+    stages = pruned(tmp_path)
+    step, found = read(stages.depths / "8/metrics.json"), read(tmp_path / "metrics/search.json")
+    network = load_network(tmp_path / "model")
+    assert network.architecture.cut is not None
+    assert (step["depth"], step["left"], found["depth"]) == (8, network.depth, network.depth)
+    assert (found["verdict"], read(tmp_path / "model/search.json")["steps"][0]["pruned_from"]) == ("target_reached", 8)
+    assert (tmp_path / "model/weights.safetensors").read_bytes() == (stages.depths / "8/weights.safetensors").read_bytes()
+    evaluation = read(tmp_path / "metrics/evaluation.json")
+    assert evaluation["macs"] <= 0.3 * evaluation["macs_full"]
+    require_agreement(stages, tmp_path)
+
+
+@pytest.mark.parametrize(("of", "budget", "depth"), [("macs", 0.05, 8), ("params", 0.02, 8), ("bytes", 0.4, 8), ("macs", 0.1, 2)])
+def test_the_budget_is_kept(of: str, budget: float, depth: int, tmp_path: Path) -> None:
+    """Whatever was learnt, the cut network costs no more than asked; a shallow backbone can be pruned too."""
+    stages = Stages(small_config(**settings(depth=depth, of=of, budget=budget, epochs=3)), tmp_path)
+    data = open_data(stages.config, stages.prepared)
+    *_, last = train_pruned(data=data, config=stages.config, depth=depth, checkpoint=None)
+    assert isinstance(last, Pruned)
+    kept, full = (getattr(count(last.network.architecture, data.manifest), UNITS[of]) for count in (costs_at, full_depth_cost))
+    assert 0.5 * budget < kept / full <= budget
+
+
+def test_every_pass_is_in_the_ledger(tmp_path: Path) -> None:
+    """One pass an epoch without gates, two with them, then the cut network's and the teacher's forward pass, a third of a pass."""
+    stages = pruned(tmp_path)
+    step, (entry,) = read(stages.depths / "8/metrics.json"), read(tmp_path / "model/search.json")["ledger"]
+    share = step["macs"] / step["macs_full"]
+    assert stages.config.prune.phases == (1, 2, 2)
+    assert entry["full_depth_epochs"] == pytest.approx((1 + 2 * 2 + 2 * (share + 1 / 3)) * 192 / 210)
+
+
+@pytest.mark.parametrize("epochs_done", [1, 2, 4])
+def test_interrupted_pruning_ends_with_the_same_bytes(epochs_done: int, tmp_path: Path) -> None:
+    """Broken off without gates, with them, or cut: what was kept is taken up, and nothing differs."""
+    stages = Stages(small_config(**settings()), tmp_path)
+    data, checkpoint = open_data(stages.config, stages.prepared), tmp_path / "checkpoint.safetensors"
+    *_, quiet = train_pruned(data=data, config=stages.config, depth=8, checkpoint=None)
+    rows = 0
+    for event in train_pruned(data=data, config=stages.config, depth=8, checkpoint=checkpoint):
+        rows += isinstance(event, EpochRow)
+        if rows == epochs_done + 1:
+            break
+    *_, resumed = train_pruned(data=data, config=stages.config, depth=8, checkpoint=checkpoint)
+    assert isinstance(quiet, Pruned)
+    assert isinstance(resumed, Pruned)
+    assert (quiet.step, quiet.rows) == (resumed.step, resumed.rows)
+    for one, name in ((quiet, "quiet"), (resumed, "resumed")):
+        save_network(one.network, tmp_path / name)
+    assert (tmp_path / "quiet/weights.safetensors").read_bytes() == (tmp_path / "resumed/weights.safetensors").read_bytes()
+
+
+def test_fine_tuning_is_kept_if_it_is_better(tmp_path: Path) -> None:
+    """It is booked either way, and the weights are those that got more of val right."""
+    stages = pruned(tmp_path, finetune_epochs=1)
+    card, search = read(tmp_path / "model/card.json"), read(tmp_path / "model/search.json")
+    assert [(entry["phase"], entry["depth"]) for entry in search["ledger"]] == [(name, card["depth"]) for name in ("stable", "finish")]
+    before = read(stages.depths / "8/metrics.json")["val_accuracy"]
+    assert (card["val_accuracy"] > before) == (card["weights_from"] == "finish")
+    assert card["val_accuracy"] >= before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": 0.001}, r"prune.budget: 0.001 of the macs .* the least that can be is 0.00\d+"),
+        ({"budget": 0.9, "depth": 2}, "prune.budget: 0.9 of the macs .* holds all of depth 2, which costs 0.2.*: nothing would be cut"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """The message says which can."""
+    stages = Stages(small_config(**settings(**changes)), tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        stages.search()
+    assert not (stages.depths / "8").exists()
+
+
+def test_values_follow_their_probability() -> None:
+    """As many drawn values are not 0 as `p_open` says; without chance they are 0, between, or 1."""
+    scores = torch.tensor([-3.0, 0.0, 3.0])
+    draws = torch.rand(20000, 3, generator=torch.Generator().manual_seed(0))
+    values = sampled(scores, draws)
+    torch.testing.assert_close((values > 0).float().mean(0), p_open(scores), rtol=0, atol=0.01)
+    assert settled(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_the_price_presses_a_cost_below_what_is_asked_for() -> None:
+    """Scores that the loss would hold open are pressed down until the cost is within the bound, and no further."""
+    scores = Scores.fresh(4, score=2.0, device=torch.device("cpu"))
+    wanted = torch.tensor([1.0, 0.5, 0.2, 0.1])
+    for _ in range(400):
+        excess = p_open(scores.values).sum() / 2 - 1
+        (scores.penalty(excess) - (wanted * p_open(scores.values)).sum()).backward()
+        scores.step(lr=0.1, excess=excess, price_rate=0.1)
+    assert p_open(scores.values).sum() == pytest.approx(2, abs=0.2)
+    assert scores.values.argsort(descending=True).tolist() == [0, 1, 2, 3]
