@@ -40,11 +40,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from odn.config import AugmentConfig
 from odn.data.batches import Images, n_steps, on_device, plain_batches, training_batches
 from odn.data.dataset import Manifest, Split, read_manifest, read_split
 from odn.errors import ConfigError, DataError, MissingInputError, OdnError
 from odn.files import write_json
+from odn.sections import AugmentConfig
 from odn.training.device import processor_name
 from odn.training.seed import generator
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from odn.config import AugmentConfig
 from odn.data.batches import Images, n_steps, on_device, plain_batches, training_batches
 from odn.data.dataset import Manifest, Split
+from odn.sections import AugmentConfig
 
 NOTHING = AugmentConfig(shift=0, rotate=0.0, scale=0.0, flip=False)
 

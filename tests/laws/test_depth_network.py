@@ -8,10 +8,11 @@ from typing import get_args
 import pytest
 import torch
 
-from odn.config import N_BLOCKS, ModelConfig
+from odn.config import N_BLOCKS
 from odn.models.architecture import Architecture, Stem
 from odn.models.network import DepthNetwork, build, empty
 from odn.models.zoo import BACKBONES
+from odn.sections import ModelConfig
 
 Make = Callable[..., DepthNetwork]
 

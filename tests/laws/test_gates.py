@@ -10,9 +10,9 @@ from torch import nn
 from odn.models.architecture import Architecture, Shortcut
 from odn.models.budget import Of, closed_to, expected, least, prices
 from odn.models.cost import cost_of
-from odn.models.surgery import cut
 from odn.models.gates import Gates, gated_forward, gates_of, with_gates
 from odn.models.network import DepthNetwork, build, load_network, save_network
+from odn.models.surgery import cut
 from odn.models.zoo import BACKBONES
 
 Make = Callable[..., DepthNetwork]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from laws.search_data import small_config
-from odn.config import TrainConfig
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
+from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.muon import orthogonalised
 from odn.training.optim import Optimiser, Updates

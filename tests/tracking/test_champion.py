@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from odn.config import RegistryConfig
+from odn.sections import RegistryConfig
 from odn.tracking.champion import Contender, decide
 
 OLD = Contender(version="1", verdict="target_reached", test_accuracy=0.98, size_bytes=600, test_sha256="c")

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from odn.config import AugmentConfig
 from odn.data.dataset import Manifest, Split
+from odn.sections import AugmentConfig
 
 GPU_SHARE = 0.4  # of the free GPU memory that a split may take; a larger one is read from disk batch by batch
 

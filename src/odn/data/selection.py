@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from odn.config import DataConfig
 from odn.data import splits
 from odn.data.sources import Part, Raw
 from odn.data.splits import Indices
+from odn.sections import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)

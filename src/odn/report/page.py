@@ -195,8 +195,8 @@ def _setting_off(findings: Findings) -> str:
     if not findings.is_pruned:
         return "Probe and finish both set off from where training ended."
     dense, gated, settle = findings.config.prune.phases
-    return f"The first {dense} epochs are of the network without gates, the next {gated} of the gated one, "
-        f"the last {settle} of the one that was cut."
+    without = f"The first {dense} epochs are of the network without gates"
+    return f"{without}, the next {gated} of the gated one, the last {settle} of the one that was cut."
 
 
 def _ending(findings: Findings) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from odn.config import GrowthConfig, SearchConfig
 from odn.search.statistics import standard_error, wilson_interval
+from odn.sections import GrowthConfig, SearchConfig
 
 LEAST_POINTS = 4  # of a curve that a power law is fitted to
 AS_TRAINED = frozenset({"paper", "supernet", "prune"})  # modes that judge, and keep, the network that training left: no probe, no finish

@@ -24,8 +24,8 @@ from odn.search.advice import Advice
 from odn.search.advising import look_ahead
 from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants_probe, why_stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
-from odn.search.published import Published, Warm, train_published, warm_up
 from odn.search.pruning import Pruned, train_pruned
+from odn.search.published import Published, Warm, train_published, warm_up
 from odn.search.supernet import Supernet, exit_step, train_supernet
 from odn.search.teaching import TrainedTeacher, objective_of, pass_macs, teacher_of, train_teacher
 from odn.training.loop import LABELS, EpochRow, Phase, Tick, train_phase

@@ -14,9 +14,9 @@ from odn.config import Config
 from odn.errors import ConfigError
 from odn.models.architecture import Architecture
 from odn.models.budget import closed_to, least, prices
-from odn.models.surgery import cut
 from odn.models.gates import gates_of
 from odn.models.network import DepthNetwork, build
+from odn.models.surgery import cut
 from odn.search.convergence import DepthStep
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.pruned_epochs import Task, gate_epoch, settle_epoch

@@ -8,10 +8,11 @@ Config: data
 from dataclasses import dataclass
 from pathlib import Path
 
-from odn.config import Config, DataConfig
+from odn.config import Config
 from odn.data.checksums import write_checksums
 from odn.data.sources import SOURCES
 from odn.files import new_folder
+from odn.sections import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import torch
 
 from odn import __version__
-from odn.config import Config, TrainConfig
+from odn.config import Config
 from odn.data.dataset import read_manifest, read_split
 from odn.display import phase_display
 from odn.files import sha256_of
 from odn.search.data import SearchData, search_data
+from odn.sections import TrainConfig
 from odn.tracking import live_run
 from odn.training.device import choose_machine
 from odn.training.loop import EpochRow, Tick

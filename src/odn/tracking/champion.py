@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from odn.config import RegistryConfig
+from odn.sections import RegistryConfig
 
 
 @dataclass(frozen=True, kw_only=True)

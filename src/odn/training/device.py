@@ -10,8 +10,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from odn.config import TrainConfig
 from odn.errors import ConfigError
+from odn.sections import TrainConfig
 
 Network = TypeVar("Network", bound=nn.Module)
 

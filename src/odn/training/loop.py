@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from odn.config import AugmentConfig, TrainConfig
 from odn.data.batches import Images, n_steps, training_batches
 from odn.errors import TrainingError
+from odn.sections import AugmentConfig, TrainConfig
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.device import Machine
 from odn.training.objective import Objective

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from odn.config import TrainConfig
 from odn.models.network import DepthNetwork
+from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odn.config import TrainConfig
 from odn.models.network import DepthNetwork
+from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.muon import orthogonalised
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from odn.config import SupernetConfig
+from odn.sections import SupernetConfig
 from odn.training.seed import generator
 
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from odn.config import AugmentConfig, SupernetConfig, TrainConfig
 from odn.data.batches import Images, n_steps, training_batches
 from odn.models.elastic import forward_narrowed, sort_channels
 from odn.models.network import DepthNetwork
+from odn.sections import AugmentConfig, SupernetConfig, TrainConfig
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss

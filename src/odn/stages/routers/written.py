@@ -13,8 +13,8 @@ from odn.files import read_json, write_bytes, write_json
 from odn.models.stored_routes import save_routed
 from odn.report.routing import Mark, draw_routing
 from odn.search.routing import exit_costs, said_by_exits
-from odn.search.statistics import wilson_interval
 from odn.search.routing_target import Target
+from odn.search.statistics import wilson_interval
 from odn.stages.records import write_table
 from odn.stages.routers.found import Found, Point
 from odn.stages.routers.given import Supernet
