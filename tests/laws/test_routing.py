@@ -110,7 +110,7 @@ def test_skipping_residuals_is_what_training_saw(gates: GatedNetwork, images: Te
     scores = gates.gates[0](gates.network.stem(images).mean(dim=(2, 3)))
     gates.shift = -float(scores.quantile(0.5))
     seen: list[int] = []
-    gates.network.blocks[0].conv1.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    gates.network.blocks[0].get_submodule("conv1").register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     routed = gates.route(images)
     assert seen == [int(routed.is_open[:, 0].sum())]
     assert 0 < seen[0] < len(images)
@@ -123,7 +123,11 @@ def test_skipping_residuals_is_what_training_saw(gates: GatedNetwork, images: Te
 def test_routes_come_back_from_their_files(network: DepthNetwork, gates: GatedNetwork, images: Tensor, tmp_path: Path) -> None:
     """Of both kinds, bit for bit, and written again they are the same bytes."""
     gates.shift = 0.25
-    for name, routes in {"confidence": RoutedNetwork(network, exits(*medians(network, images), 0)), "gate": gates}.items():
+    made: dict[str, RoutedNetwork | GatedNetwork] = {
+        "confidence": RoutedNetwork(network, exits(*medians(network, images), 0)),
+        "gate": gates,
+    }
+    for name, routes in made.items():
         save_routed(routes, tmp_path / name)
         back = load_routed(tmp_path / name)
         assert torch.equal(back(images), routes(images))

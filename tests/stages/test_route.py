@@ -133,10 +133,10 @@ def test_interrupted_gates_end_with_the_same_bytes(project: Path, monkeypatch: p
 
     route("--kind", "gate", "--macs", "0.5")
     Path("routed").rename("whole")
-    real = gates.save_checkpoint
+    from odn.training.checkpoint import save_checkpoint
 
     def killed(path: Path, checkpoint: Any) -> None:
-        real(path, checkpoint)
+        save_checkpoint(path, checkpoint)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
