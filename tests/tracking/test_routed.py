@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 from odn.config import make_config
@@ -55,6 +56,7 @@ def written(folder: Path, images: np.ndarray) -> np.ndarray:
     return answers
 
 
+@pytest.mark.slow
 def test_it_is_served_in_a_process_without_our_code(store: Path, images: np.ndarray) -> None:
     """The package travels with the model; answers are equal to the bit; registered again it keeps its version."""
     config = make_config(yaml.safe_load(PARAMS.read_text()))
