@@ -17,7 +17,7 @@ from odn.training import together
 from odn.training.checkpoint import load_checkpoint
 from odn.training.loop import EpochRow, Tick
 from odn.training.sandwich import rate_at
-from odn.training.together import joint_loss
+from odn.training.together import joint_loss, share_gradient
 
 
 def trained(stages: Stages, checkpoint: Path | None = None) -> Supernet:
@@ -131,6 +131,16 @@ def test_no_gradient_reaches_the_teacher() -> None:
     alone = torch.nn.functional.cross_entropy(logits[3], labels)
     (expected,) = torch.autograd.grad(alone, logits[3])
     assert torch.allclose(logits[3].grad, expected)  # type: ignore[arg-type]
+
+
+def test_stem_and_blocks_take_the_mean_of_what_the_exits_ask_for() -> None:
+    """The gradient of the summed losses is divided among them; what no loss reaches stays without one."""
+    reached, untouched = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    (reached * torch.tensor([4.0, 8.0])).sum().backward()
+    share_gradient([reached, untouched], n_losses=4)
+    assert reached.grad is not None
+    assert torch.equal(reached.grad, torch.tensor([1.0, 2.0]))
+    assert untouched.grad is None
 
 
 def test_a_narrowed_network_is_what_trained_within_the_whole(make: Any, whole: Any, images: torch.Tensor) -> None:

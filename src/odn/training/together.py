@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from odn.data.batches import Images, n_steps, training_batches
 from odn.models.elastic import forward_narrowed, sort_channels
@@ -69,6 +69,7 @@ def train_together(
             save_checkpoint(checkpoint, Checkpoint(tensors, record))
 
     updates = Updates(optimiser, train=settings, machine=machine, steps_per_epoch=steps)
+    shared = [parameter for name, parameter in optimiser.network.named_parameters() if not name.startswith("heads.")]
     kept = ticked = time.monotonic()
     for epoch in range(len(rows) + 1, plan.settings.epochs + 1):
         if plan.opens_widths(epoch) and first_step == 0:
@@ -84,6 +85,7 @@ def train_together(
                 logits = _logits(optimiser.network, images, passes[step], plan.depths)
             objective = joint_loss(logits, labels, passes[step], settings=plan.settings, label_smoothing=settings.label_smoothing)
             objective.backward()
+            share_gradient(shared, n_losses=sum(len(one.depths) for one in passes[step]) / len(passes[step]))
             updates.step(rate=rate)
             losses[step] = objective.detach()
             hits += (logits[0][first].detach().argmax(1) == labels).sum()
@@ -139,6 +141,11 @@ def _logits(network: DepthNetwork, images: Tensor, passes: tuple[Pass, ...], dep
         forward_narrowed(network, images, depths, first.widths),
         *(forward_narrowed(network, images, one.depths, one.widths) for one in others),
     ]
+
+
+def share_gradient(parameters: list[nn.Parameter], *, n_losses: float) -> None:
+    """Let stem and blocks take the mean of what the exits ask for, as the rates are made for one loss; each head has its own alone."""
+    torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], n_losses)
 
 
 def _sort(optimiser: Optimiser) -> None:
