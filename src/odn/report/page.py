@@ -191,8 +191,10 @@ def _setting_off(findings: Findings) -> str:
     if not findings.is_pruned:
         return "Probe and finish both set off from where training ended."
     dense, gated, settle = findings.config.prune.phases
-    return f"The first {dense} epochs are of the network without gates, the next {gated} of the gated one, "
+    return (
+        f"The first {dense} epochs are of the network without gates, the next {gated} of the gated one, "
         f"the last {settle} of the one that was cut."
+    )
 
 
 def _ending(findings: Findings) -> str:

@@ -22,8 +22,8 @@ from odn.models.expansion import carried, expanded
 from odn.models.network import DepthNetwork, build
 from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants_probe, why_stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
-from odn.search.published import Published, Warm, train_published, warm_up
 from odn.search.pruning import Pruned, train_pruned
+from odn.search.published import Published, Warm, train_published, warm_up
 from odn.training.loop import EpochRow, Phase, Tick, train_phase
 from odn.training.optim import Optimiser
 from odn.training.seed import generator
