@@ -12,15 +12,17 @@ from odn.errors import ConfigError
 from odn.models.network import load_network, save_network
 from odn.search.data import costs_at, full_depth_cost
 from odn.search.pruning import UNITS, Pruned, train_pruned
+from odn.stages.trainers.kept import write_record
 from odn.training.hard_concrete import Scores, p_open, sampled, settled
 from odn.training.loop import EpochRow
 
-PRUNE = {"budget": 0.3, "epochs": 5, "gate_lr": 0.5}
+PRUNE = {"budget": 0.3, "epochs": 4, "gate_lr": 0.5}
 
 
 def settings(*, depth: int = 8, **prune: Any) -> dict[str, Any]:
     """Return the changes of settings for a run of a second."""
-    return {"search": {"mode": "prune", "schedule": [depth], "target": 0.15}, "prune": PRUNE | prune}
+    small = {"data": {"max_images": 150}, "model": {"width": 1 / 16}}
+    return small | {"search": {"mode": "prune", "schedule": [depth], "target": 0.01}, "prune": PRUNE | prune}
 
 
 def pruned(folder: Path, **changes: Any) -> Stages:
@@ -32,17 +34,23 @@ def pruned(folder: Path, **changes: Any) -> Stages:
     return stages
 
 
-def test_pruning_goes_through_the_stages(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """Give a pruned network with its whole record."""
+    return pruned(tmp_path_factory.mktemp("pruned"))
+
+
+def test_pruning_goes_through_the_stages(done: Stages, tmp_path: Path) -> None:
     """The chain speaks of the blocks that are left; the model is what training left, judged as it is; `expand` gives the same bytes."""
-    stages = pruned(tmp_path)
-    step, found = read(stages.depths / "8/metrics.json"), read(tmp_path / "metrics/search.json")
-    network = load_network(tmp_path / "model")
+    stages, folder = done, done.folder
+    step, found = read(stages.depths / "8/metrics.json"), read(folder / "metrics/search.json")
+    network = load_network(folder / "model")
     assert network.architecture.cut is not None
     assert (step["depth"], step["left"], found["depth"]) == (8, network.depth, network.depth)
-    assert (found["verdict"], read(tmp_path / "model/search.json")["steps"][0]["pruned_from"]) == ("target_reached", 8)
-    assert (tmp_path / "model/weights.safetensors").read_bytes() == (stages.depths / "8/weights.safetensors").read_bytes()
-    evaluation = read(tmp_path / "metrics/evaluation.json")
-    assert evaluation["macs"] <= 0.3 * evaluation["macs_full"]
+    assert (found["verdict"], read(folder / "model/search.json")["steps"][0]["pruned_from"]) == ("target_reached", 8)
+    assert (folder / "model/weights.safetensors").read_bytes() == (stages.depths / "8/weights.safetensors").read_bytes()
+    evaluation = read(folder / "metrics/evaluation.json")
+    assert 0 < evaluation["macs"] <= 0.3 * evaluation["macs_full"]
     require_agreement(stages, tmp_path)
 
 
@@ -57,33 +65,29 @@ def test_the_budget_is_kept(of: str, budget: float, depth: int, tmp_path: Path) 
     assert 0.5 * budget < kept / full <= budget
 
 
-def test_every_pass_is_in_the_ledger(tmp_path: Path) -> None:
+def test_every_pass_is_in_the_ledger(done: Stages) -> None:
     """One pass an epoch without gates, two with them, then the cut network's and the teacher's forward pass, a third of a pass."""
-    stages = pruned(tmp_path)
-    step, (entry,) = read(stages.depths / "8/metrics.json"), read(tmp_path / "model/search.json")["ledger"]
+    step, (entry,) = read(done.depths / "8/metrics.json"), read(done.folder / "model/search.json")["ledger"]
     share = step["macs"] / step["macs_full"]
-    assert stages.config.prune.phases == (1, 2, 2)
-    assert entry["full_depth_epochs"] == pytest.approx((1 + 2 * 2 + 2 * (share + 1 / 3)) * 192 / 210)
+    assert done.config.prune.phases == (1, 1, 2)
+    assert entry["full_depth_epochs"] == pytest.approx((1 + 2 * 1 + 2 * (share + 1 / 3)) * 96 / 105)
 
 
-@pytest.mark.parametrize("epochs_done", [1, 2, 4])
-def test_interrupted_pruning_ends_with_the_same_bytes(epochs_done: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_interrupted_pruning_ends_with_the_same_bytes(epochs: int, done: Stages, tmp_path: Path) -> None:
     """Broken off without gates, with them, or cut: what was kept is taken up, and nothing differs."""
-    stages = Stages(small_config(**settings()), tmp_path)
-    data, checkpoint = open_data(stages.config, stages.prepared), tmp_path / "checkpoint.safetensors"
-    *_, quiet = train_pruned(data=data, config=stages.config, depth=8, checkpoint=None)
+    data, checkpoint = open_data(done.config, done.prepared), tmp_path / "checkpoint.safetensors"
     rows = 0
-    for event in train_pruned(data=data, config=stages.config, depth=8, checkpoint=checkpoint):
+    for event in train_pruned(data=data, config=done.config, depth=8, checkpoint=checkpoint):
         rows += isinstance(event, EpochRow)
-        if rows == epochs_done + 1:
+        if rows == epochs:
             break
-    *_, resumed = train_pruned(data=data, config=stages.config, depth=8, checkpoint=checkpoint)
-    assert isinstance(quiet, Pruned)
+    *_, resumed = train_pruned(data=data, config=done.config, depth=8, checkpoint=checkpoint)
     assert isinstance(resumed, Pruned)
-    assert (quiet.step, quiet.rows) == (resumed.step, resumed.rows)
-    for one, name in ((quiet, "quiet"), (resumed, "resumed")):
-        save_network(one.network, tmp_path / name)
-    assert (tmp_path / "quiet/weights.safetensors").read_bytes() == (tmp_path / "resumed/weights.safetensors").read_bytes()
+    write_record(tmp_path, resumed.step, resumed.rows)
+    save_network(resumed.network, tmp_path)
+    for name in ("weights.safetensors", "metrics.json", "history.csv"):
+        assert (tmp_path / name).read_bytes() == (done.depths / "8" / name).read_bytes()
 
 
 def test_fine_tuning_is_kept_if_it_is_better(tmp_path: Path) -> None:
@@ -99,7 +103,7 @@ def test_fine_tuning_is_kept_if_it_is_better(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budget": 0.001}, r"prune.budget: 0.001 of the macs .* the least that can be is 0.00\d+"),
+        ({"budget": 0.001}, r"prune.budget: 0.001 of the macs .* the least that can be is 0.0\d+"),
         ({"budget": 0.9, "depth": 2}, "prune.budget: 0.9 of the macs .* holds all of depth 2, which costs 0.2.*: nothing would be cut"),
     ],
 )
@@ -128,5 +132,5 @@ def test_the_price_presses_a_cost_below_what_is_asked_for() -> None:
         excess = p_open(scores.values).sum() / 2 - 1
         (scores.penalty(excess) - (wanted * p_open(scores.values)).sum()).backward()
         scores.step(lr=0.1, excess=excess, price_rate=0.1)
-    assert p_open(scores.values).sum() == pytest.approx(2, abs=0.2)
+    assert float(p_open(scores.values.detach()).sum()) == pytest.approx(2, abs=0.2)
     assert scores.values.argsort(descending=True).tolist() == [0, 1, 2, 3]

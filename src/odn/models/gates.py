@@ -1,9 +1,9 @@
 """Gate a network: a number from 0 to 1 for each block, each channel of each stream, and each inner channel of each block.
 
 A stream is what blocks pass on and add to: it begins at the stem and at each shortcut that projects. A gate multiplies gamma and beta of
-each BatchNorm that writes the channel, so that the gated network is the same network with other numbers in its BatchNorms: a channel whose
-gate is 0 is 0 wherever it is read, behind the rectifier and in the shortcut too, and can be removed. That of a block multiplies its residual.
-Source: scale factors of BatchNorm as gates: Liu et al. (Network Slimming), arXiv 1708.06519; of residuals: Huang and Wang, arXiv 1707.01213.
+each BatchNorm that writes the channel, so that the gated network is the same network with other numbers in its BatchNorms. A channel whose
+gate is 0 is 0 wherever it is read, behind the rectifier and in the shortcut too, and can go. The gate of a block multiplies its residual.
+Source: BatchNorm's scales as gates: Liu et al. (Network Slimming), arXiv 1708.06519; of residuals: Huang and Wang, arXiv 1707.01213.
 """
 
 import copy

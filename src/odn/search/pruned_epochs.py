@@ -83,8 +83,11 @@ def gate_epoch(task: Task, optimiser: Optimiser, scores: Scores, *, epoch: int) 
 
 
 def _excess(task: Task, scores: Scores, *, passed: float) -> Tensor:
-    """Return by which fraction the expected cost is above what is asked for when this part of the way to the budget is passed."""
-    asked = task.start_cost + passed * (min(task.budget, task.start_cost) - task.start_cost)
+    """Return by which fraction the expected cost is above what is asked for when this part of the way to the budget is passed.
+
+    What is asked for falls by the same fraction with every step.
+    """
+    asked = task.start_cost * (task.budget / task.start_cost) ** passed
     return expected(task.gates, task.prices, p_open(scores.values)) / asked - 1
 
 
