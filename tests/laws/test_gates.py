@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from odn.models.zoo import BACKBONES
 
 Make = Callable[..., DepthNetwork]
 COUNT = {"macs": "macs", "params": "n_params", "bytes": "size_bytes"}
-CLOSE = {"rtol": 0, "atol": 1e-5}  # the sums of fewer terms round differently
+CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}  # the sums of fewer terms round differently
 
 
 def lively(network: DepthNetwork) -> DepthNetwork:
