@@ -36,7 +36,7 @@ def full_depth_cost(architecture: Architecture, manifest: Manifest) -> Cost:
     return costs_at(architecture.whole, manifest)
 
 
-def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: int, macs_full: int) -> float:
+def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: float, macs_full: int) -> float:
     """Return epochs weighted by MACs: 1 is one pass over train at full depth. Looks at val are not counted."""
     n_trained = min(len(data.train), n_steps(data.train, batch_size=config.train.batch_size) * config.train.batch_size)
     return epochs * n_trained / len(data.train) * macs / macs_full
