@@ -18,8 +18,10 @@ from sklearn.datasets import load_digits
 
 from engines.fork_server import quick_python
 from pipelines.__main__ import main
+from pipelines.local import last_artifact
 
 ROOT = Path(__file__).parents[2]
+NOT_COMPARED = {"metrics/latency.json"}  # measured, not computed
 SMALL: dict[str, dict[str, Any]] = {  # a probe of depth 1 reads about 38 % of 90 digits, of depth 2 about 57 %
     "data": {"max_images": 300, "val_fraction": 0.3},
     "model": {"width": 0.125},
@@ -124,3 +126,28 @@ def compile_with(*arguments: str) -> int:
     """Run `python -m pipelines compile` in a thread: for each setting of each task kfp looks at the whole stack, and pytest's is deep."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(main, ["compile", *arguments]).result()
+
+
+def run_compiled(folder: Path, *arguments: str, python: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Compile the settings in a folder, and run the YAML there; return where its artifacts are."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert compile_with("--image", "odn-python:test", "--out", "pipeline.yaml") == 0
+    assert main(["run-local", "--package", "pipeline.yaml", "--out", "run", *arguments]) == 0
+    found = {"search": "check", "model": "truncate", "results": "evaluate", "dataset": "prepare", "test": "prepare"}
+    return {name: last_artifact(folder / "run/run", name, component) for name, component in found.items()}
+
+
+def require_same_bytes(on_dvc: Clone, artifacts: dict[str, Path]) -> None:
+    """Assert that prepared data, every depth, every verdict, the model, the metrics and the tables are what DVC made."""
+    work, results = on_dvc.folder / "work", artifacts["results"]
+    search = {f"{kind}/{name}": data for kind in ("depths", "checks", "gates") for name, data in files_of(work / kind).items()}
+    assert files_of(artifacts["search"]) == search
+    assert files_of(artifacts["model"]) == files_of(on_dvc.folder / "model")
+    for kind in ("metrics", "plots"):
+        ours, theirs = files_of(results / kind), files_of(on_dvc.folder / kind)
+        assert {name: ours[name] for name in ours if f"{kind}/{name}" not in NOT_COMPARED} == {
+            name: theirs[name] for name in theirs if f"{kind}/{name}" not in NOT_COMPARED
+        }
+    prepared = {name: data for name, data in files_of(work / "prepared").items() if not name.startswith("test/")}
+    assert files_of(artifacts["dataset"]) == prepared

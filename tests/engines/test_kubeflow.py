@@ -2,19 +2,14 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from engines.conftest import Clone, compile_with, files_of, make_clone, write_digits
+from engines.conftest import Clone, make_clone, require_same_bytes, run_compiled, write_digits
 from odn.data.dataset import read_manifest
-from pipelines.__main__ import main
-from pipelines.local import last_artifact
 
 CASES = {"at once": (0.2, "1"), "in the middle": (0.45, "2"), "exhausted": (0.999, None)}  # target, depth that is kept
-NOT_COMPARED = {"metrics/latency.json"}  # measured, not computed
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +19,6 @@ def on_dvc(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone.change("search", schedule={"1": {"after": 0}, "2": {"after": 1}, "3": {"after": 2}})
     path = f"{programs}:{clone.variables()['PATH']}"
     return Clone(clone.folder, {"PATH": path})
-
-
-def run_compiled(folder: Path, *arguments: str, python: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Compile the settings in a folder, and run the YAML there; return where its artifacts are."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "executable", str(python))
-    assert compile_with("--image", "odn-python:test", "--out", "pipeline.yaml") == 0
-    assert main(["run-local", "--package", "pipeline.yaml", "--out", "run", *arguments]) == 0
-    found = {"search": "check", "model": "truncate", "results": "evaluate", "dataset": "prepare", "test": "prepare"}
-    return {name: last_artifact(folder / "run/run", name, component) for name, component in found.items()}
 
 
 @pytest.mark.slow
@@ -49,20 +34,8 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     artifacts = run_compiled(tmp_path, python=programs / "python", monkeypatch=monkeypatch)
 
-    work, results = on_dvc.folder / "work", artifacts["results"]
-    search = files_of(artifacts["search"])
-    assert search == {f"{kind}/{name}": data for kind in ("depths", "checks", "gates") for name, data in files_of(work / kind).items()}
-    assert files_of(artifacts["model"]) == files_of(on_dvc.folder / "model")
-    for kind in ("metrics", "plots"):
-        ours, theirs = files_of(results / kind), files_of(on_dvc.folder / kind)
-        assert {name: ours[name] for name in ours if f"{kind}/{name}" not in NOT_COMPARED} == {
-            name: theirs[name] for name in theirs if f"{kind}/{name}" not in NOT_COMPARED
-        }
-    assert files_of(artifacts["dataset"]) == {
-        name: data for name, data in files_of(work / "prepared").items() if not name.startswith("test/")
-    }
-    verdict = yaml.safe_load(search[f"checks/{kept or 3}/verdict.json"])["verdict"]
-    assert verdict == ("target_reached" if kept else "exhausted")
+    require_same_bytes(on_dvc, artifacts)
+    assert on_dvc.read(f"work/checks/{kept or 3}/verdict.json")["verdict"] == ("target_reached" if kept else "exhausted")
 
 
 @pytest.mark.slow
