@@ -31,8 +31,8 @@ def cut(network: DepthNetwork, gates: Gates, open_: Tensor, *, height: int, widt
     left, out = [], stem.out_channels
     for number, block in zip(numbers, blocks, strict=True):
         widths = [conv.out_channels for conv in block.children() if isinstance(conv, nn.Conv2d)]
-        around = getattr(block.shortcut, "conv", None)
-        out = around.out_channels if isinstance(around, nn.Conv2d) else out
+        around = block.shortcut
+        out = around.get_submodule("conv").weight.shape[0] if isinstance(around, nn.Sequential) else out  # type: ignore[union-attr]
         left.append(CutBlock(number=number, inner=tuple(widths[:-1]), out=out))
     architecture = _described(network.architecture, Cut(stem=stem.out_channels, blocks=tuple(left)))
     return _holding(architecture, working, device=device).train(network.training)

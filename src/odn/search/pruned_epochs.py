@@ -87,7 +87,7 @@ def _excess(task: Task, scores: Scores, *, passed: float) -> Tensor:
 
     What is asked for falls by the same fraction with every step.
     """
-    asked: float = task.start_cost * (task.budget / task.start_cost) ** passed
+    asked = task.start_cost * (task.budget / task.start_cost) ** passed
     return expected(task.gates, task.prices, p_open(scores.values)) / asked - 1
 
 
