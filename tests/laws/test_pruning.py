@@ -10,6 +10,8 @@ from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import ConfigError
 from odn.models.network import load_network, save_network
+from odn.report.account import account
+from odn.report.findings import read_findings
 from odn.search.data import costs_at, full_depth_cost
 from odn.search.pruning import UNITS, Pruned, train_pruned
 from odn.stages.trainers.kept import write_record
@@ -63,6 +65,17 @@ def test_the_budget_is_kept(of: str, budget: float, depth: int, tmp_path: Path) 
     assert isinstance(last, Pruned)
     kept, full = (getattr(count(last.network.architecture, data.manifest), UNITS[of]) for count in (costs_at, full_depth_cost))
     assert 0.5 * budget < kept / full <= budget
+
+
+def test_the_account_says_that_channels_were_cut(done: Stages) -> None:
+    """Headline, costs and next steps are those of a pruned network, whose depth is what is left."""
+    findings = read_findings(done.config, model=done.folder / "model", metrics=done.folder / "metrics")
+    depth = read(done.folder / "metrics/search.json")["depth"]
+    text = account(findings, registration=None, model=Path("model"), report=None).describe()
+    verb = "is" if depth == 1 else "are"
+    assert text.startswith(f"{depth} of 8 blocks, channels cut, {verb} enough for digits")
+    assert "of depth 8 are left, with fewer channels" in text
+    assert "lower prune.budget" in text
 
 
 def test_every_pass_is_in_the_ledger(done: Stages) -> None:
