@@ -40,7 +40,7 @@ repro: dvc-ready $(READY) ## Run the pipeline on what params.yaml says, and prin
 
 .PHONY: test
 test: $(READY) ## Run the tests; choose some with ARGS="tests/unit -k config"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(READY) ## Check format, lint, types, import layers, and that dvc.yaml holds together

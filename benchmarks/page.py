@@ -143,7 +143,7 @@ def plot(found: ResultFile) -> bytes:
     axes[0].set_ylabel("accuracy on test, %")
     axes[1].legend(frameon=False, bbox_to_anchor=(1.02, 1), loc="upper left")
     content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata={"Date": None})
+    figure.savefig(content, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     plt.close(figure)
     return content.getvalue()
 
