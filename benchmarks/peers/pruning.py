@@ -16,7 +16,7 @@ from odn.data.batches import on_device
 from odn.data.dataset import read_split
 from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork, load_network
-from odn.search.expand import run_phase
+from odn.search.phases import run_phase
 from odn.stages.working import opened
 from odn.training.loop import EpochRow, Phase
 from odn.training.optim import Optimiser
@@ -35,11 +35,7 @@ def run_pruning(config: Config, *, arm: str, whole: Path, size_bytes: int, spent
     costs, whole_costs = (cost_of(one, data.manifest.height, data.manifest.width) for one in (pruned, network))
     share = costs.macs / whole_costs.macs
     epochs = min(MOST_EPOCHS, max(1, round((budget - spent) / share)))
-    optimiser = Optimiser(
-        network=pruned.train(),
-        momentum={name: torch.zeros_like(tensor) for name, tensor in pruned.named_parameters()},
-        average=copy.deepcopy(pruned).requires_grad_(False),
-    )
+    optimiser = Optimiser.fresh(pruned.train())
     phase = Phase(name="finish", depth=network.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows = [event for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=None) if isinstance(event, EpochRow)]
     seconds = time.monotonic() - begin

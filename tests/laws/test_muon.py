@@ -63,8 +63,7 @@ def stepped(optimiser_name: str, *, scale: float) -> tuple[DepthNetwork, DepthNe
     network = copy.deepcopy(before)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, scale)
-    momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-    optimiser = Optimiser(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
+    optimiser = Optimiser.fresh(network)
     machine = Machine(device=torch.device("cpu"), precision="fp32")
     Updates(optimiser, train=train, machine=machine, steps_per_epoch=10).step(rate=1.0)
     return before, network

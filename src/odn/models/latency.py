@@ -4,37 +4,25 @@ Source: the latency lookup table of ProxylessNAS, arXiv 1812.00332, section 3.2,
 """
 
 import copy
-import statistics
-import time
+import functools
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
 
 from odn.models.network import DepthNetwork
+from odn.models.timing import quietest_ms
 
-N_WARM_UP, REPEATS = 3, 15
+REPEATS = 15
 
 
 def part_latencies(network: DepthNetwork, *, height: int, width: int, device: str = "cpu") -> list[float]:
     """Return the median milliseconds of the stem, of each block, and of the head at the end, for one image in eval mode."""
     copied = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     x = torch.zeros(1, network.architecture.in_channels, height, width, device=device).to(memory_format=torch.channels_last)
-    times = []
+    calls: dict[str, Callable[[], object]] = {}
     with torch.inference_mode():
-        for part in (copied.stem, *copied.blocks):
-            times.append(_median_ms(part, x))
+        for number, part in enumerate((copied.stem, *copied.blocks)):
+            calls[str(number)] = functools.partial(part, x)
             x = part(x)
-        times.append(_median_ms(copied.heads[str(network.depth)], x.mean(dim=(2, 3))))
-    return times
-
-
-def _median_ms(part: nn.Module, x: Tensor) -> float:
-    times = []
-    for repeat in range(-N_WARM_UP, REPEATS):
-        start = time.perf_counter()
-        part(x)
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-        if repeat >= 0:
-            times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
+        calls["head"] = functools.partial(copied.heads[str(network.depth)], x.mean(dim=(2, 3)))
+        return list(quietest_ms(calls, repeats=REPEATS).values())

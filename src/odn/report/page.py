@@ -228,7 +228,8 @@ def _notes(findings: Findings) -> list[str]:
     return [
         f"Accuracy on test is measured once, on {findings.n_test} images, after everything was chosen. Its {confidence} interval is "
         f"{span(findings.test_interval)}: smaller differences mean little.",
-        f"Depth was chosen on val ({findings.kept.n_val} images), where the kept network reaches {findings.val_accuracy:.2%} "
+        f"{'What is left was judged' if findings.is_pruned else 'Depth was chosen'} on val ({findings.kept.n_val} images), "
+        f"where the kept network reaches {findings.val_accuracy:.2%} "
         f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is"
         f"{', and each shave was one more look at it' if findings.shaves else ''}.",
         f"This is one run, with seed {findings.config.seed}; another seed may end at another depth.",

@@ -9,6 +9,8 @@ from odn.models.architecture import Architecture
 from odn.models.cost import Cost, cost
 from odn.training.device import Machine
 
+FORWARD_SHARE = 1 / 3  # of a training pass: a backward pass takes two products for each of the forward pass
+
 
 @dataclass(frozen=True)
 class SearchData:

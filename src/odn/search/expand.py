@@ -24,12 +24,13 @@ from odn.search.advice import Advice
 from odn.search.advising import look_ahead
 from odn.search.convergence import DepthStep, Probe, Stop, Verdict, judge, wants_probe, why_stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.phases import run_phase
 from odn.search.pruning import Pruned, train_pruned
 from odn.search.published import Published, Warm, train_published, warm_up
 from odn.search.supernet import Supernet, exit_step, train_supernet
 from odn.search.teaching import TrainedTeacher, objective_of, pass_macs, teacher_of, train_teacher
-from odn.training.loop import LABELS, EpochRow, Phase, Tick, train_phase
-from odn.training.objective import Objective, Teacher
+from odn.training.loop import EpochRow, Phase, Tick
+from odn.training.objective import Teacher
 from odn.training.optim import Optimiser
 from odn.training.seed import generator
 
@@ -227,23 +228,6 @@ def cool_down(
     )
 
 
-def run_phase(
-    optimiser: Optimiser, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, objective: Objective = LABELS
-) -> Iterator[Tick | EpochRow]:
-    """Train one phase on the data and the machine of a search."""
-    return train_phase(
-        optimiser,
-        phase=phase,
-        train=data.train,
-        val=data.val,
-        settings=config.train,
-        augment=config.augment,
-        machine=data.machine,
-        checkpoint=checkpoint,
-        objective=objective,
-    )
-
-
 def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: int) -> Optimiser:
     """Return the network that a depth starts from, with its average and its momentum.
 
@@ -253,19 +237,15 @@ def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: 
     heads = (before.network.depth, depth) if before is not None and has_exit else (depth,)
     if before is None or config.growth.init == "reload":
         architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-        network = build(architecture, generator(config.seed, "weights"), heads=heads)
-        network, average = data.machine.holding(network), data.machine.holding(copy.deepcopy(network))
-        momentum = {}
-    else:
-        images = _example_images(data.train)
+        return Optimiser.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=heads)))
+    images = _example_images(data.train)
 
-        def wider(old: DepthNetwork) -> DepthNetwork:
-            fresh = generator(config.seed, "weights", depth)
-            return expanded(old, depth, init=config.growth.init, generator=fresh, heads=heads, images=images)
+    def wider(old: DepthNetwork) -> DepthNetwork:
+        fresh = generator(config.seed, "weights", depth)
+        return expanded(old, depth, init=config.growth.init, generator=fresh, heads=heads, images=images)
 
-        network, average = data.machine.holding(wider(before.network)), data.machine.holding(wider(before.average))
-        momentum = carried(before.momentum, old=before.network, new=network)
-    average.requires_grad_(False)
+    network, average = data.machine.holding(wider(before.network)), data.machine.holding(wider(before.average)).requires_grad_(False)
+    momentum = carried(before.momentum, old=before.network, new=network)
     for name, parameter in network.named_parameters():
         momentum.setdefault(name, torch.zeros_like(parameter))
     return Optimiser(network=network, momentum=momentum, average=average)

@@ -20,7 +20,7 @@ from odn.config import Config
 from odn.data.batches import Images, n_steps, plain_batches, training_batches
 from odn.models.gated import GatedNetwork, gated
 from odn.models.network import DepthNetwork
-from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.training.adam import Adam
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.distillation import distillation_loss
@@ -65,7 +65,7 @@ class GatedOutcome:
 
 @dataclass(frozen=True)
 class Gated:
-    """Hold what training leaves, and its cost in full-depth epochs: a pass of the network and one of its teacher an epoch."""
+    """Hold what training leaves, and its cost in full-depth epochs: a pass of the network and a forward pass of its teacher a step."""
 
     network: GatedNetwork
     rows: tuple[EpochRow, ...]
@@ -100,7 +100,7 @@ def train_gates(
             save_checkpoint(checkpoint, Checkpoint(tensors, {"rows": [asdict(row) for row in rows], "steps": adam.n_steps}))
         yield rows[-1]
     macs, macs_full = costs_at(teacher.architecture, data.manifest).macs, full_depth_cost(teacher.architecture, data.manifest).macs
-    cost = full_depth_epochs(2 * route.epochs, data=data, config=config, macs=macs, macs_full=macs_full)
+    cost = full_depth_epochs(route.epochs, data=data, config=config, macs=(1 + FORWARD_SHARE) * macs, macs_full=macs_full)
     yield Gated(student.eval(), tuple(rows), cost)
 
 

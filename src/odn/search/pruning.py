@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from odn.config import Config
 from odn.errors import ConfigError
 from odn.models.architecture import Architecture
@@ -18,7 +16,7 @@ from odn.models.gates import gates_of
 from odn.models.network import DepthNetwork, build
 from odn.models.surgery import cut
 from odn.search.convergence import DepthStep
-from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.pruned_epochs import Task, gate_epoch, settle_epoch
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.hard_concrete import Scores
@@ -28,7 +26,6 @@ from odn.training.readout import reestimate_batchnorm
 from odn.training.seed import generator
 
 FIRST_SCORE = 2.0  # of every gate: open with a probability of 0.97
-FORWARD = 1 / 3  # of a training pass: a backward pass takes two products for each of the forward pass
 UNITS = {"macs": "macs", "params": "n_params", "bytes": "size_bytes"}
 
 
@@ -83,9 +80,7 @@ def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Pa
 
 def _fresh(data: SearchData, config: Config, depth: int) -> Optimiser:
     architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-    network = data.machine.holding(build(architecture, generator(config.seed, "weights")))
-    momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-    return Optimiser(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
+    return Optimiser.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
 
 
 def _task(network: DepthNetwork, *, data: SearchData, config: Config, depth: int) -> Task:
@@ -144,7 +139,7 @@ def pruning_cost(architecture: Architecture, *, data: SearchData, config: Config
     """
     dense, gated, settle = config.prune.phases
     start, left = costs_at(architecture.whole.at(depth), data.manifest).macs, costs_at(architecture, data.manifest).macs
-    taught = FORWARD * start if config.prune.distill_weight > 0 else 0.0
+    taught = FORWARD_SHARE * start if config.prune.distill_weight > 0 else 0.0
     macs = (dense + 2 * gated) * start + settle * (left + taught)
     return full_depth_epochs(1, data=data, config=config, macs=macs, macs_full=full_depth_cost(architecture, data.manifest).macs)
 

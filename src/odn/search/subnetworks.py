@@ -58,6 +58,7 @@ class Measured:
     def __init__(self, supernet: DepthNetwork, *, space: Space, data: SearchData, uses_table: bool) -> None:
         self.supernet, self.space, self.data = supernet, space, data
         self.whole = full_depth_cost(supernet.architecture, data.manifest)
+        self._counted: dict[Subnetwork, Cost] = {}
         self._seen: dict[Subnetwork, ReadOut] = {}
         self._timed: dict[Subnetwork, float] = {}
         self._uses_table = uses_table
@@ -69,7 +70,10 @@ class Measured:
 
     def cost(self, one: Subnetwork) -> Cost:
         """Count a sub-network."""
-        return costs_at(narrowed_architecture(self.supernet.architecture.at(one.depth), one.widths), self.data.manifest)
+        if one not in self._counted:
+            architecture = narrowed_architecture(self.supernet.architecture.at(one.depth), one.widths)
+            self._counted[one] = costs_at(architecture, self.data.manifest)
+        return self._counted[one]
 
     def network(self, one: Subnetwork) -> DepthNetwork:
         """Cut a sub-network out, ready for use on the device; a cut one gets BatchNorm statistics of its own.

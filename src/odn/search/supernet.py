@@ -3,13 +3,10 @@
 Source: Once-for-All, arXiv 1908.09791; universally slimmable networks, arXiv 1903.05134.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from odn.config import Config
 from odn.data.batches import n_steps
@@ -43,10 +40,7 @@ def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None)
     Raises:
         TrainingError: a loss that is not finite.
     """
-    network = untrained_supernet(data, config)
-    average = copy.deepcopy(network).requires_grad_(False)
-    momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-    optimiser = Optimiser(network=network, momentum=momentum, average=average)
+    optimiser = Optimiser.fresh(untrained_supernet(data, config))
     rows: list[EpochRow] = []
     for event in train_together(
         optimiser,
@@ -59,8 +53,8 @@ def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None)
         checkpoint=checkpoint,
     ):
         if isinstance(event, Curves):
-            cost = supernet_cost(network.architecture, data=data, config=config)
-            yield Supernet(network=average, rows=tuple(rows), curves=event, cost=cost)
+            cost = supernet_cost(optimiser.network.architecture, data=data, config=config)
+            yield Supernet(network=optimiser.average, rows=tuple(rows), curves=event, cost=cost)
         else:
             yield event
             rows += [event] if isinstance(event, EpochRow) else []

@@ -5,7 +5,6 @@
 `full`: a full-depth teacher, trained first; `models:/…`: a network from the registry, which a stage brings.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,13 @@ from odn.data.dataset import Manifest
 from odn.errors import DataError
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
-from odn.search.data import SearchData, costs_at, full_depth_epochs
+from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_epochs
+from odn.search.phases import run_phase
 from odn.training.device import Machine
-from odn.training.loop import EpochRow, Phase, Tick, train_phase
+from odn.training.loop import EpochRow, Phase, Tick
 from odn.training.objective import Objective, Teacher
 from odn.training.optim import Optimiser
 from odn.training.seed import generator
-
-FORWARD_SHARE = 1 / 3  # of a training pass: backward takes twice as many MACs
 
 
 @dataclass(frozen=True)
@@ -119,26 +117,11 @@ def train_teacher(*, data: SearchData, config: Config, checkpoint: Path | None) 
     """
     depth = N_BLOCKS[config.model.backbone]
     architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-    network = data.machine.holding(build(architecture, generator(config.seed, "weights")))
-    optimiser = Optimiser(
-        network=network,
-        momentum={name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()},
-        average=data.machine.holding(copy.deepcopy(network)).requires_grad_(False),
-    )
+    optimiser = Optimiser.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
     warmup_epochs, epochs = config.train.warmup_epochs, config.distill.epochs
     phase = Phase(name="teacher", depth=depth, epochs=epochs, seed=config.seed, warmup_epochs=warmup_epochs)
     rows: list[EpochRow] = []
-    events = train_phase(
-        optimiser,
-        phase=phase,
-        train=data.train,
-        val=data.val,
-        settings=config.train,
-        augment=config.augment,
-        machine=data.machine,
-        checkpoint=checkpoint,
-    )
-    for event in events:
+    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)

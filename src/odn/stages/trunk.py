@@ -1,9 +1,6 @@
 """Read and write a trunk: all that the next depth inherits."""
 
-import copy
 from pathlib import Path
-
-import torch
 
 from odn.models.architecture import Architecture
 from odn.models.network import empty
@@ -28,7 +25,6 @@ def read_trunk(path: Path, *, machine: Machine) -> Optimiser:
     architecture = Architecture.from_dict(saved.record["architecture"])
     heads = sorted(int(name.split(".")[2]) for name in saved.tensors if name.startswith("network.heads.") and name.endswith(".weight"))
     network = machine.holding(empty(architecture, heads=heads))
-    momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-    optimiser = Optimiser(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
+    optimiser = Optimiser.fresh(network)
     optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
     return optimiser

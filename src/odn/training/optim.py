@@ -3,8 +3,10 @@
 Written out because building a `torch.optim` optimiser imports torch._dynamo, which takes longer than a depth of digits.
 """
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,6 +25,12 @@ class Optimiser:
     momentum: dict[str, Tensor]
     average: DepthNetwork  # the same network, holding the averaged weights
     n_averaged: int = 0  # steps since the average began
+
+    @classmethod
+    def fresh(cls, network: DepthNetwork) -> Self:
+        """Return a network's optimiser before its first step: without momentum, the average a copy."""
+        momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+        return cls(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that a checkpoint has to hold, by name."""
