@@ -19,7 +19,6 @@ CLOCKED = {"wall_clock.json"}  # holds measured times
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Prepare digits, and train all exits of three blocks for a few epochs."""
     import torch
-    import torch.nn.functional as F
 
     from laws.search_data import open_data, prepare_digits, small_config
     from odn.data.batches import plain_batches
@@ -33,11 +32,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     data = open_data(config, prepare_digits(config, folder))
     architecture = Architecture.of(config, in_channels=1, n_classes=10, depth=3)
     network = build(architecture, torch.Generator().manual_seed(0), heads=(1, 2, 3)).train()
-    sgd = PlainSgd(network, config)
+    sgd = PlainSgd(network, depths=(1, 2, 3), config=config, machine=data.machine)
     for _ in range(5):
         for images, labels in plain_batches(data.train, batch_size=32):
-            sum(F.cross_entropy(logits, labels) for logits in network.forward_depths(images, (1, 2, 3)).values()).backward()  # type: ignore[union-attr]
-            sgd.step(0.05)
+            sgd.step(images, labels, lr=0.05)
     save_network(network, folder / "work/depths/1/supernet")
     (folder / "params.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     yield folder

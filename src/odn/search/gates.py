@@ -25,7 +25,7 @@ from odn.training.adam import Adam
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.distillation import distillation_loss
 from odn.training.loop import LOOK_STEPS, TICK_SECONDS, EpochRow, Tick, epoch_row, require_finite
-from odn.training.readout import BATCH, read_out, reestimate_batchnorm
+from odn.training.readout import batch_size, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 
 NARROWING = 0.5  # share of training over which the budget falls from the whole network to the target
@@ -184,7 +184,7 @@ def shifted_outcomes(network: GatedNetwork, split: Images, *, costs: GateCosts, 
 def _shifted(network: GatedNetwork, split: Images, *, costs: GateCosts, shift: float) -> GatedOutcome:
     before, network.shift = network.shift, shift
     right, opened = 0, []
-    for images, labels in plain_batches(split, batch_size=BATCH):
+    for images, labels in plain_batches(split, batch_size=batch_size(split)):
         routed = network.eval().route(images)
         right += int((routed.logits.argmax(1) == labels).sum())
         opened.append(routed.is_open.cpu())

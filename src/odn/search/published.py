@@ -21,8 +21,11 @@ from odn.models.network import DepthNetwork, build
 from odn.search.convergence import DepthStep, Stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.device import Machine
 from odn.training.loop import LOOK_STEPS, TICK_SECONDS, EpochRow, Tick, epoch_row, require_finite
+from odn.training.optim import Scale
 from odn.training.readout import read_out
+from odn.training.replay import replayed
 from odn.training.seed import generator
 
 DECAY, DECAY_EVERY = 0.6, 5  # the rate is multiplied by 0.6 at every fifth epoch in a row without progress
@@ -86,22 +89,39 @@ class Progress:
 
 
 class PlainSgd:
-    """Step with momentum and weight decay on every parameter, as torch.optim.SGD does."""
+    """Step with momentum and weight decay on every parameter, as torch.optim.SGD does, for the summed losses at some depths."""
 
-    def __init__(self, network: DepthNetwork, config: Config) -> None:
-        self.network, self.train = network, config.train
+    def __init__(self, network: DepthNetwork, *, depths: tuple[int, ...], config: Config, machine: Machine) -> None:
+        self.network, self.depths, self.train, self.machine = network, depths, config.train, machine
         self.momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+        self.scale = Scale(machine)
+        self.hits = torch.zeros((), dtype=torch.int64, device=machine.device)  # images that the last of `depths` got right
+        self._learn = replayed(self._learn_once, machine=machine)
+
+    def step(self, images: Tensor, labels: Tensor, *, lr: float) -> Tensor:
+        """Learn a batch; return the loss of the last of `depths`, which the next call overwrites."""
+        self.scale.set(-lr)
+        return self._learn(images, labels)
+
+    def _learn_once(self, images: Tensor, labels: Tensor) -> Tensor:
+        for depth in self.depths:
+            with self.machine.autocast():
+                logits = self.network(images, depth)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.train.label_smoothing)
+            loss.backward()
+        self._update()
+        self.hits.add_((logits.detach().argmax(1) == labels).sum())
+        return loss.detach()
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Update the weights from the gradients, and clear those."""
+    def _update(self) -> None:
         parameters: list[Tensor] = list(self.network.parameters())
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         momenta = list(self.momentum.values())
         torch._foreach_add_(gradients, parameters, alpha=self.train.weight_decay)
         torch._foreach_mul_(momenta, self.train.momentum)
         torch._foreach_add_(momenta, gradients)
-        torch._foreach_add_(parameters, momenta, alpha=-lr)
+        self.scale.add_(parameters, momenta)
         for parameter in parameters:
             parameter.grad = None
 
@@ -125,15 +145,15 @@ def warm_up(*, data: SearchData, config: Config, checkpoint: Path | None) -> Ite
     Raises:
         TrainingError: a loss that is not finite.
     """
-    sgd, done, epochs = PlainSgd(untrained(data, config), config), 0, config.paper.warmup_epochs
+    network, done, epochs = untrained(data, config), 0, config.paper.warmup_epochs
+    sgd = PlainSgd(network, depths=tuple(reversed(network.head_depths)), config=config, machine=data.machine)
     if checkpoint is not None and checkpoint.exists():
         saved = load_checkpoint(checkpoint)
         sgd.load(saved.tensors)
         done = saved.record["epochs"]
-    depths = tuple(reversed(sgd.network.head_depths))
     for epoch in range(done + 1, epochs + 1):
         lr = config.paper.warmup_lr * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
-        yield from _epoch(sgd, data=data, config=config, depths=depths, lr=lr, phase="warm-up", epoch=epoch)
+        yield from _epoch(sgd, data=data, config=config, lr=lr, phase="warm-up", epoch=epoch)
         if checkpoint is not None:
             save_checkpoint(checkpoint, Checkpoint(sgd.tensors(), {"epochs": epoch}))
     yield Warm(sgd.network)
@@ -148,7 +168,8 @@ def train_published(
         TrainingError: a loss that is not finite.
     """
     paper, deepest = config.paper, depth == warm.architecture.n_blocks
-    sgd = PlainSgd(data.machine.holding(warm.truncated(depth).train()), config)
+    network = data.machine.holding(warm.truncated(depth).train())
+    sgd = PlainSgd(network, depths=(depth,), config=config, machine=data.machine)
     best = _copied(sgd.network)
     progress = Progress(target=paper.target, patience=paper.patience, max_epochs=config.growth.max_epochs, deepest=deepest)
     rows: list[EpochRow] = []
@@ -164,7 +185,7 @@ def train_published(
     while stop is None:
         lr = (paper.lr if is_first else paper.later_lr) * DECAY**progress.decays
         epoch = len(rows) + 1
-        losses, accuracy = yield from _epoch(sgd, data=data, config=config, depths=(depth,), lr=lr, phase="published", epoch=epoch)
+        losses, accuracy = yield from _epoch(sgd, data=data, config=config, lr=lr, phase="published", epoch=epoch)
         seen = read_out(sgd.network, data.val, machine=data.machine)
         rows.append(epoch_row(depth=depth, phase="stable", epoch=epoch, lr=lr, loss=losses, accuracy=accuracy, seen=seen))
         is_best, stop = progress.saw(seen.accuracy)
@@ -195,32 +216,26 @@ def warmup_cost(architecture: Architecture, *, data: SearchData, config: Config)
 
 
 def _epoch(
-    sgd: PlainSgd, *, data: SearchData, config: Config, depths: tuple[int, ...], lr: float, phase: str, epoch: int
+    sgd: PlainSgd, *, data: SearchData, config: Config, lr: float, phase: str, epoch: int
 ) -> Generator[Tick, None, tuple[float, float]]:
-    """Train an epoch with the summed losses of separate passes; return the mean loss and the accuracy of the last of `depths`."""
-    train, machine = config.train, data.machine
-    steps = n_steps(data.train, batch_size=train.batch_size)
-    losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
-    draws = generator(config.seed, "batches", depths[-1], phase, epoch)
-    batches = training_batches(data.train, batch_size=train.batch_size, augment=config.augment, generator=draws)
+    """Train an epoch with the summed losses of separate passes; return the mean loss and the accuracy of the last of the depths."""
+    batch_size, depth = config.train.batch_size, sgd.depths[-1]
+    steps = n_steps(data.train, batch_size=batch_size)
+    losses = torch.zeros(steps, device=data.machine.device)
+    draws = generator(config.seed, "batches", depth, phase, epoch)
+    batches = training_batches(data.train, batch_size=batch_size, augment=config.augment, generator=draws)
     sgd.network.train()
+    sgd.hits.zero_()
     ticked = time.monotonic()
     for step, (images, labels) in enumerate(batches):
-        for depth in depths:
-            with machine.autocast():
-                logits = sgd.network(images, depth)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=train.label_smoothing)
-            loss.backward()
-        sgd.step(lr)
-        losses[step] = loss.detach()
-        hits += (logits.detach().argmax(1) == labels).sum()
+        losses[step] = sgd.step(images, labels, lr=lr)
         if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
             remedy = f"lower paper.lr, paper.later_lr or paper.warmup_lr (it was {lr:g})"
-            require_finite(losses[: step + 1], depth=depths[-1], phase=phase, epoch=epoch, remedy=remedy)
+            require_finite(losses[: step + 1], depth=depth, phase=phase, epoch=epoch, remedy=remedy)
         if time.monotonic() - ticked > TICK_SECONDS:
             yield Tick(epoch=epoch, step=step + 1, steps=steps)
             ticked = time.monotonic()
-    return float(losses.double().mean()), int(hits) / min(steps * train.batch_size, len(data.train))
+    return float(losses.double().mean()), int(sgd.hits) / min(steps * batch_size, len(data.train))
 
 
 def _step(rows: list[EpochRow], stop: Stop, *, best: EpochRow, architecture: Architecture, data: SearchData, config: Config) -> DepthStep:

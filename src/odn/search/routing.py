@@ -21,7 +21,7 @@ from odn.search.calibration import Floats, Labels, fit_temperature
 from odn.search.gates import EDGE, SHIFTS, GateCosts, GatedOutcome, shifted_outcomes
 from odn.search.policies import Exits, Outcome, budget, search
 from odn.search.routing_target import Target
-from odn.training.readout import BATCH
+from odn.training.readout import batch_size
 
 N_BUDGETS = 16  # points of the routed curve
 
@@ -49,7 +49,7 @@ class Said:
 def said_by_exits(network: DepthNetwork, split: Images) -> Said:
     """Ask every exit about every image, in one shared pass and float32."""
     depths, parts, labels = network.head_depths, [], []
-    for images, truth in plain_batches(split, batch_size=BATCH):
+    for images, truth in plain_batches(split, batch_size=batch_size(split)):
         parts.append({depth: logits.float().cpu() for depth, logits in network.eval().forward_depths(images, depths).items()})
         labels.append(truth.cpu())
     return Said({depth: torch.cat([part[depth] for part in parts]) for depth in depths}, torch.cat(labels))

@@ -22,6 +22,7 @@ from odn.training.device import Machine
 from odn.training.objective import Objective
 from odn.training.optim import Optimiser, Updates
 from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
+from odn.training.replay import replayed
 from odn.training.seed import generator
 
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
@@ -109,6 +110,15 @@ def train_phase(
 
     remedy = "lower train.lr (it was {:g}) or train.kernel_lr, or raise train.warmup_epochs"
     updates = Updates(optimiser, train=settings, machine=machine, steps_per_epoch=steps)
+
+    def one_step(images: Tensor, labels: Tensor) -> Tensor:
+        logits, loss = objective.loss(optimiser.network, images, labels, depth=phase.depth, settings=settings, machine=machine)
+        loss.backward()
+        updates.take()
+        hits.add_((logits.detach().argmax(1) == labels).sum())
+        return loss.detach()
+
+    take_step = replayed(one_step, machine=machine)
     kept = ticked = time.monotonic()
     for epoch in range(len(rows) + 1, phase.epochs + 1):
         optimiser.network.train()
@@ -122,11 +132,8 @@ def train_phase(
         rate = 0.0
         for step, (images, labels) in enumerate(batches, start=first_step):
             rate = phase.rate_at(step=(epoch - 1) * steps + step, steps_per_epoch=steps)
-            logits, loss = objective.loss(optimiser.network, images, labels, depth=phase.depth, settings=settings, machine=machine)
-            loss.backward()
-            updates.step(rate=rate)
-            losses[step] = loss.detach()
-            hits += (logits.detach().argmax(1) == labels).sum()
+            updates.announce(rate=rate)
+            losses[step] = take_step(images, labels)
             if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
                 require_finite(
                     losses[: step + 1], depth=phase.depth, phase=phase.name, epoch=epoch, remedy=remedy.format(settings.lr * rate)

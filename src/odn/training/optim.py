@@ -51,6 +51,34 @@ class Optimiser:
         self.n_averaged = n_averaged
 
 
+class Scale:
+    """Hold a factor that changes from step to step: on a GPU as a tensor in one place, so that a replayed step reads it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.place = torch.zeros((), device=machine.device) if machine.device.type == "cuda" else None
+        self.value = 0.0
+
+    def set(self, value: float) -> None:
+        """Take another value."""
+        self.value = value
+        if self.place is not None:
+            self.place.fill_(value)
+
+    def add_(self, targets: list[Tensor], changes: list[Tensor]) -> None:
+        """Add the scaled changes to the targets."""
+        if self.place is None:
+            torch._foreach_add_(targets, changes, alpha=self.value)
+        else:
+            torch._foreach_add_(targets, torch._foreach_mul(changes, self.place))
+
+    def lerp_(self, targets: list[Tensor], ends: list[Tensor]) -> None:
+        """Move the targets this fraction of the way to the ends."""
+        if self.place is None:
+            torch._foreach_lerp_(targets, ends, self.value)
+        else:
+            self.add_(targets, list(torch._foreach_sub(ends, targets)))
+
+
 class Updates:
     """Step the optimiser: the lists of tensors are made once, so that a step is a handful of fused calls.
 
@@ -72,27 +100,39 @@ class Updates:
         self.kernel_momenta, self.other_momenta = ([optimiser.momentum[name] for name in names] for names in (kernels, others))
         self.parameters = list(named.values())
         self.averages = [averaged[name] for name in named]
+        self.kernel_scale, self.other_scale, self.average_weight = (Scale(machine) for _ in range(3))
 
-    @torch.no_grad()
     def step(self, *, rate: float) -> None:
         """Update weights, momentum and average from the gradients, and clear those; `rate` is a fraction of the rates of `train`."""
-        self._step_kernels(lr=rate * self.train.kernel_lr)
-        self._step_others(lr=rate * self.train.lr)
+        self.announce(rate=rate)
+        self.take()
+
+    def announce(self, *, rate: float) -> None:
+        """Say how long the next step will be, which `take` then takes, itself or replayed."""
         steps = self.optimiser.n_averaged = self.optimiser.n_averaged + 1
         decay = min(self.highest_decay, steps / (10 + steps))  # an average of constant decay lags far behind at first
-        torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+        self.kernel_scale.set(-rate * self.train.kernel_lr)
+        self.other_scale.set(-rate * self.train.lr)
+        self.average_weight.set(1 - decay)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Take the step that was announced."""
+        self._step_kernels()
+        self._step_others()
+        self.average_weight.lerp_(self.averages, self.parameters)
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _step_kernels(self, *, lr: float) -> None:
+    def _step_kernels(self) -> None:
         if self.kernels:
             ahead = self._nesterov(_gradients(self.kernels), self.kernel_momenta)
-            torch._foreach_add_(self.kernels, orthogonalised(ahead, dtype=self.product_dtype), alpha=-lr)
+            self.kernel_scale.add_(self.kernels, orthogonalised(ahead, dtype=self.product_dtype))
 
-    def _step_others(self, *, lr: float) -> None:
+    def _step_others(self) -> None:
         gradients = _gradients(self.others)
         torch._foreach_add_([gradients[i] for i in self.decayed], [self.others[i] for i in self.decayed], alpha=self.train.weight_decay)
-        torch._foreach_add_(self.others, self._nesterov(gradients, self.other_momenta), alpha=-lr)
+        self.other_scale.add_(self.others, self._nesterov(gradients, self.other_momenta))
 
     def _nesterov(self, gradients: list[Tensor], momenta: list[Tensor]) -> list[Tensor]:
         """Add the gradients to the momenta, and return the gradients with the momenta added."""
