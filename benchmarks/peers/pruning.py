@@ -35,7 +35,7 @@ def run_pruning(config: Config, *, arm: str, whole: Path, size_bytes: int, spent
     costs, whole_costs = (cost_of(one, data.manifest.height, data.manifest.width) for one in (pruned, network))
     share = costs.macs / whole_costs.macs
     epochs = min(MOST_EPOCHS, max(1, round((budget - spent) / share)))
-    optimiser = Optimiser.fresh(pruned.train())
+    optimiser = Optimiser.fresh(copy.deepcopy(pruned).train())  # the tracing of its graph keeps hold of the parameters
     phase = Phase(name="finish", depth=network.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows = [event for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=None) if isinstance(event, EpochRow)]
     seconds = time.monotonic() - begin
