@@ -190,7 +190,8 @@ class PruneConfig(Section):
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""
 
-    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of a longer cooldown, kept if better on val; 0: none")
+    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of training that is kept if better on val; 0: none")
+    start: Literal["grown", "fresh"] = Field(description="grown: a longer cooldown of the network | fresh: the depth is trained anew")
 
 
 class RegistryConfig(Section):

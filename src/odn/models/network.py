@@ -89,19 +89,22 @@ class DepthNetwork(nn.Module):
         return kept.train(self.training)
 
 
-def build(architecture: Architecture, generator: torch.Generator, *, heads: Iterable[int] | None = None) -> DepthNetwork:
+def build(
+    architecture: Architecture, generator: torch.Generator, *, heads: Iterable[int] | None = None, as_torch: bool = False
+) -> DepthNetwork:
     """Make a network on the CPU with fresh weights, drawn from `generator` (a CPU one) in the order stem, blocks, heads.
 
     Only blocks 1..depth exist, and only the heads asked for: the one at `architecture.depth` unless said otherwise.
     torch's global generator is left untouched.
-    Source: convolutions as in arXiv 1502.01852, section 2.2 (normal, fan out); heads as torch draws a linear layer.
+    Source: convolutions as in arXiv 1502.01852, section 2.2 (normal, fan out), or with `as_torch` as torch draws them (uniform, a sixth
+    of that variance at equal fans); heads as torch draws a linear layer.
 
     Raises:
         ValueError: a head is asked for at a depth that is not there.
     """
     network = empty(architecture, heads=(architecture.depth,) if heads is None else heads)
     for module in network.modules():
-        draw(module, generator)
+        draw(module, generator, as_torch=as_torch)
     return network
 
 
@@ -123,9 +126,12 @@ def empty(architecture: Architecture, *, heads: Iterable[int], device: str = "cp
 
 
 @torch.no_grad()
-def draw(module: nn.Module, generator: torch.Generator) -> None:
+def draw(module: nn.Module, generator: torch.Generator, *, as_torch: bool = False) -> None:
     """Give one layer's own tensors their initial values; containers and layers without tensors are left as they are."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and as_torch:
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        module.weight.uniform_(-bound, bound, generator=generator)
+    elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     elif isinstance(module, nn.BatchNorm2d):
         module.reset_parameters()  # gamma 1, beta 0, running mean 0 and variance 1: nothing is drawn

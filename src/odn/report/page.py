@@ -193,6 +193,8 @@ def _points(findings: Findings) -> str:
 
 def _setting_off(findings: Findings) -> str:
     if not findings.is_pruned:
+        if findings.config.finish.start == "fresh" and findings.weights_from == "finish":
+            return "The probe sets off from where training ended, the finish from fresh weights."
         return "Probe and finish both set off from where training ended."
     dense, gated, settle = findings.config.prune.phases
     without = f"The first {dense} epochs are of the network without gates"

@@ -208,11 +208,12 @@ def cool_down(
 ) -> Iterator[Tick | EpochRow | Cooled]:
     """Branch off a trunk, which stays as it is, and take the rate to zero; end with the `Cooled` network and one look at val.
 
-    `teacher` is who taught the depth, whose forward passes are in the cost.
+    A trunk that has taken no step begins with a warm-up. `teacher` is who taught the depth, whose forward passes are in the cost.
     """
     optimiser = copy.deepcopy(trunk)
     architecture = optimiser.network.architecture
-    phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
+    warmup_epochs = config.train.warmup_epochs if trunk.n_averaged == 0 else 0.0
+    phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, warmup_epochs=warmup_epochs)
     rows: list[EpochRow] = []
     objective = objective_of(config, optimiser.network, teacher=teacher)
     for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, objective=objective):
@@ -237,7 +238,7 @@ def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: 
     heads = (before.network.depth, depth) if before is not None and has_exit else (depth,)
     if before is None or config.growth.init == "reload":
         architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-        return Optimiser.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=heads)))
+        return _fresh(architecture, data=data, config=config, heads=heads)
     images = _example_images(data.train)
 
     def wider(old: DepthNetwork) -> DepthNetwork:
@@ -249,6 +250,20 @@ def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: 
     for name, parameter in network.named_parameters():
         momentum.setdefault(name, torch.zeros_like(parameter))
     return Optimiser(network=network, momentum=momentum, average=average)
+
+
+def finish_trunk(trained: Optimiser, *, data: SearchData, config: Config) -> Optimiser:
+    """Return what the finish of an accepted depth sets off from: its trunk, or with `finish.start: fresh` the depth before any training.
+
+    A pruned network is what training made of it: there is no fresh one.
+    """
+    if config.finish.start == "grown" or config.search.mode == "prune":
+        return trained
+    return _fresh(trained.network.architecture, data=data, config=config)
+
+
+def _fresh(architecture: Architecture, *, data: SearchData, config: Config, heads: Sequence[int] | None = None) -> Optimiser:
+    return Optimiser.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=heads)))
 
 
 def _example_images(train: Images) -> Tensor:

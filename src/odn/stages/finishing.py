@@ -9,7 +9,7 @@ from odn.config import Config
 from odn.models.network import DepthNetwork, weights_digest
 from odn.search.convergence import DepthStep
 from odn.search.data import SearchData
-from odn.search.expand import Cooled, cool_down
+from odn.search.expand import Cooled, cool_down, finish_trunk
 from odn.search.outcome import Shave
 from odn.search.shaving import Shaved, depths_to_try, exit_of, try_shallower
 from odn.stages.teachers import read_teacher, teaching_inputs
@@ -40,10 +40,11 @@ class Shaves:
 
 
 def finish(shop: Workshop, *, depth: int, epochs: int, epochs_before: int) -> Cooled:
-    """Cool the trunk of a depth down for longer than its probe did; a depth has whoever taught it as its teacher."""
+    """Cool a depth's trunk down for longer than its probe did, or train the depth anew; whoever taught it is its teacher here too."""
     config, data, trunk_file = shop.config, shop.data, shop.depths / str(depth) / "trunk.safetensors"
-    trunk, teacher = read_trunk(trunk_file, machine=data.machine), read_teacher(config, shop.depths / str(depth), data=data)
-    inputs = [epochs, data.manifest.sha256, trunk_file, *teaching_inputs(config, teacher)]
+    trunk = finish_trunk(read_trunk(trunk_file, machine=data.machine), data=data, config=config)
+    teacher = read_teacher(config, shop.depths / str(depth), data=data)
+    inputs = [epochs, config.finish.start, data.manifest.sha256, trunk_file, *teaching_inputs(config, teacher)]
     key = progress_key(config, "seed", "train", "augment", inputs=inputs)
     checkpoint = shop.held.enter_context(in_progress(shop.progress / "truncate" / f"{key}.safetensors"))
     events = cool_down(trunk, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint, teacher=teacher)

@@ -1,7 +1,7 @@
 """Train one network for one phase: a generator that yields what happens, resumes where it was killed, and repeats to the byte.
 
-A phase is `stable` (a short warm-up, then a constant rate), a cooldown (`probe`, `finish`, `shave`: the rate falls linearly to zero),
-or both in one (`teacher`: a short warm-up, then the rate falls).
+A phase is `stable` (a short warm-up, then a constant rate) or a cooldown (the rate falls linearly to zero); where that begins with
+fresh weights it has a short warm-up of its own.
 Source: warm-up–stable–decay (Hu et al., arXiv 2404.06395, section 4; Hägele et al., arXiv 2405.18392).
 """
 
@@ -48,8 +48,7 @@ class Phase:
         risen = min(1.0, (step + 1) / (round(self.warmup_epochs * steps_per_epoch) + 1))
         if self.name == "stable":
             return risen
-        fallen = 1 - step / (self.epochs * steps_per_epoch)
-        return min(risen, fallen) if self.name == "teacher" else fallen
+        return min(risen, 1 - step / (self.epochs * steps_per_epoch))
 
 
 @dataclass(frozen=True)
