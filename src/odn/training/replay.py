@@ -1,7 +1,6 @@
 """Replay a training step as one CUDA graph: on a GPU a small network's kernels take less time to run than to launch one by one.
 
-Source: CUDA graphs in PyTorch, https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/. A replay runs the kernels that were
-captured, so that it gives the bytes of the step itself.
+Source: "CUDA Graphs" in PyTorch's notes on CUDA semantics. A replay runs the kernels that were captured: it gives the step's own bytes.
 """
 
 from collections.abc import Callable
