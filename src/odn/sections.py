@@ -55,6 +55,7 @@ class TrainConfig(Section):
     lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of the stable phase")
     optimiser: Literal["muon", "sgd"] = Field(description="muon: orthogonalised steps for the kernels of the blocks, SGD for the rest")
     kernel_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of Muon's steps; without effect with sgd")
+    kernel_decay: Annotated[float, Field(ge=0, le=1)] = Field(description="fraction of a kernel that goes with a step of Muon's of rate 1")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov's form; 0 is none")
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(description="L2 penalty on convolution and linear weights")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(description="probability mass spread over all classes")

@@ -77,3 +77,14 @@ def test_muon_steps_the_kernels_of_blocks_and_nothing_else(optimiser: str) -> No
         one, two = once.get_parameter(name) - start, twice.get_parameter(name) - start
         by_muon = optimiser == "muon" and name.startswith("blocks.") and start.ndim == 4
         assert torch.allclose(two, one if by_muon else 2 * one, atol=1e-5), name  # a difference of rounded sums
+
+
+def test_a_kernel_without_gradient_shrinks_by_its_decay() -> None:
+    """By the rate times the decay, and nothing else but kernels of blocks does."""
+    config = small_config(train={"weight_decay": 0.0, "kernel_lr": 0.5, "kernel_decay": 0.02})
+    network = build(Architecture.of(config, in_channels=1, n_classes=10, depth=1), torch.Generator().manual_seed(0))
+    before = copy.deepcopy(network)
+    Updates(Optimiser.fresh(network), train=config.train, machine=Machine(torch.device("cpu"), "fp32"), steps_per_epoch=10).step(rate=0.5)
+    for (name, new), old in zip(network.named_parameters(), before.parameters(), strict=True):
+        is_kernel = name.startswith("blocks.") and new.ndim == 4
+        assert torch.allclose(new, old * (1 - 0.5 * 0.5 * 0.02) if is_kernel else old, rtol=1e-6)

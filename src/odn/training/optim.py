@@ -64,6 +64,11 @@ class Scale:
         if self.place is not None:
             self.place.fill_(value)
 
+    def decay_(self, targets: list[Tensor], share: float) -> None:
+        """Shorten the targets by this share of the factor's size."""
+        if share > 0:
+            torch._foreach_mul_(targets, 1 - share * abs(self.value) if self.place is None else 1 - share * self.place.abs())
+
     def add_(self, targets: list[Tensor], changes: list[Tensor]) -> None:
         """Add the scaled changes to the targets."""
         if self.place is None:
@@ -127,6 +132,7 @@ class Updates:
     def _step_kernels(self) -> None:
         if self.kernels:
             ahead = self._nesterov(_gradients(self.kernels), self.kernel_momenta)
+            self.kernel_scale.decay_(self.kernels, self.train.kernel_decay)
             self.kernel_scale.add_(self.kernels, orthogonalised(ahead, dtype=self.product_dtype))
 
     def _step_others(self) -> None:
