@@ -81,7 +81,7 @@ def make_search(
     settings["search"] = SEARCH | {"schedule": list(range(1, len(right) + 1)), **search}
     settings["model"] = {"backbone": "resnet18", "stem": "cifar", "width": 1.0}
     settings["registry"]["name"] = "odn-digits"
-    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0}}))
+    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0, "start": "grown"}}))
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)
     for depth, (read_out, probe) in enumerate(right, start=1):
         _write_depth(made, depth=depth, read_out=read_out, probe=probe)
