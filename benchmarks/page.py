@@ -47,12 +47,14 @@ def page(found: ResultFile, *, name: str, title: str) -> str:
         f"# {title}\n",
         f"{data['source']}{size} (a fraction of {data['val_fraction']:.3g} is val), {config['model']['backbone']} at width "
         f"{config['model']['width']:g}, target {config['search']['target']:.2%} on val. "
-        "Depth is chosen on val; test was read once by each run. Means over seeds, ± their standard deviation.\n",
+        "Depth is chosen on val; test was read once by each run. Means over seeds, ± their standard deviation; in brackets the 95 % "
+        "interval that the number of test images allows.\n",
         _table(found),
         f"![Test accuracy against bytes, and against the cost of all training]({name}.svg)\n",
         _grid(found),
         "A cost of 1 is a pass over train at the whole backbone, weighted by multiply-accumulates; it holds all training, search included. "
-        f"*p* is that of a paired t-test over seeds against {REFERENCE}; with so few seeds only large differences can show.\n",
+        f"*p* is that of a paired t-test over seeds against {REFERENCE}; with so few seeds only large differences can show. "
+        "*ms* is the median latency of one image, of a machine that was busy with other runs.\n",
         f"{about['processor']}, {about['threads']} thread{'s' if about['threads'] > 1 else ''}, {about['precision']}; "
         f"Python {about['python']}, torch {about['torch']}; commit {about['commit']}. Seconds are of a shared machine.\n",
         f"```\n{about['command']}\n```\n",
@@ -62,7 +64,8 @@ def page(found: ResultFile, *, name: str, title: str) -> str:
 
 def _table(found: ResultFile) -> str:
     reference = {one.seed: one for one in found.of(REFERENCE)}
-    rows = ["| arm | n | depth | test accuracy | against growth | parameters | bytes | cost | seconds |", "|" + " --- |" * 9]
+    names = ["arm", "n", "depth", "test accuracy", "against growth", "parameters", "bytes", "MACs", "ms", "cost", "seconds"]
+    rows = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
     for arm in found.arms():
         results = found.of(arm)
         depths = sorted({one.depth for one in results})
@@ -70,10 +73,12 @@ def _table(found: ResultFile) -> str:
             arm,
             str(len(results)),
             ", ".join(map(str, depths)),
-            _spread([100 * one.test_accuracy for one in results], "{:.2f}"),
+            f"{_spread([100 * one.test_accuracy for one in results], '{:.2f}')} {_interval(results)}",
             _against(results, reference) if arm != REFERENCE else "",
             f"{statistics.mean(one.n_params for one in results):,.0f}",
             f"{statistics.mean(one.size_bytes for one in results):,.0f}",
+            f"{statistics.mean(one.macs for one in results):,.0f}",
+            _latency(results),
             _spread([one.full_depth_epochs for one in results], "{:.1f}"),
             f"{statistics.mean(one.seconds for one in results):,.0f}",
         ]
@@ -84,6 +89,18 @@ def _table(found: ResultFile) -> str:
 def _spread(values: Sequence[float], form: str) -> str:
     mean = form.format(statistics.mean(values))
     return f"{mean} ± {form.format(statistics.stdev(values))}" if len(values) > 1 else mean
+
+
+def _interval(results: Sequence[Result]) -> str:
+    """Return the 95 % interval of the mean accuracy on the test images, which all seeds share."""
+    mean, n_test = statistics.mean(one.test_accuracy for one in results), results[0].n_test
+    low, high = wilson_interval(round(mean * n_test), n_test, confidence=0.95)
+    return f"({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _latency(results: Sequence[Result]) -> str:
+    known = [one.latency_ms for one in results if one.latency_ms]
+    return f"{statistics.median(known):.3g}" if known else ""
 
 
 def _against(results: Sequence[Result], reference: dict[int, Result]) -> str:
