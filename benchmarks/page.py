@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 from scipy import stats
 
 from benchmarks.results import FOLDER, Result, ResultFile, read_results
@@ -141,10 +142,10 @@ def _judged(one: Result, depth: str) -> str:
 def plot(found: ResultFile) -> bytes:
     """Draw test accuracy against bytes and against cost: small points are seeds, large ones their means."""
     mpl.rcParams["svg.hashsalt"] = "odn"
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), sharey=True, layout="constrained")
     for index, arm in enumerate(found.arms()):
         results = found.of(arm)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
         ys = [100 * one.test_accuracy for one in results]
         columns = [[float(one.size_bytes) for one in results], [one.full_depth_epochs for one in results]]
         for axis, xs in zip(axes, columns, strict=True):
@@ -154,11 +155,14 @@ def plot(found: ResultFile) -> bytes:
         low, high = axis.get_xlim()
         if high > 3 * low:
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+            axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("accuracy on test, %")
-    axes[1].legend(frameon=False, bbox_to_anchor=(1.02, 1), loc="upper left")
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2, fontsize="small")
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     plt.close(figure)
