@@ -202,7 +202,7 @@ def _about(config: Config) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = choose_machine(config.train)
     return {
-        "command": f"python -m benchmarks.run {' '.join(_without_places(sys.argv[1:]))}",
+        "command": f"python -m benchmarks.run {shlex.join(_without_places(sys.argv[1:]))}",
         "commit": commit,
         "processor": processor_name(machine.device),
         "threads": torch.get_num_threads(),
