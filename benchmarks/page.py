@@ -128,7 +128,13 @@ def _grid(found: ResultFile) -> str:
         ends = f"{grown[one.seed].depth} ({grown[one.seed].verdict})" if one.seed in grown else "–"
         cells = [str(one.seed), *(_judged(one, depth) for depth in depths), f"{one.depth} ({one.verdict})", ends]
         rows.append(f"| {' | '.join(cells)} |")
-    return "Every depth from scratch (the grid), accuracy on val after a cooldown, with its 95 % interval, %:\n\n" + "\n".join(rows) + "\n"
+    exits = [
+        f"| {one.seed}, the supernet's exit | {' | '.join(f'{100 * one.by_depth[depth]:.2f}' for depth in depths)} | | |"
+        for one in found.of("supernet")
+        if set(depths) <= set(one.by_depth)
+    ]
+    title = "Every depth from scratch (the grid), accuracy on val after a cooldown, with its 95 % interval, %"
+    return f"{title}{', and the same exits of a supernet' if exits else ''}:\n\n" + "\n".join([*rows, *exits]) + "\n"
 
 
 def _judged(one: Result, depth: str) -> str:

@@ -1,8 +1,9 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
 
 An arm is growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
-the whole backbone, and the backbone pruned to the same bytes, each for the full-depth epochs that growth took); autogrow; or any of
-these with settings changed, such as `growth:growth.init=gauss`. Out of the supernet of the same seed come
+the whole backbone, and the backbone pruned to the same bytes, each for the full-depth epochs that growth took); torch_pruning_macs (the
+backbone pruned to the MACs of prune, for what prune took); autogrow; or any of these with settings changed, such as
+`growth:growth.init=gauss`. Out of the supernet of the same seed come
 `specialised:accuracy>=0.98` and `routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
 """
 
@@ -24,7 +25,7 @@ import torch
 import yaml
 
 from benchmarks.neighbours import run_routed, run_specialised
-from benchmarks.peers.pruning import run_pruning
+from benchmarks.peers.pruning import Measure, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
 from odn.config import N_BLOCKS, Config, load_config
@@ -40,7 +41,8 @@ from odn.training.device import choose_machine, processor_name
 
 MODES = ("growth", "paper", "grid", "supernet", "prune", "auto")
 FROM_SUPERNET = ("specialised", "routed")
-ARMS = (*MODES, "scratch", "full", "torch_pruning", "autogrow", *FROM_SUPERNET)
+PRUNED: dict[str, tuple[str, Measure]] = {"torch_pruning": ("growth", "size_bytes"), "torch_pruning_macs": ("prune", "macs")}
+ARMS = (*MODES, "scratch", "full", *PRUNED, "autogrow", *FROM_SUPERNET)
 NEXT_SETTING = re.compile(r",(?=[a-z_.]+=)")
 COOLDOWN = 0.5  # of the epochs of an arm that trains one depth for a given budget
 
@@ -99,24 +101,17 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         return _autogrow(arm, prepared=prepared, config=config, options=options)
     if kind in MODES:
         return run_search(_in_mode(config, kind), arm=arm, prepared=prepared, folder=folder)
-    grown = next((one for one in results if (one.arm, one.seed) == ("growth", config.seed)), None)
-    if grown is None:
-        raise OdnError(f"{arm}: its budget is that of growth on the same seed, which has not run; name growth before it")
-    depth = grown.depth if kind == "scratch" else N_BLOCKS[config.model.backbone]
-    if kind != "torch_pruning":
-        fixed = _for_budget(config, depth=depth, budget=grown.full_depth_epochs, prepared=prepared)
+    name, of = PRUNED.get(kind, ("growth", "size_bytes"))
+    like = next((one for one in results if (one.arm, one.seed) == (name, config.seed)), None)
+    if like is None:
+        raise OdnError(f"{arm}: its budget is that of {name} on the same seed, which has not run; name {name} before it")
+    depth = like.depth if kind == "scratch" else N_BLOCKS[config.model.backbone]
+    if kind not in PRUNED:
+        fixed = _for_budget(config, depth=depth, budget=like.full_depth_epochs, prepared=prepared)
         return run_search(fixed, arm=arm, prepared=prepared, folder=folder)
-    half = _for_budget(config, depth=depth, budget=grown.full_depth_epochs / 2, prepared=prepared)
+    half = _for_budget(config, depth=depth, budget=like.full_depth_epochs / 2, prepared=prepared)
     whole = run_search(half, arm="whole", prepared=prepared, folder=folder)
-    done = run_pruning(
-        config,
-        arm=arm,
-        whole=folder / "model",
-        size_bytes=grown.size_bytes,
-        spent=whole.full_depth_epochs,
-        budget=grown.full_depth_epochs,
-        prepared=prepared,
-    )
+    done = run_pruning(config, arm=arm, whole=folder / "model", of=of, like=like, spent=whole.full_depth_epochs, prepared=prepared)
     return replace(done, seconds=done.seconds + whole.seconds)
 
 

@@ -1,5 +1,6 @@
 """Run a whole search in a folder of its own, stage by stage as DVC would, and read off what it found and cost."""
 
+import csv
 import time
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def run_search(config: Config, *, arm: str, prepared: Path, folder: Path) -> Res
         arm=arm,
         seed=config.seed,
         seconds=seconds,
-        by_depth=_judged(checks),
+        by_depth=accuracies(depths / str(config.search.schedule[0]) / "supernet", checks=checks),
         latency_ms=read_json(folder / "latency.json", made_by="evaluate")["latency_ms"],
         n_val=read_manifest(prepared / "dataset.json").counts["val"]["total"],
         **{name: found[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")},
@@ -76,7 +77,11 @@ def epoch_cost(config: Config, *, prepared: Path, depth: int) -> float:
     return costs_at(architecture, manifest).macs / costs_at(architecture.whole, manifest).macs
 
 
-def _judged(checks: Path) -> dict[str, float]:
+def accuracies(supernet: Path, *, checks: Path) -> dict[str, float]:
+    """Return the accuracy on val by depth: of every exit where a supernet was trained, else of the depths that were judged."""
+    if supernet.exists():
+        rows = list(csv.DictReader((supernet / "exits.csv").read_text().splitlines()))
+        return {row["depth"]: float(row["val_accuracy"]) for row in rows if row["epoch"] == rows[-1]["epoch"]}
     verdicts = [read_json(path, made_by="check") for path in checks.glob("*/verdict.json")]
-    judged = {one["depth"]: one["val_accuracy"] for one in verdicts if not one.get("skipped")}
-    return {str(depth): judged[depth] for depth in sorted(judged)}
+    known = {one["depth"]: one["val_accuracy"] for one in verdicts if not one.get("skipped")}
+    return {str(depth): known[depth] for depth in sorted(known)}

@@ -1,4 +1,4 @@
-"""Torch-Pruning: train the whole backbone, cut its channels to as many bytes as odn's network has, and train on.
+"""Torch-Pruning: train the whole backbone, cut its channels to as many bytes or MACs as odn's network has, and train on.
 
 Source: Fang et al., DepGraph, arXiv 2301.12900; the package torch-pruning, whose code this only calls.
 """
@@ -6,6 +6,7 @@ Source: Fang et al., DepGraph, arXiv 2301.12900; the package torch-pruning, whos
 import copy
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from benchmarks.results import Result
 from odn.config import Config
 from odn.data.batches import on_device
 from odn.data.dataset import read_split
+from odn.errors import OdnError
 from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork, load_network
 from odn.search.phases import run_phase
@@ -22,19 +24,20 @@ from odn.training.loop import EpochRow, Phase
 from odn.training.optim import Optimiser
 from odn.training.readout import read_out
 
+Measure = Literal["size_bytes", "macs"]
 MOST_EPOCHS = 60  # after the cut: a network of a hundredth of the MACs would train hundreds of epochs for the same cost
 
 
-def run_pruning(config: Config, *, arm: str, whole: Path, size_bytes: int, spent: float, budget: float, prepared: Path) -> Result:
-    """Prune the network in the folder `whole`, for which `spent` full-depth epochs were paid, and train on to the `budget`."""
+def run_pruning(config: Config, *, arm: str, whole: Path, of: Measure, like: Result, spent: float, prepared: Path) -> Result:
+    """Prune the network in the folder `whole`, for which `spent` full-depth epochs were paid, to `like`; train on for what `like` cost."""
     begin = time.monotonic()
     data = opened(prepared, train=config.train)
     network = data.machine.holding(load_network(whole))
     example = data.train.normalised(data.train.batch(slice(0, 2)))
-    pruned = prune_to(network, size_bytes=size_bytes, example=example)
+    pruned = prune_to(network, of=of, most=getattr(like, of), example=example)
     costs, whole_costs = (cost_of(one, data.manifest.height, data.manifest.width) for one in (pruned, network))
     share = costs.macs / whole_costs.macs
-    epochs = min(MOST_EPOCHS, max(1, round((budget - spent) / share)))
+    epochs = min(MOST_EPOCHS, max(1, round((like.full_depth_epochs - spent) / share)))
     optimiser = Optimiser.fresh(copy.deepcopy(pruned).train())  # the tracing of its graph keeps hold of the parameters
     phase = Phase(name="finish", depth=network.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows = [event for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=None) if isinstance(event, EpochRow)]
@@ -61,18 +64,23 @@ def run_pruning(config: Config, *, arm: str, whole: Path, size_bytes: int, spent
     )
 
 
-def prune_to(network: DepthNetwork, *, size_bytes: int, example: torch.Tensor) -> DepthNetwork:
-    """Return a copy whose channels are cut by magnitude, in all layers by the same share, until it is no larger than `size_bytes`."""
+def prune_to(network: DepthNetwork, *, of: Measure, most: int, example: torch.Tensor) -> DepthNetwork:
+    """Return a copy whose channels are cut by magnitude, in all layers by the same share, until it has no more than `most`.
+
+    Raises:
+        OdnError: the smallest that is left is still too large.
+    """
     low, high = 0.0, 1.0
     best = None
     for _ in range(12):
         ratio = (low + high) / 2
         candidate = _pruned(network, ratio=ratio, example=example)
-        if cost_of(candidate, *example.shape[2:]).size_bytes <= size_bytes:
+        if getattr(cost_of(candidate, *example.shape[2:]), of) <= most:
             best, high = candidate, ratio
         else:
             low = ratio
-    assert best is not None, "no ratio is enough"
+    if best is None:
+        raise OdnError(f"torch_pruning: with one channel a layer the network still has more than {most:,} {of}; ask for less pruning")
     return best
 
 

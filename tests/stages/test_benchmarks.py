@@ -1,0 +1,60 @@
+"""Benchmarks: peers get what growth had, nothing runs twice, a page tells all of it."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import page, run
+from benchmarks.results import ResultFile, read_results
+
+SMALL = ("data.max_images=300", "model.width=0.25", "search.target=0.2", "search.cooldown_epochs=1", "finish.epochs=1")
+BRIEF = ("growth.min_epochs=1", "growth.max_epochs=1", "growth.patience=1", "train.precision=fp32")
+
+
+def benchmark(folder: Path, *arms: str) -> ResultFile:
+    """Run arms on seed 0 of a few digits, and read what is kept of them."""
+    arguments = ["few", "--out", str(folder), "--work", str(folder / "work"), "--seeds", "0", "--set", *SMALL, *BRIEF, "--arms", *arms]
+    assert run.main(arguments) == 0
+    found = read_results(folder / "few.json")
+    assert found is not None
+    return found
+
+
+def test_peers_get_the_depth_the_bytes_and_the_budget_of_growth(tmp_path: Path) -> None:
+    """Scratch trains the depth that growth found, full the whole backbone, Torch-Pruning cuts to its bytes."""
+    growth, scratch, full, pruned = benchmark(tmp_path, "growth", "scratch", "full", "torch_pruning").results
+    assert scratch.depth == growth.depth
+    assert full.depth == 8
+    assert pruned.size_bytes <= growth.size_bytes < full.size_bytes
+    assert scratch.full_depth_epochs == pytest.approx(growth.full_depth_epochs, rel=0.3)
+
+
+def test_what_has_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command again adds nothing to the file, and says nothing."""
+    first = benchmark(tmp_path, "growth")
+    capsys.readouterr()
+    assert benchmark(tmp_path, "growth") == first
+    assert capsys.readouterr().out == ""
+
+
+def test_the_page_holds_every_arm_and_the_depths_of_the_grid(tmp_path: Path) -> None:
+    """Each arm has its row, and what growth found stands beside what every depth reaches."""
+    benchmark(tmp_path, "growth", "grid:search.schedule=[1,2]")
+    assert page.main(["few", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "few.md").read_text()
+    assert "| growth | 1 | 1 |" in text
+    assert "| seed | depth 1 | depth 2 | grid ends | growth ends |" in text
+
+
+@pytest.mark.parametrize("arm", ["fastest", "scratch", "routed:confidence,accuracy=0.9"])
+def test_an_arm_that_cannot_run_is_refused(arm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An arm that there is not, and one whose reference has not run, end with one line and code 2."""
+    assert run.main(["few", "--out", str(tmp_path), "--seeds", "0", "--set", *SMALL, *BRIEF, "--arms", arm]) == 2
+    assert capsys.readouterr().err.startswith("odn: ")
+
+
+def test_other_settings_need_another_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results under two settings never share a file."""
+    benchmark(tmp_path, "growth")
+    assert run.main(["few", "--out", str(tmp_path), "--set", *SMALL, "model.width=0.5"]) == 2
+    assert "other settings" in capsys.readouterr().err
