@@ -8,7 +8,7 @@ from benchmarks import page, run
 from benchmarks.results import ResultFile, read_results
 
 SMALL = ("data.max_images=300", "model.width=0.25", "search.target=0.2", "search.cooldown_epochs=1", "finish.epochs=1")
-BRIEF = ("growth.min_epochs=1", "growth.max_epochs=1", "growth.patience=1", "train.precision=fp32")
+BRIEF = ("growth.min_epochs=1", "growth.max_epochs=1", "growth.patience=1", "supernet.epochs=1", "train.precision=fp32")
 
 
 def benchmark(folder: Path, *arms: str) -> ResultFile:
@@ -39,11 +39,12 @@ def test_what_has_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_page_holds_every_arm_and_the_depths_of_the_grid(tmp_path: Path) -> None:
     """Each arm has its row, and what growth found stands beside what every depth reaches."""
-    benchmark(tmp_path, "growth", "grid:search.schedule=[1,2]")
+    benchmark(tmp_path, "growth", "grid:search.schedule=[1,2]", "supernet")
     assert page.main(["few", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "few.md").read_text()
     assert "| growth | 1 | 1 |" in text
     assert "| seed | depth 1 | depth 2 | grid ends | growth ends |" in text
+    assert "| 0, the supernet's exit |" in text
 
 
 @pytest.mark.parametrize("arm", ["fastest", "scratch", "routed:confidence,accuracy=0.9"])
