@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except OdnError as error:
-        print("\n".join(f"odn: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        print("\n".join(f"odn: {line}" for line in error.lines), file=sys.stderr)
         return 1 if isinstance(error, RunFailedError) else 2
     except KeyboardInterrupt:
         print("odn: interrupted; a run on a cluster goes on", file=sys.stderr)

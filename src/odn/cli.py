@@ -14,6 +14,7 @@ from typing import Any
 from odn import __version__
 from odn.config import load_config
 from odn.errors import OdnError, TargetError
+from odn.sanitize import sanitized
 
 FOLDERS = {  # flag: (default, help)
     "downloads": ("downloads", "raw files as they were fetched"),
@@ -41,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except OdnError as error:
-        print("\n".join(f"odn: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        print("\n".join(f"odn: {line}" for line in error.lines), file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"odn: {error}", file=sys.stderr)
+        print(f"odn: {sanitized(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("odn: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -243,7 +244,7 @@ def _specialise(options: argparse.Namespace) -> None:
     for one in done.made:
         print(one.describe())
     if done.missed:
-        raise TargetError("\n".join(done.missed))
+        raise TargetError(*done.missed)
 
 
 def _preset(options: argparse.Namespace) -> None:

@@ -147,7 +147,7 @@ def make_config(settings: Any) -> Config:
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(refusal(item, Config) for item in error.errors(include_url=False))) from None
+        raise ConfigError(*(refusal(item, Config) for item in error.errors(include_url=False))) from None
     _cross_check(config)
     return config
 

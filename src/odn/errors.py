@@ -10,11 +10,23 @@ OdnError                 anything a user can mend; the command line prints it an
 └── TrainingError        training cannot go on: a non-finite loss, a device that is not there
 
 A caller's programming mistake is a `ValueError`; our own impossible is an `assert`.
+
+Whatever an error is made of, what it says is fit to be shown: secrets, control characters and endless values are taken out in one place.
 """
+
+from odn.sanitize import sanitized
 
 
 class OdnError(Exception):
-    """Say what, where, which value and the way out, in one message for the user."""
+    """Say what, where, which value and the way out: one line an argument, each for a user to read."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return what is said, line by line, fit to be shown; a line break within an argument is written out."""
+        return tuple(sanitized(line) for line in self.args)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class ConfigError(OdnError):

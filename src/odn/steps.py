@@ -35,7 +35,7 @@ def _step(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except OdnError as error:
-            sys.stderr.write("\n".join(f"odn: {line}" for line in str(error).splitlines()) + "\n")
+            sys.stderr.write("\n".join(f"odn: {line}" for line in error.lines) + "\n")
             raise SystemExit(2) from None
 
     return run

@@ -77,7 +77,7 @@ def read_targets(texts: Sequence[str]) -> tuple[Target, ...]:
         except ConfigError as error:
             refused.append(str(error))
     if refused:
-        raise ConfigError("\n".join(refused))
+        raise ConfigError(*refused)
     for target in targets:
         if targets.count(target) > 1:
             raise ConfigError(f"--target {target.text}: stands twice; name it once")
