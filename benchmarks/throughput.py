@@ -1,6 +1,6 @@
 """How fast ODN trains, in one process beside two other loops: `python -m benchmarks.throughput`.
 
-- ours: `train_phase` as the product runs it, from augmentation to the checkpoint after the epoch (here in the system's temporary folder).
+- ours: `fit` as the product runs it, from augmentation to the checkpoint after the epoch (here in the system's temporary folder).
 - bare: the least that trains the same network: normalised floats in memory, random order, cross-entropy, torch.optim.SGD.
 - naive: the usual loop: DataLoader over PIL and torchvision transforms, fp32, loss and accuracy fetched every step.
 
@@ -38,8 +38,9 @@ from odn.files import write_json
 from odn.search.data import SearchData, search_data
 from odn.search.expand import grown
 from odn.training.checkpoint import Checkpoint, save_checkpoint
+from odn.training.depth_task import DepthTask, Phase
 from odn.training.device import choose_machine, processor_name
-from odn.training.loop import Phase, train_phase
+from odn.training.fit import fit
 from odn.training.optim import Optimiser, Updates
 from odn.training.readout import read_out, reestimate_batchnorm
 from odn.training.seed import generator
@@ -104,8 +105,9 @@ def ours(bench: Bench, *, optimiser: Literal["muon", "sgd"]) -> float:
     data, settings, trunk = bench.data, bench.config.train.model_copy(update={"optimiser": optimiser}), bench.fresh()
     phase = Phase(name="stable", depth=trunk.network.depth, epochs=1, seed=bench.config.seed, warmup_epochs=settings.warmup_epochs)
     with tempfile.TemporaryDirectory() as folder:
-        events = train_phase(
-            trunk, phase=phase, train=data.train, val=data.val, settings=settings, augment=bench.config.augment,
+        task = DepthTask(trunk, phase, settings=settings, machine=data.machine, steps=n_steps(data.train, batch_size=settings.batch_size))
+        events = fit(
+            task, train=data.train, val=data.val, settings=settings, augment=bench.config.augment,
             machine=data.machine, checkpoint=Path(folder) / "phase.safetensors",
         )  # fmt: skip
         return bench.seconds(lambda: deque(events, maxlen=0), repeatable=True)

@@ -20,7 +20,8 @@ from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork, load_network
 from odn.search.phases import run_phase
 from odn.stages.working import opened
-from odn.training.loop import EpochRow, Phase
+from odn.training.depth_task import Phase
+from odn.training.fit import EpochRow
 from odn.training.optim import Optimiser
 from odn.training.readout import read_out
 

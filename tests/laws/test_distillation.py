@@ -21,8 +21,8 @@ from odn.search.teaching import TrainedTeacher, as_teacher, normalising, objecti
 from odn.stages import train
 from odn.tracking.record import read_record
 from odn.training import checkpoint as checkpoints
-from odn.training import loop
-from odn.training.loop import EpochRow
+from odn.training import fit as fitting
+from odn.training.fit import EpochRow
 from odn.training.objective import Objective
 from odn.training.optim import Optimiser
 from odn.training.seed import generator
@@ -219,11 +219,11 @@ def test_an_interrupted_shave_ends_with_the_same_bytes(shaved: Stages, monkeypat
 
     other.folder = shaved.folder / "killed"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "save_checkpoint", killed)
+        patch.setattr(fitting, "save_checkpoint", killed)
         other.truncate()
     first = len(seen)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", watched)
+        patch.setattr(fitting, "save_checkpoint", watched)
         other.truncate()
     assert "truncate" not in seen[first:]
     for name in ("weights.safetensors", "search.json", "card.json"):
@@ -285,7 +285,7 @@ def test_a_changed_teacher_does_not_resume_what_another_taught(tmp_path: Path, m
         return (one.depths / "1/weights.safetensors").read_bytes()
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "save_checkpoint", killed)
+        patch.setattr(fitting, "save_checkpoint", killed)
         run(stages[0.2], tmp_path / "shared")
     assert run(stages[0.9], tmp_path / "shared") == run(stages[0.9], tmp_path / "fresh")
 

@@ -9,9 +9,9 @@ import torch
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.models.network import load_network, save_network
-from odn.search import published
 from odn.search.published import Progress, Warm, train_published, untrained, warm_up, warmup_cost
-from odn.training.loop import EpochRow
+from odn.training import fit as fitting
+from odn.training.fit import EpochRow
 
 PAPER: dict[str, Any] = {  # whose target no depth reaches, whatever the processor
     "search": {"mode": "paper", "target": 0.999},
@@ -88,7 +88,7 @@ def test_an_interrupted_paper_search_ends_with_the_same_bytes(tmp_path: Path, mo
     quiet = searched(tmp_path / "quiet", **PAPER)
     config, data = quiet.config, open_data(quiet.config, quiet.prepared)
     warming, training = tmp_path / "warming.safetensors", tmp_path / "training.safetensors"
-    monkeypatch.setattr(published, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(fitting, "TICK_SECONDS", 0.0)
     for _ in warm_up(data=data, config=config, checkpoint=warming):
         if warming.exists():
             break

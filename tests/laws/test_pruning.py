@@ -15,8 +15,8 @@ from odn.report.findings import read_findings
 from odn.search.data import costs_at, full_depth_cost
 from odn.search.pruning import UNITS, Pruned, train_pruned
 from odn.stages.trainers.kept import write_record
+from odn.training.fit import EpochRow
 from odn.training.hard_concrete import Scores, p_open, sampled, settled
-from odn.training.loop import EpochRow
 
 PRUNE = {"budget": 0.3, "epochs": 4, "gate_lr": 0.5}
 

@@ -13,9 +13,9 @@ from odn.models.cutting import narrowed, narrowed_architecture
 from odn.models.elastic import forward_narrowed, sort_channels
 from odn.models.network import build, load_network, save_network
 from odn.search.supernet import Supernet, plan_of, train_supernet
-from odn.training import together
+from odn.training import fit as fitting
 from odn.training.checkpoint import load_checkpoint
-from odn.training.loop import EpochRow, Tick
+from odn.training.fit import EpochRow, Tick
 from odn.training.sandwich import rate_at
 from odn.training.together import joint_loss, share_gradient
 
@@ -77,8 +77,8 @@ def test_an_interrupted_supernet_ends_with_the_same_bytes(tmp_path: Path, monkey
     quiet = trained(stages)
     rows = 0
     with monkeypatch.context() as often:
-        often.setattr(together, "TICK_SECONDS", 0.0)
-        often.setattr(together, "CHECKPOINT_SECONDS", 0.0)
+        often.setattr(fitting, "TICK_SECONDS", 0.0)
+        often.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
         for event in train_supernet(data=open_data(stages.config, stages.prepared), config=stages.config, checkpoint=kept):
             rows += isinstance(event, EpochRow)
             if rows == 1 and isinstance(event, Tick) and event.step == 4:

@@ -10,8 +10,9 @@ from odn.config import Config
 from odn.errors import TrainingError
 from odn.search.data import SearchData
 from odn.search.expand import Cooled, Trained, cool_down, grown, train_depth
-from odn.training import loop
-from odn.training.loop import EpochRow
+from odn.training import fit as fitting
+from odn.training.depth_task import Phase
+from odn.training.fit import EpochRow
 from odn.training.optim import Optimiser
 
 
@@ -59,8 +60,8 @@ def test_a_killed_phase_goes_on_to_the_same_bytes(
     data: SearchData, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events_before_the_kill: int
 ) -> None:
     """Abandoned after any step, with a checkpoint after each, and run again: rows and tensors are those of a quiet run."""
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(fitting, "TICK_SECONDS", 0.0)
     checkpoint = tmp_path / "progress.safetensors"
     events = train_depth(None, data=data, config=config, depth=1, checkpoint=checkpoint)
     for _ in range(events_before_the_kill):
@@ -108,7 +109,7 @@ def test_a_probe_leaves_its_trunk_alone(data: SearchData, config: Config) -> Non
 
 def test_the_rate_of_a_cooldown_ends_at_zero() -> None:
     """From the stable rate at the first step to one step above zero at the last."""
-    phase = loop.Phase(name="probe", depth=1, epochs=2, seed=0, warmup_epochs=0.0)
+    phase = Phase(name="probe", depth=1, epochs=2, seed=0, warmup_epochs=0.0)
     rates = [phase.rate_at(step=step, steps_per_epoch=5) for step in range(10)]
     assert rates[0] == 1.0
     assert rates[-1] == pytest.approx(0.1)  # ten equal steps down; the eleventh would be 0

@@ -99,7 +99,7 @@ def test_stage_can_decide_without_anything_heavy(stage: str) -> None:
 
 def test_training_imports_no_torchvision() -> None:
     """The networks are our own: only reading a public data set pays for torchvision's start."""
-    loaded = imported_by("odn.search.expand", "odn.training.loop", "odn.models.network", "odn.data.batches")
+    loaded = imported_by("odn.search.expand", "odn.training.fit", "odn.models.network", "odn.data.batches")
     assert loaded & (HEAVY - {"torch"}) == set()
 
 

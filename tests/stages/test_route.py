@@ -33,9 +33,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     architecture = Architecture.of(config, in_channels=1, n_classes=10, depth=3)
     network = build(architecture, torch.Generator().manual_seed(0), heads=(1, 2, 3)).train()
     sgd = PlainSgd(network, depths=(1, 2, 3), config=config, machine=data.machine)
+    sgd.scale.set(-0.05)
     for _ in range(5):
         for images, labels in plain_batches(data.train, batch_size=32):
-            sgd.step(images, labels, lr=0.05)
+            sgd.learn(images, labels)
     save_network(network, folder / "work/depths/1/supernet")
     (folder / "params.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     yield folder
@@ -127,7 +128,7 @@ def test_a_latency_is_kept_as_measured(project: Path) -> None:
 
 def test_interrupted_gates_end_with_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the first epoch, training goes on from there."""
-    from odn.search import gates
+    from odn.training import fit as fitting
 
     route("--kind", "gate", "--macs", "0.5")
     Path("routed").rename("whole")
@@ -138,7 +139,7 @@ def test_interrupted_gates_end_with_the_same_bytes(project: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(gates, "save_checkpoint", killed)
+        patched.setattr(fitting, "save_checkpoint", killed)
         assert route("--kind", "gate", "--macs", "0.5") == 130
     assert not Path("routed/gate").exists()
     route("--kind", "gate", "--macs", "0.5")

@@ -7,7 +7,7 @@ from odn.config import Config
 from odn.search.advice import Advice, advise
 from odn.search.data import SearchData
 from odn.search.supernet import Supernet, train_supernet
-from odn.training.loop import Tick
+from odn.training.fit import Tick
 
 
 def look_ahead(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | Advice]:

@@ -29,7 +29,8 @@ from odn.search.pruning import Pruned, train_pruned
 from odn.search.published import Published, Warm, train_published, warm_up
 from odn.search.supernet import Supernet, exit_step, train_supernet
 from odn.search.teaching import TrainedTeacher, objective_of, pass_macs, teacher_of, train_teacher
-from odn.training.loop import EpochRow, Phase, Tick
+from odn.training.depth_task import Phase
+from odn.training.fit import EpochRow, Tick
 from odn.training.objective import Teacher
 from odn.training.optim import Optimiser
 from odn.training.seed import generator

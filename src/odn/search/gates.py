@@ -7,25 +7,26 @@ N images, D blocks.
 
 import copy
 import math
-import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from odn.config import Config
-from odn.data.batches import Images, n_steps, plain_batches, training_batches
+from odn.data.batches import Images, plain_batches
 from odn.models.gated import GatedNetwork, gated
 from odn.models.network import DepthNetwork
 from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.phases import run
 from odn.training.adam import Adam
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
-from odn.training.loop import LOOK_STEPS, TICK_SECONDS, EpochRow, Tick, epoch_row, require_finite
-from odn.training.readout import batch_size, read_out, reestimate_batchnorm
+from odn.training.fit import EpochRow, Position, Tick
+from odn.training.readout import ReadOut, batch_size, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 
 NARROWING = 0.5  # share of training over which the budget falls from the whole network to the target
@@ -82,73 +83,93 @@ def train_gates(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    route, machine = config.route, data.machine
-    student = machine.holding(gated(teacher, hidden=route.hidden, generator=generator(config.seed, "gates")))
-    teacher = machine.holding(copy.deepcopy(teacher)).eval()
-    adam = Adam(dict(student.named_parameters()), groups=(("gates.", route.lr), ("network.", route.backbone_lr)))
-    rows = _resumed(checkpoint, student, adam)
-    yield from rows
-    for epoch in range(len(rows) + 1, route.epochs + 1):
-        loss, accuracy = yield from _epoch(student, teacher, adam, costs=costs, budget=budget, data=data, config=config, epoch=epoch)
-        if route.backbone_lr > 0:
-            reestimate_batchnorm(student, data.train, machine=machine)
-        seen = read_out(student, data.val, machine=machine)
-        rate = route.lr * _rate(epoch, config)
-        rows.append(epoch_row(depth=teacher.depth, phase="gates", epoch=epoch, lr=rate, loss=loss, accuracy=accuracy, seen=seen))
-        if checkpoint is not None:
-            tensors = {f"network.{name}": tensor for name, tensor in student.state_dict().items()} | adam.moments
-            save_checkpoint(checkpoint, Checkpoint(tensors, {"rows": [asdict(row) for row in rows], "steps": adam.n_steps}))
-        yield rows[-1]
+    task = GatesTask(teacher, costs=costs, budget=budget, n_images=len(data.train), config=config, machine=data.machine)
+    rows: list[EpochRow] = []
+    for event in run(task, data=data, config=config, checkpoint=checkpoint):
+        yield event
+        rows += [event] if isinstance(event, EpochRow) else []
     macs, macs_full = costs_at(teacher.architecture, data.manifest).macs, full_depth_cost(teacher.architecture, data.manifest).macs
-    cost = full_depth_epochs(route.epochs, data=data, config=config, macs=(1 + FORWARD_SHARE) * macs, macs_full=macs_full)
-    yield Gated(student.eval(), tuple(rows), cost)
+    cost = full_depth_epochs(config.route.epochs, data=data, config=config, macs=(1 + FORWARD_SHARE) * macs, macs_full=macs_full)
+    yield Gated(task.student.eval(), tuple(rows), cost)
 
 
-def _rate(epoch: int, config: Config) -> float:
-    """Return the rate of an epoch, from 1, along a cosine, as a fraction of the first."""
-    return (1 + math.cos(math.pi * (epoch - 1) / config.route.epochs)) / 2
+class GatesTask:
+    """Train gates and, where its rate is above 0, the backbone beneath them; the rate falls along a cosine, epoch by epoch."""
 
+    phase, replayable = "gates", False
 
-def _epoch(
-    student: GatedNetwork,
-    teacher: DepthNetwork,
-    adam: Adam,
-    *,
-    costs: GateCosts,
-    budget: float,
-    data: SearchData,
-    config: Config,
-    epoch: int,
-) -> Generator[Tick, None, tuple[float, float]]:
-    """Train an epoch; return the mean loss and the accuracy on its augmented batches."""
-    route, train, machine = config.route, config.train, data.machine
-    steps, draws = n_steps(data.train, batch_size=train.batch_size), generator(config.seed, "gates", epoch)
-    losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
-    prices = torch.tensor(costs.residuals, device=machine.device) / costs.full
-    batches = training_batches(data.train, batch_size=train.batch_size, augment=config.augment, generator=draws)
-    ticked = time.monotonic()
-    _set_mode(student, trains_backbone=route.backbone_lr > 0)
-    for step, (images, labels) in enumerate(batches):
-        narrowed = min(1.0, ((epoch - 1) * steps + step + 1) / (NARROWING * route.epochs * steps))
-        aim = (1 - narrowed) + narrowed * budget / costs.full
-        noise = torch.logit(torch.rand(len(images), student.network.depth, generator=draws).clamp(1e-6, 1 - 1e-6)).to(machine.device)
-        with machine.autocast():
-            logits, keep = student.relaxed(images, noise, temperature=route.gumbel_temperature)
+    def __init__(self, teacher: DepthNetwork, *, costs: GateCosts, budget: float, n_images: int, config: Config, machine: Machine) -> None:
+        route = config.route
+        self.depth, self.epochs = teacher.depth, route.epochs
+        self.student = machine.holding(gated(teacher, hidden=route.hidden, generator=generator(config.seed, "gates")))
+        self._teacher = machine.holding(copy.deepcopy(teacher)).eval()
+        self._adam = Adam(dict(self.student.named_parameters()), groups=(("gates.", route.lr), ("network.", route.backbone_lr)))
+        self._costs, self._aim_at, self._n_images, self._config, self._machine = costs, budget / costs.full, n_images, config, machine
+        self._prices = torch.tensor(costs.residuals, device=machine.device) / costs.full
+        self._rate, self._aim, self._noise, self._now = 0.0, 1.0, torch.zeros(0), slice(0)
+
+    @property
+    def lr(self) -> float:
+        """Return the learning rate of the gates."""
+        return self._config.route.lr * self._rate
+
+    @property
+    def remedy(self) -> str:
+        """Say what to change where a loss is not finite."""
+        return f"lower route.lr (it was {self._config.route.lr:g}) or route.backbone_lr"
+
+    def draws(self, epoch: int) -> torch.Generator:
+        """Return what an epoch's batches are drawn from."""
+        return generator(self._config.seed, "gates", epoch)
+
+    def begin(self, position: Position) -> None:
+        """Draw the noise of the epoch's samples; let a frozen backbone keep its statistics, and spare its gradients."""
+        uniform = torch.rand(self._n_images, self.depth, generator=generator(self._config.seed, "gumbel", position.epoch))
+        self._noise = torch.logit(uniform.clamp(1e-6, 1 - 1e-6)).to(self._machine.device)
+        self._rate = (1 + math.cos(math.pi * (position.epoch - 1) / self.epochs)) / 2
+        trains_backbone = self._config.route.backbone_lr > 0
+        self.student.train()
+        self.student.network.train(trains_backbone)
+        self.student.network.requires_grad_(trains_backbone)
+
+    def announce(self, position: Position) -> None:
+        """Set the mean cost that the next step aims at, and its noise."""
+        narrowed = min(1.0, (position.total + 1) / (NARROWING * self.epochs * position.steps))
+        self._aim = (1 - narrowed) + narrowed * self._aim_at
+        size = self._config.train.batch_size
+        self._now = slice(position.step * size, (position.step + 1) * size)
+
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the step."""
+        route, costs = self._config.route, self._costs
+        with self._machine.autocast():
+            logits, keep = self.student.relaxed(images, self._noise[self._now], temperature=route.gumbel_temperature)
             with torch.no_grad():
-                taught = teacher(images)
-        spent = costs.fixed / costs.full + (keep.float() * prices).sum(dim=1).mean()
-        loss = _said(logits, taught, labels, config=config) + route.budget_weight * (spent - aim) ** 2
+                taught = self._teacher(images)
+        spent = costs.fixed / costs.full + (keep.float() * self._prices).sum(dim=1).mean()
+        loss = _said(logits, taught, labels, config=self._config) + route.budget_weight * (spent - self._aim) ** 2
         loss.backward()
-        adam.step(rate=_rate(epoch, config))
-        losses[step] = loss.detach()
-        hits += (logits.detach().argmax(1) == labels).sum()
-        if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
-            remedy = f"lower route.lr (it was {route.lr:g}) or route.backbone_lr"
-            require_finite(losses[: step + 1], depth=teacher.depth, phase="gates", epoch=epoch, remedy=remedy)
-        if time.monotonic() - ticked > TICK_SECONDS:
-            yield Tick(epoch=epoch, step=step + 1, steps=steps)
-            ticked = time.monotonic()
-    return float(losses.double().mean()), int(hits) / min(steps * train.batch_size, len(data.train))
+        self._adam.step(rate=self._rate)
+        return logits, loss
+
+    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+        """Read the gated network off val."""
+        if self._config.route.backbone_lr > 0:
+            reestimate_batchnorm(self.student, train, machine=self._machine)
+        return read_out(self.student, val, machine=self._machine)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights and moments."""
+        return {f"network.{name}": tensor for name, tensor in self.student.state_dict().items()} | self._adam.moments
+
+    def record(self) -> dict[str, Any]:
+        """Return how many steps the moments have seen."""
+        return {"n_steps": self._adam.n_steps}
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+        """Take over an interrupted training."""
+        self.student.load_state_dict({name: tensors[f"network.{name}"] for name in self.student.state_dict()})
+        self._adam.load(tensors, n_steps=record["n_steps"])
 
 
 def _said(logits: Tensor, taught: Tensor, labels: Tensor, *, config: Config) -> Tensor:
@@ -156,23 +177,6 @@ def _said(logits: Tensor, taught: Tensor, labels: Tensor, *, config: Config) -> 
     weight = config.route.distill_weight
     asked = F.cross_entropy(logits.float(), labels, label_smoothing=config.train.label_smoothing)
     return (1 - weight) * asked + weight * distillation_loss(logits, taught, temperature=config.route.distill_temperature)
-
-
-def _set_mode(student: GatedNetwork, *, trains_backbone: bool) -> None:
-    """Let a frozen backbone keep its statistics, and spare its gradients."""
-    student.train()
-    student.network.train(trains_backbone)
-    student.network.requires_grad_(trains_backbone)
-
-
-def _resumed(checkpoint: Path | None, student: GatedNetwork, adam: Adam) -> list[EpochRow]:
-    """Take over what an interrupted run kept; return its rows."""
-    if checkpoint is None or not checkpoint.exists():
-        return []
-    saved = load_checkpoint(checkpoint)
-    student.load_state_dict({name: saved.tensors[f"network.{name}"] for name in student.state_dict()})
-    adam.load(saved.tensors, n_steps=saved.record["steps"])
-    return [EpochRow(**row) for row in saved.record["rows"]]
 
 
 @torch.no_grad()

@@ -1,27 +1,34 @@
-"""Train one phase on what a search may see."""
+"""Fit a task on what a search may see."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from odn.config import Config
+from odn.data.batches import n_steps
 from odn.search.data import SearchData
-from odn.training.loop import LABELS, EpochRow, Phase, Tick, train_phase
+from odn.training.depth_task import LABELS, DepthTask, Phase
+from odn.training.fit import EpochRow, Task, Tick, fit
 from odn.training.objective import Objective
 from odn.training.optim import Optimiser
 
 
-def run_phase(
-    optimiser: Optimiser, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, objective: Objective = LABELS
-) -> Iterator[Tick | EpochRow]:
-    """Train one phase on the data and the machine of a search."""
-    return train_phase(
-        optimiser,
-        phase=phase,
+def run(task: Task, *, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | EpochRow]:
+    """Fit a task on the data and the machine of a search."""
+    yield from fit(
+        task,
         train=data.train,
         val=data.val,
         settings=config.train,
         augment=config.augment,
         machine=data.machine,
         checkpoint=checkpoint,
-        objective=objective,
     )
+
+
+def run_phase(
+    state: Optimiser, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, objective: Objective = LABELS
+) -> Iterator[Tick | EpochRow]:
+    """Train one phase of a network at its own depth."""
+    steps = n_steps(data.train, batch_size=config.train.batch_size)
+    task = DepthTask(state, phase, settings=config.train, machine=data.machine, steps=steps, objective=objective)
+    yield from run(task, data=data, config=config, checkpoint=checkpoint)

@@ -6,27 +6,26 @@ larger ones that are drawn elsewhere in odn turn more slowly under them, and cos
 """
 
 import math
-import time
-from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from odn.config import N_BLOCKS, Config
-from odn.data.batches import n_steps, training_batches
+from odn.data.batches import Images
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
 from odn.search.convergence import DepthStep, Stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.search.phases import run
 from odn.training.device import Machine
-from odn.training.loop import LOOK_STEPS, TICK_SECONDS, EpochRow, Tick, epoch_row, require_finite
+from odn.training.fit import EpochRow, Position, Tick
 from odn.training.optim import Scale
-from odn.training.readout import read_out
-from odn.training.replay import replayed
+from odn.training.readout import ReadOut, read_out
 from odn.training.seed import generator
 
 DECAY, DECAY_EVERY = 0.6, 5  # the rate is multiplied by 0.6 at every fifth epoch in a row without progress
@@ -96,23 +95,16 @@ class PlainSgd:
         self.network, self.depths, self.train, self.machine = network, depths, config.train, machine
         self.momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
         self.scale = Scale(machine)
-        self.hits = torch.zeros((), dtype=torch.int64, device=machine.device)  # images that the last of `depths` got right
-        self._learn = replayed(self._learn_once, machine=machine)
 
-    def step(self, images: Tensor, labels: Tensor, *, lr: float) -> Tensor:
-        """Learn a batch; return the loss of the last of `depths`, which the next call overwrites."""
-        self.scale.set(-lr)
-        return self._learn(images, labels)
-
-    def _learn_once(self, images: Tensor, labels: Tensor) -> Tensor:
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a step of the announced rate; return logits and loss of the last of `depths`."""
         for depth in self.depths:
             with self.machine.autocast():
                 logits = self.network(images, depth)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.train.label_smoothing)
             loss.backward()
         self._update()
-        self.hits.add_((logits.detach().argmax(1) == labels).sum())
-        return loss.detach()
+        return logits, loss
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -138,26 +130,128 @@ class PlainSgd:
             momentum.copy_(tensors[f"momentum.{name}"])
 
 
+class WarmUpTask:
+    """Train all depths at once: in each step the gradients of a separate pass at every depth, deepest first, add up.
+
+    The rate falls along a cosine, epoch by epoch. Nothing is read off val.
+    """
+
+    phase, replayable = "warm-up", True
+
+    def __init__(self, network: DepthNetwork, *, config: Config, machine: Machine) -> None:
+        self.sgd = PlainSgd(network, depths=tuple(reversed(network.head_depths)), config=config, machine=machine)
+        self.depth, self.epochs, self.lr, self._config = self.sgd.depths[-1], config.paper.warmup_epochs, 0.0, config
+
+    @property
+    def remedy(self) -> str:
+        """Say what to change where a loss is not finite."""
+        return f"lower paper.warmup_lr (the rate was {self.lr:g})"
+
+    def draws(self, epoch: int) -> torch.Generator:
+        """Return what an epoch's batches are drawn from."""
+        return generator(self._config.seed, "batches", self.depth, self.phase, epoch)
+
+    def begin(self, position: Position) -> None:
+        """Set the rate of the epoch."""
+        self.lr = self._config.paper.warmup_lr * (1 + math.cos(math.pi * (position.epoch - 1) / self.epochs)) / 2
+        self.sgd.network.train()
+
+    def announce(self, position: Position) -> None:
+        """Take the rate of the epoch for the next step."""
+        self.sgd.scale.set(-self.lr)
+
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the step."""
+        return self.sgd.learn(images, labels)
+
+    def evaluate(self, *, train: Images, val: Images) -> None:
+        """Look at nothing."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights and momentum."""
+        return self.sgd.tensors()
+
+    def record(self) -> dict[str, Any]:
+        """Return nothing: the rate follows from the epoch."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+        """Take over an interrupted warm-up."""
+        self.sgd.load(tensors)
+
+
+class PublishedTask:
+    """Train one depth; after each epoch keep the weights that are the best so far, and say when it is enough."""
+
+    replayable = True
+
+    def __init__(self, network: DepthNetwork, *, config: Config, machine: Machine, first_lr: float, deepest: bool) -> None:
+        self.sgd = PlainSgd(network, depths=(network.depth,), config=config, machine=machine)
+        self.depth, self.phase, self.epochs, self.lr = network.depth, "stable", config.growth.max_epochs, first_lr
+        self.best = _copied(network)
+        self.stop: Stop | None = None
+        self.progress = Progress(
+            target=config.paper.target, patience=config.paper.patience, max_epochs=config.growth.max_epochs, deepest=deepest
+        )
+        self._config, self._machine, self._first_lr = config, machine, first_lr
+
+    @property
+    def remedy(self) -> str:
+        """Say what to change where a loss is not finite."""
+        return f"lower paper.lr or paper.later_lr (the rate was {self.lr:g})"
+
+    def draws(self, epoch: int) -> torch.Generator:
+        """Return what an epoch's batches are drawn from."""
+        return generator(self._config.seed, "batches", self.depth, "published", epoch)
+
+    def begin(self, position: Position) -> None:
+        """Set the rate of the epoch."""
+        self.lr = self._first_lr * DECAY**self.progress.decays
+        self.sgd.network.train()
+
+    def announce(self, position: Position) -> None:
+        """Take the rate of the epoch for the next step."""
+        self.sgd.scale.set(-self.lr)
+
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the step."""
+        return self.sgd.learn(images, labels)
+
+    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+        """Read the weights off val as they are, and keep them where they are the best."""
+        seen = read_out(self.sgd.network, val, machine=self._machine)
+        is_best, self.stop = self.progress.saw(seen.accuracy)
+        if is_best:
+            self.best = _copied(self.sgd.network)
+        return seen
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights, momentum and the best weights."""
+        return self.sgd.tensors() | {f"best.{name}": tensor for name, tensor in self.best.items()}
+
+    def record(self) -> dict[str, Any]:
+        """Return nothing: progress follows from the rows."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+        """Take over an interrupted depth."""
+        self.sgd.load(tensors)
+        self.best = {name: tensors[f"best.{name}"].to(self._machine.device) for name in self.best}
+        for row in rows:
+            _, self.stop = self.progress.saw(row.val_accuracy)
+
+
 def warm_up(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | Warm]:
     """Train all depths at once, from fresh weights; end with `Warm`.
-
-    In each step the gradients of a separate pass at every depth, deepest first, add up; the rate falls along a cosine, epoch by epoch.
 
     Raises:
         TrainingError: a loss that is not finite.
     """
-    network, done, epochs = untrained(data, config), 0, config.paper.warmup_epochs
-    sgd = PlainSgd(network, depths=tuple(reversed(network.head_depths)), config=config, machine=data.machine)
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint)
-        sgd.load(saved.tensors)
-        done = saved.record["epochs"]
-    for epoch in range(done + 1, epochs + 1):
-        lr = config.paper.warmup_lr * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
-        yield from _epoch(sgd, data=data, config=config, lr=lr, phase="warm-up", epoch=epoch)
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, Checkpoint(sgd.tensors(), {"epochs": epoch}))
-    yield Warm(sgd.network)
+    task = WarmUpTask(untrained(data, config), config=config, machine=data.machine)
+    for event in run(task, data=data, config=config, checkpoint=checkpoint):
+        if isinstance(event, Tick):
+            yield event
+    yield Warm(task.sgd.network)
 
 
 def train_published(
@@ -168,38 +262,22 @@ def train_published(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    paper, deepest = config.paper, depth == warm.architecture.n_blocks
     network = data.machine.holding(warm.truncated(depth).train())
-    sgd = PlainSgd(network, depths=(depth,), config=config, machine=data.machine)
-    best = _copied(sgd.network)
-    progress = Progress(target=paper.target, patience=paper.patience, max_epochs=config.growth.max_epochs, deepest=deepest)
+    first_lr, deepest = config.paper.lr if is_first else config.paper.later_lr, depth == warm.architecture.n_blocks
+    task = PublishedTask(network, config=config, machine=data.machine, first_lr=first_lr, deepest=deepest)
     rows: list[EpochRow] = []
-    stop: Stop | None = None
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint)
-        sgd.load(saved.tensors)
-        best = {name: saved.tensors[f"best.{name}"].to(data.machine.device) for name in best}
-        for entry in saved.record["rows"]:
-            rows.append(EpochRow(**entry))
-            _, stop = progress.saw(rows[-1].val_accuracy)
-            yield rows[-1]
-    while stop is None:
-        lr = (paper.lr if is_first else paper.later_lr) * DECAY**progress.decays
-        epoch = len(rows) + 1
-        losses, accuracy = yield from _epoch(sgd, data=data, config=config, lr=lr, phase="published", epoch=epoch)
-        seen = read_out(sgd.network, data.val, machine=data.machine)
-        rows.append(epoch_row(depth=depth, phase="stable", epoch=epoch, lr=lr, loss=losses, accuracy=accuracy, seen=seen))
-        is_best, stop = progress.saw(seen.accuracy)
-        if is_best:
-            best = _copied(sgd.network)
-        if checkpoint is not None:
-            kept = {f"best.{name}": tensor for name, tensor in best.items()}
-            save_checkpoint(checkpoint, Checkpoint(sgd.tensors() | kept, {"rows": [asdict(row) for row in rows]}))
-        yield rows[-1]
-    sgd.network.load_state_dict(best)
+    for event in run(task, data=data, config=config, checkpoint=checkpoint):
+        yield event
+        if isinstance(event, EpochRow):
+            rows.append(event)
+            if task.stop is not None and len(rows) == task.progress.n_epochs:
+                break
+    assert task.stop is not None, "max_epochs ends every depth"
+    network.load_state_dict(task.best)
     cost = warmup_cost(warm.architecture, data=data, config=config) if is_first else 0.0
-    step = _step(rows, stop, best=rows[progress.best_epoch - 1], architecture=sgd.network.architecture, data=data, config=config)
-    yield Published(sgd.network, replace(step, cost=step.cost + cost), tuple(rows))
+    best = rows[task.progress.best_epoch - 1]
+    step = _step(rows, task.stop, best=best, architecture=network.architecture, data=data, config=config)
+    yield Published(network, replace(step, cost=step.cost + cost), tuple(rows))
 
 
 def untrained(data: SearchData, config: Config) -> DepthNetwork:
@@ -214,29 +292,6 @@ def warmup_cost(architecture: Architecture, *, data: SearchData, config: Config)
     macs = sum(costs_at(architecture.at(depth), data.manifest).macs for depth in range(1, architecture.n_blocks + 1))
     macs_full = full_depth_cost(architecture, data.manifest).macs
     return full_depth_epochs(config.paper.warmup_epochs, data=data, config=config, macs=macs, macs_full=macs_full)
-
-
-def _epoch(
-    sgd: PlainSgd, *, data: SearchData, config: Config, lr: float, phase: str, epoch: int
-) -> Generator[Tick, None, tuple[float, float]]:
-    """Train an epoch with the summed losses of separate passes; return the mean loss and the accuracy of the last of the depths."""
-    batch_size, depth = config.train.batch_size, sgd.depths[-1]
-    steps = n_steps(data.train, batch_size=batch_size)
-    losses = torch.zeros(steps, device=data.machine.device)
-    draws = generator(config.seed, "batches", depth, phase, epoch)
-    batches = training_batches(data.train, batch_size=batch_size, augment=config.augment, generator=draws)
-    sgd.network.train()
-    sgd.hits.zero_()
-    ticked = time.monotonic()
-    for step, (images, labels) in enumerate(batches):
-        losses[step] = sgd.step(images, labels, lr=lr)
-        if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
-            remedy = f"lower paper.lr, paper.later_lr or paper.warmup_lr (it was {lr:g})"
-            require_finite(losses[: step + 1], depth=depth, phase=phase, epoch=epoch, remedy=remedy)
-        if time.monotonic() - ticked > TICK_SECONDS:
-            yield Tick(epoch=epoch, step=step + 1, steps=steps)
-            ticked = time.monotonic()
-    return float(losses.double().mean()), int(sgd.hits) / min(steps * batch_size, len(data.train))
 
 
 def _step(rows: list[EpochRow], stop: Stop, *, best: EpochRow, architecture: Architecture, data: SearchData, config: Config) -> DepthStep:

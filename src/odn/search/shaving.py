@@ -14,7 +14,7 @@ from odn.search.data import SearchData
 from odn.search.expand import Cooled, SearchStep, cool_down
 from odn.search.outcome import Shave
 from odn.search.teaching import as_teacher
-from odn.training.loop import EpochRow, Tick
+from odn.training.fit import EpochRow, Tick
 from odn.training.optim import Optimiser
 
 

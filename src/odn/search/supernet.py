@@ -16,12 +16,21 @@ from odn.models.cutting import n_groups, narrowed_architecture
 from odn.models.network import DepthNetwork, build, empty
 from odn.search.convergence import DepthStep
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
-from odn.training.loop import EpochRow, Tick
+from odn.search.phases import run
+from odn.training.fit import EpochRow, Tick
 from odn.training.optim import Optimiser
 from odn.training.readout import read_out
 from odn.training.sandwich import Plan
 from odn.training.seed import generator
-from odn.training.together import Curves, train_together
+from odn.training.together import SupernetTask
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Hold how many images of val each exit got right after each epoch, by depth."""
+
+    n_correct: dict[int, tuple[int, ...]]
+    n_val: int
 
 
 @dataclass(frozen=True)
@@ -40,24 +49,17 @@ def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None)
     Raises:
         TrainingError: a loss that is not finite.
     """
-    optimiser = Optimiser.fresh(untrained_supernet(data, config))
+    state, plan, settings = Optimiser.fresh(untrained_supernet(data, config)), plan_of(config), config.train
+    steps = n_steps(data.train, batch_size=settings.batch_size)
+    task = SupernetTask(state, plan, settings=settings, machine=data.machine, steps=steps)
     rows: list[EpochRow] = []
-    for event in train_together(
-        optimiser,
-        plan=plan_of(config),
-        train=data.train,
-        val=data.val,
-        settings=config.train,
-        augment=config.augment,
-        machine=data.machine,
-        checkpoint=checkpoint,
-    ):
-        if isinstance(event, Curves):
-            cost = supernet_cost(optimiser.network.architecture, data=data, config=config)
-            yield Supernet(network=optimiser.average, rows=tuple(rows), curves=event, cost=cost)
-        else:
-            yield event
-            rows += [event] if isinstance(event, EpochRow) else []
+    for event in run(task, data=data, config=config, checkpoint=checkpoint):
+        yield event
+        rows += [event] if isinstance(event, EpochRow) else []
+    by_depth = zip(plan.depths, zip(*task.n_correct, strict=True), strict=True)
+    curves = Curves({depth: tuple(column) for depth, column in by_depth}, len(data.val))
+    cost = supernet_cost(state.network.architecture, data=data, config=config)
+    yield Supernet(network=state.average.eval(), rows=tuple(rows), curves=curves, cost=cost)
 
 
 def untrained_supernet(data: SearchData, config: Config) -> DepthNetwork:

@@ -18,8 +18,9 @@ from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
 from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_epochs
 from odn.search.phases import run_phase
+from odn.training.depth_task import Phase
 from odn.training.device import Machine
-from odn.training.loop import EpochRow, Phase, Tick
+from odn.training.fit import EpochRow, Tick
 from odn.training.objective import Objective, Teacher
 from odn.training.optim import Optimiser
 from odn.training.seed import generator

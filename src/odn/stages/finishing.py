@@ -16,7 +16,7 @@ from odn.stages.teachers import read_teacher, teaching_inputs
 from odn.stages.trunk import read_trunk
 from odn.stages.working import follow, progress_key
 from odn.training.checkpoint import in_progress
-from odn.training.loop import EpochRow
+from odn.training.fit import EpochRow
 
 
 @dataclass(frozen=True)

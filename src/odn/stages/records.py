@@ -13,7 +13,7 @@ from odn.search.convergence import DepthStep, Verdict
 from odn.search.outcome import Judged
 
 if TYPE_CHECKING:
-    from odn.training.loop import EpochRow
+    from odn.training.fit import EpochRow
 
 SKIPPED = {"skipped": True}  # what a depth behind a closed gate leaves, beside its number
 HISTORY = ("depth", "phase", "epoch", "lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")

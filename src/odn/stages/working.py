@@ -17,7 +17,7 @@ from odn.search.data import SearchData, search_data
 from odn.sections import TrainConfig
 from odn.tracking import live_run
 from odn.training.device import choose_machine
-from odn.training.loop import EpochRow, Tick
+from odn.training.fit import EpochRow, Tick
 
 T = TypeVar("T")
 

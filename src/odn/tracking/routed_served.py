@@ -23,7 +23,7 @@ class RoutedModel(PythonModel):
         self.routes = load_routed(folder)
         self.mean, self.std = (torch.tensor(card[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
 
-    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> npt.NDArray[np.float32]:  # noqa: ARG002  MLflow infers no schema from this type
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> npt.NDArray[np.float32]:
         """Return probabilities."""
         pixels = torch.from_numpy(np.array(model_input, dtype=np.float32))
         with torch.inference_mode():

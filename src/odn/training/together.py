@@ -1,119 +1,104 @@
-"""Train every exit of a network at once over shared forward passes; resumes where it was killed, and repeats to the byte.
+"""Train every exit of a network at once over shared forward passes.
 
 The deepest exit at full width learns from the labels; it teaches the others, who learn from the labels too.
 Source: in-place distillation, arXiv 1903.05134, section 3.3.
 """
 
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odn.data.batches import Images, n_steps, training_batches
+from odn.data.batches import Images
 from odn.models.elastic import forward_narrowed, sort_channels
 from odn.models.network import DepthNetwork
-from odn.sections import AugmentConfig, SupernetConfig, TrainConfig
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.sections import SupernetConfig, TrainConfig
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
-from odn.training.loop import CHECKPOINT_SECONDS, LOOK_STEPS, TICK_SECONDS, EpochRow, Tick, epoch_row, require_finite, resumed
+from odn.training.fit import EpochRow, Position
 from odn.training.optim import Optimiser, Updates
-from odn.training.readout import read_out_exits, reestimate_batchnorm
+from odn.training.readout import ReadOut, read_out_exits, reestimate_batchnorm
 from odn.training.sandwich import Pass, Plan, rate_at
 from odn.training.seed import generator
 
-REMEDY = "lower train.lr (it was {:g}) or train.kernel_lr, or raise train.warmup_epochs"
 
+class SupernetTask:
+    """Train all exits at once; rows are of the shallowest.
 
-@dataclass(frozen=True)
-class Curves:
-    """Hold how many images of val each exit got right after each epoch, by depth."""
-
-    n_correct: dict[int, tuple[int, ...]]
-    n_val: int
-
-
-def train_together(
-    optimiser: Optimiser,
-    *,
-    plan: Plan,
-    train: Images,
-    val: Images,
-    settings: TrainConfig,
-    augment: AugmentConfig,
-    machine: Machine,
-    checkpoint: Path | None,
-) -> Iterator[Tick | EpochRow | Curves]:
-    """Train, yielding a row of the shallowest exit after each epoch; end with the `Curves` of all.
-
-    After it the averaged network holds the weights that were read out, and BatchNorm's statistics for them at full width.
-    Where `checkpoint` exists, the rows it holds are yielded again, then training goes on from its step.
-
-    Raises:
-        TrainingError: a loss that is not finite, naming epoch and step.
+    After a row the averaged network holds the weights that were read out, and BatchNorm's statistics for them at full width.
     """
-    steps, first = n_steps(train, batch_size=settings.batch_size), plan.depths[0]
-    losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
-    rows, first_step = resumed(checkpoint, optimiser, losses=losses, hits=hits)
-    right: list[list[int]] = load_checkpoint(checkpoint).record["right"] if checkpoint is not None and checkpoint.exists() else []
-    yield from rows
 
-    def keep(step: int) -> None:
-        if checkpoint is not None:
-            tensors = optimiser.tensors() | {"progress.losses": losses, "progress.hits": hits}
-            record = {"rows": [asdict(row) for row in rows], "right": right, "step": step, "n_averaged": optimiser.n_averaged}
-            save_checkpoint(checkpoint, Checkpoint(tensors, record))
+    phase = "stable"
+    replayable = False  # the passes differ from step to step
 
-    updates = Updates(optimiser, train=settings, machine=machine, steps_per_epoch=steps)
-    shared = [parameter for name, parameter in optimiser.network.named_parameters() if not name.startswith("heads.")]
-    kept = ticked = time.monotonic()
-    for epoch in range(len(rows) + 1, plan.settings.epochs + 1):
-        if plan.opens_widths(epoch) and first_step == 0:
-            _sort(optimiser)
-        optimiser.network.train()
-        draws = generator(plan.seed, "batches", "supernet", epoch)
-        batches = training_batches(train, batch_size=settings.batch_size, augment=augment, generator=draws, first_step=first_step)
-        passes, rate = list(plan.passes(epoch, steps=steps)), 0.0
-        for step, (images, labels) in enumerate(batches, start=first_step):
-            at = (epoch - 1) * steps + step
-            rate = rate_at(at, settings=plan.settings, steps_per_epoch=steps, warmup_epochs=settings.warmup_epochs)
-            with machine.autocast():
-                logits = _logits(optimiser.network, images, passes[step], plan.depths)
-            objective = joint_loss(logits, labels, passes[step], settings=plan.settings, label_smoothing=settings.label_smoothing)
-            objective.backward()
-            share_gradient(shared, n_losses=sum(len(one.depths) for one in passes[step]) / len(passes[step]))
-            updates.step(rate=rate)
-            losses[step] = objective.detach()
-            hits += (logits[0][first].detach().argmax(1) == labels).sum()
-            now = time.monotonic()
-            is_last, is_due = step + 1 == steps, now - kept > CHECKPOINT_SECONDS
-            if is_last or is_due or (step + 1) % LOOK_STEPS == 0:
-                remedy = REMEDY.format(settings.lr * rate)
-                require_finite(losses[: step + 1], depth=plan.depths[-1], phase="supernet", epoch=epoch, remedy=remedy)
-            if is_due and not is_last:
-                keep(step + 1)
-                kept = time.monotonic()
-            if now - ticked > TICK_SECONDS:
-                yield Tick(epoch=epoch, step=step + 1, steps=steps)
-                ticked = now
-        reestimate_batchnorm(optimiser.average, train, machine=machine)
-        seen = read_out_exits(optimiser.average, val, machine=machine)
-        right.append([seen[depth].n_correct for depth in plan.depths])
-        n_trained = min(steps * settings.batch_size, len(train))
-        gave = {"lr": settings.lr * rate, "loss": float(losses.double().mean()), "accuracy": int(hits) / n_trained}
-        rows.append(epoch_row(depth=first, phase="stable", epoch=epoch, **gave, seen=seen[first]))
-        first_step = 0
-        losses.zero_()
-        hits.zero_()
-        keep(0)
-        kept = time.monotonic()
-        yield rows[-1]
-    optimiser.average.eval()
-    yield Curves({depth: tuple(column) for depth, column in zip(plan.depths, zip(*right, strict=True), strict=True)}, len(val))
+    def __init__(self, state: Optimiser, plan: Plan, *, settings: TrainConfig, machine: Machine, steps: int) -> None:
+        """Take the state to train, and the steps of an epoch."""
+        self.depth, self.epochs = plan.depths[0], plan.settings.epochs
+        self.n_correct: list[list[int]] = []  # for each epoch, of val, by exit
+        self._state, self._plan, self._settings, self._machine = state, plan, settings, machine
+        self._updates = Updates(state, train=settings, machine=machine, steps_per_epoch=steps)
+        self._shared = [parameter for name, parameter in state.network.named_parameters() if not name.startswith("heads.")]
+        self._passes: list[tuple[Pass, ...]] = []
+        self._now: tuple[Pass, ...] = ()
+        self._rate = 0.0
+
+    @property
+    def lr(self) -> float:
+        """Return the learning rate of the last step."""
+        return self._settings.lr * self._rate
+
+    @property
+    def remedy(self) -> str:
+        """Say what to change where a loss is not finite."""
+        return f"lower train.lr (it was {self.lr:g}) or train.kernel_lr, or raise train.warmup_epochs"
+
+    def draws(self, epoch: int) -> torch.Generator:
+        """Return what an epoch's batches are drawn from."""
+        return generator(self._plan.seed, "batches", "supernet", epoch)
+
+    def begin(self, position: Position) -> None:
+        """Draw the passes of the epoch; where widths open, put the important channels first."""
+        if position.step == 0 and self._plan.opens_widths(position.epoch):
+            _sort(self._state)
+        self._passes = list(self._plan.passes(position.epoch, steps=position.steps))
+        self._state.network.train()
+
+    def announce(self, position: Position) -> None:
+        """Set passes and rate of the next step."""
+        self._now, warmup_epochs = self._passes[position.step], self._settings.warmup_epochs
+        self._rate = rate_at(position.total, settings=self._plan.settings, steps_per_epoch=position.steps, warmup_epochs=warmup_epochs)
+        self._updates.announce(rate=self._rate)
+
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the step; return the logits of the shallowest exit."""
+        with self._machine.autocast():
+            logits = _logits(self._state.network, images, self._now, self._plan.depths)
+        loss = joint_loss(logits, labels, self._now, settings=self._plan.settings, label_smoothing=self._settings.label_smoothing)
+        loss.backward()
+        share_gradient(self._shared, n_losses=sum(len(one.depths) for one in self._now) / len(self._now))
+        self._updates.take()
+        return logits[0][self.depth], loss
+
+    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+        """Read every exit of the averaged weights off val."""
+        reestimate_batchnorm(self._state.average, train, machine=self._machine)
+        seen = read_out_exits(self._state.average, val, machine=self._machine)
+        self.n_correct.append([seen[depth].n_correct for depth in self._plan.depths])
+        return seen[self.depth]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights, averaged weights and momentum."""
+        return self._state.tensors()
+
+    def record(self) -> dict[str, Any]:
+        """Return how long the average is, and what every exit got right so far."""
+        return {"n_averaged": self._state.n_averaged, "n_correct": self.n_correct}
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+        """Take over an interrupted training."""
+        self._state.load(tensors, n_averaged=record["n_averaged"])
+        self.n_correct = record["n_correct"]
 
 
 def joint_loss(

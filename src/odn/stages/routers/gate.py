@@ -17,7 +17,7 @@ from odn.stages.routers.found import Found, Point
 from odn.stages.routers.given import Supernet
 from odn.stages.working import progress_key
 from odn.training.checkpoint import in_progress
-from odn.training.loop import EpochRow, Tick
+from odn.training.fit import EpochRow, Tick
 
 LEAST_BUDGET = 0.05  # share of the residuals' cost that gates are trained to, where less is asked for
 

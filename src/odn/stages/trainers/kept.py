@@ -10,7 +10,7 @@ from odn.search.convergence import DepthStep
 from odn.search.data import SearchData
 from odn.stages.records import HISTORY, history_rows, write_table
 from odn.stages.working import progress_key
-from odn.training.loop import EpochRow
+from odn.training.fit import EpochRow
 
 
 def checkpoint_name(config: Config, data: SearchData, *, before: Path, inputs: Sequence[str] = ()) -> str:

@@ -1,0 +1,106 @@
+"""Train a network at its depth for one phase: `stable` (a short warm-up, then a constant rate), or a cooldown to a rate of zero.
+
+A cooldown that begins with fresh weights has a short warm-up of its own.
+Source: warm-up–stable–decay (Hu et al., arXiv 2404.06395, section 4; Hägele et al., arXiv 2405.18392).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from odn.data.batches import Images
+from odn.sections import TrainConfig
+from odn.training.device import Machine
+from odn.training.fit import EpochRow, Position
+from odn.training.objective import Objective
+from odn.training.optim import Optimiser, Updates
+from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
+from odn.training.seed import generator
+
+LABELS = Objective()  # nothing but the labels is learnt
+
+PhaseName = Literal["stable", "probe", "finish", "teacher", "shave"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Say what is trained, for how long, and which random draws are its own."""
+
+    name: PhaseName
+    depth: int
+    epochs: int  # most epochs of `stable`; exactly the epochs of a cooldown
+    seed: int
+    warmup_epochs: float
+
+    def rate_at(self, *, step: int, steps_per_epoch: int) -> float:
+        """Return the rate of a step, counted from 0 over the whole phase, as a fraction of the stable one."""
+        risen = min(1.0, (step + 1) / (round(self.warmup_epochs * steps_per_epoch) + 1))
+        if self.name == "stable":
+            return risen
+        return min(risen, 1 - step / (self.epochs * steps_per_epoch))
+
+
+class DepthTask:
+    """Train a network at its own depth; after a row the averaged network holds the weights that were read out."""
+
+    replayable = True
+
+    def __init__(
+        self, state: Optimiser, phase: Phase, *, settings: TrainConfig, machine: Machine, steps: int, objective: Objective = LABELS
+    ) -> None:
+        """Take the state to train, the steps of an epoch, and what is learnt beside the labels."""
+        self.depth, self.phase, self.epochs = phase.depth, str(phase.name), phase.epochs
+        self._phase, self._state, self._settings, self._machine, self._objective = phase, state, settings, machine, objective
+        self._updates = Updates(state, train=settings, machine=machine, steps_per_epoch=steps)
+        self._rate = 0.0
+
+    @property
+    def lr(self) -> float:
+        """Return the learning rate of the last step."""
+        return self._settings.lr * self._rate
+
+    @property
+    def remedy(self) -> str:
+        """Say what to change where a loss is not finite."""
+        return f"lower train.lr (it was {self.lr:g}) or train.kernel_lr, or raise train.warmup_epochs"
+
+    def draws(self, epoch: int) -> torch.Generator:
+        """Return what an epoch's batches are drawn from."""
+        return generator(self._phase.seed, "batches", self._phase.depth, self._phase.name, epoch)
+
+    def begin(self, position: Position) -> None:
+        """Set the network to training."""
+        self._state.network.train()
+
+    def announce(self, position: Position) -> None:
+        """Set the rate of the next step."""
+        self._rate = self._phase.rate_at(step=position.total, steps_per_epoch=position.steps)
+        self._updates.announce(rate=self._rate)
+
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the step."""
+        logits, loss = self._objective.loss(
+            self._state.network, images, labels, depth=self.depth, settings=self._settings, machine=self._machine
+        )
+        loss.backward()
+        self._updates.take()
+        return logits, loss
+
+    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+        """Read the averaged weights off val, with BatchNorm statistics of their own."""
+        reestimate_batchnorm(self._state.average, train, machine=self._machine)
+        return read_out(self._state.average, val, machine=self._machine)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights, averaged weights and momentum."""
+        return self._state.tensors()
+
+    def record(self) -> dict[str, Any]:
+        """Return how long the average is."""
+        return {"n_averaged": self._state.n_averaged}
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+        """Take over an interrupted phase."""
+        self._state.load(tensors, n_averaged=record["n_averaged"])

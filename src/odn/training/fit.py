@@ -1,0 +1,201 @@
+"""Fit a task: the one training loop. It counts epochs and steps, checks losses, keeps checkpoints, and goes on where it was killed.
+
+What is trained, and how, is a task's: see `Task`. The same task, data and seed give the same bytes, interrupted or not.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from odn.data.batches import Images, n_steps, training_batches
+from odn.errors import TrainingError
+from odn.sections import AugmentConfig, TrainConfig
+from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.device import Machine
+from odn.training.readout import ReadOut
+from odn.training.replay import replayed
+
+CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
+CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
+TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Tell that training goes on: for a display, never for a decision."""
+
+    epoch: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """Hold one line of history.csv."""
+
+    depth: int
+    phase: str
+    epoch: int  # from 1
+    lr: float  # of the last step
+    train_loss: float
+    train_accuracy: float  # on the augmented batches, as they were trained on
+    val_accuracy: float  # of the averaged weights
+    val_loss: float
+    val_correct: int
+    n_val: int
+
+
+@dataclass(frozen=True)
+class Position:
+    """Say where training is: an epoch, from 1, a step of it, from 0, and how many steps an epoch has."""
+
+    epoch: int
+    step: int
+    steps: int
+
+    @property
+    def total(self) -> int:
+        """Count the steps before this one, over all epochs."""
+        return (self.epoch - 1) * self.steps + self.step
+
+
+class Task(Protocol):
+    """Say what is trained: what one step computes, what is evaluated after an epoch, and what a checkpoint holds."""
+
+    depth: int  # that rows and errors name
+    phase: str  # likewise
+    epochs: int  # most; the caller may stop after any row
+    replayable: bool  # every step runs the same kernels on the same tensors: see `training.replay`
+
+    @property
+    def lr(self) -> float:
+        """Return the learning rate of the last step."""
+
+    @property
+    def remedy(self) -> str:
+        """Say what to change where a loss is not finite."""
+
+    def draws(self, epoch: int) -> torch.Generator:
+        """Return what the order and the augmentation of an epoch's batches are drawn from."""
+
+    def begin(self, position: Position) -> None:
+        """Get ready for an epoch, or for the rest of one that was interrupted at `position.step`."""
+
+    def announce(self, position: Position) -> None:
+        """Take in which step comes next: all of it that Python computes, such as the rate."""
+
+    def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the step on a batch (n, C, H, W) with its labels (n,); return the logits (n, K) and the loss."""
+
+    def evaluate(self, *, train: Images, val: Images) -> ReadOut | None:
+        """Return what is right on val after an epoch; None where nothing is read off."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors that a checkpoint has to hold, by name."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the rest of what a checkpoint has to hold, as JSON can carry it."""
+
+    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+        """Take over what `tensors` and `record` gave, after the epochs of `rows`."""
+
+
+def fit(
+    task: Task, *, train: Images, val: Images, settings: TrainConfig, augment: AugmentConfig, machine: Machine, checkpoint: Path | None
+) -> Iterator[Tick | EpochRow]:
+    """Train, yielding a row after each epoch that is evaluated.
+
+    Where `checkpoint` exists, the rows it holds are yielded again, then training goes on from its step; where it is None nothing is kept.
+
+    Raises:
+        TrainingError: a loss that is not finite, naming depth, phase, epoch and step.
+    """
+    steps = n_steps(train, batch_size=settings.batch_size)
+    losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
+    rows: list[EpochRow] = []
+    done, first_step = 0, 0  # epochs that are over, and the step of the next one that comes first
+    if checkpoint is not None and checkpoint.exists():
+        saved = load_checkpoint(checkpoint)
+        losses.copy_(saved.tensors.pop("progress.losses"))
+        hits.copy_(saved.tensors.pop("progress.hits"))
+        rows = [EpochRow(**row) for row in saved.record["rows"]]
+        done, first_step = saved.record["epochs"], saved.record["step"]
+        task.restore(saved.tensors, saved.record["task"], rows=rows)
+        yield from rows
+
+    def keep(done: int, step: int) -> None:
+        if checkpoint is not None:
+            tensors = task.tensors() | {"progress.losses": losses, "progress.hits": hits}
+            record = {"rows": [asdict(row) for row in rows], "epochs": done, "step": step, "task": task.record()}
+            save_checkpoint(checkpoint, Checkpoint(tensors, record))
+
+    def one_step(images: Tensor, labels: Tensor) -> Tensor:
+        logits, loss = task.learn(images, labels)
+        hits.add_((logits.detach().argmax(1) == labels).sum())
+        return loss.detach()
+
+    take_step = replayed(one_step, machine=machine) if task.replayable else one_step
+    n_trained = min(steps * settings.batch_size, len(train))
+    kept = ticked = time.monotonic()
+    for epoch in range(done + 1, task.epochs + 1):
+        task.begin(Position(epoch, first_step, steps))
+        batches = training_batches(
+            train, batch_size=settings.batch_size, augment=augment, generator=task.draws(epoch), first_step=first_step
+        )
+        for step, (images, labels) in enumerate(batches, start=first_step):
+            task.announce(Position(epoch, step, steps))
+            losses[step] = take_step(images, labels)
+            now, is_last = time.monotonic(), step + 1 == steps
+            is_due = now - kept > CHECKPOINT_SECONDS and not is_last
+            if is_last or is_due or (step + 1) % CHECK_STEPS == 0:
+                _require_finite(losses[: step + 1], task=task, epoch=epoch)
+            if is_due:
+                keep(epoch - 1, step + 1)
+                kept = time.monotonic()
+            if now - ticked > TICK_SECONDS:
+                yield Tick(epoch=epoch, step=step + 1, steps=steps)
+                ticked = now
+        seen = task.evaluate(train=train, val=val)
+        if seen is not None:
+            rows.append(_row(task, epoch=epoch, loss=float(losses.double().mean()), accuracy=int(hits) / n_trained, seen=seen))
+        first_step = 0
+        losses.zero_()
+        hits.zero_()
+        keep(epoch, 0)
+        kept = time.monotonic()
+        if seen is not None:
+            yield rows[-1]
+
+
+def _row(task: Task, *, epoch: int, loss: float, accuracy: float, seen: ReadOut) -> EpochRow:
+    """Join what an epoch of training gave with what was read off val after it."""
+    return EpochRow(
+        depth=task.depth,
+        phase=task.phase,
+        epoch=epoch,
+        lr=task.lr,
+        train_loss=loss,
+        train_accuracy=accuracy,
+        val_accuracy=seen.accuracy,
+        val_loss=seen.loss,
+        val_correct=seen.n_correct,
+        n_val=seen.n,
+    )
+
+
+def _require_finite(losses: Tensor, *, task: Task, epoch: int) -> None:
+    """Look at the losses of an epoch so far.
+
+    Raises:
+        TrainingError: one is not finite, naming depth, phase, epoch and step.
+    """
+    finite = losses.isfinite()
+    if not bool(finite.all()):
+        step = int((~finite).nonzero()[0]) + 1
+        where = f"at depth {task.depth}, phase {task.phase}, epoch {epoch}, step {step}"
+        raise TrainingError(f"the loss is {losses[step - 1].item()} {where}; {task.remedy}")
