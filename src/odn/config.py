@@ -91,6 +91,18 @@ class Config(Section):
         """Return the same settings under another `search.mode`."""
         return self.model_copy(update={"search": self.search.model_copy(update={"mode": mode})})
 
+    def require_pair(self, depth: int, *, after: int) -> None:
+        """Require that the schedule grows `depth` from `after`.
+
+        Raises:
+            ConfigError: `depth` is not in the schedule, or follows another.
+        """
+        before = self.depth_before(depth)
+        if after != before:
+            raise ConfigError(
+                f"depth {depth} grows from depth {before} by search.schedule {list(self.search.schedule)}; got --after {after}"
+            )
+
     def depth_before(self, depth: int) -> int:
         """Return the scheduled depth that `depth` grows from; 0 for the first.
 

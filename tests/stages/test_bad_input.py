@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from odn.files import MANIFEST
+
 FOLDER: dict[str, Any] = {"source": "folder", "val_fraction": 0.2, "test_fraction": 0.2}
 
 
@@ -20,7 +22,7 @@ def refused(project: Any, capsys: pytest.CaptureFixture[str]) -> Callable[[str],
         out = project.downloads if command == "fetch" else project.prepared
         assert project.command(command) == 2
         assert not [path for path in out.rglob("*") if path.is_file()], "a refused command must write nothing"
-        leftovers = [path.name for path in project.folder.rglob(".*")]
+        leftovers = [path.name for path in project.folder.rglob(".*") if path.name != MANIFEST]
         assert not leftovers, "a refused command must leave no temporary folder"
         message = capsys.readouterr().err
         assert message.startswith("odn: ")

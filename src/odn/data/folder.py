@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from odn.data.checksums import MEND
+from odn.data.checksums import MEND, require_name
 from odn.data.checksums import NAME as CHECKSUMS
 from odn.data.dataset import Images
 from odn.data.sources import Part, Raw
@@ -84,6 +84,8 @@ def open_folder(folder: Path, *, image_size: int | None) -> Raw:
 
 def _class_files(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
     """Return the files of each class in order, or the DataError that names what is out of place."""
+    for folder in (path for path in _visible(root) if path.is_dir()):
+        require_name(folder.name, shown_as=f"{shown_as}/{folder.name}")
     for stray in (path for path in _visible(root) if not path.is_dir() and path.name != CHECKSUMS):
         raise DataError(f"{shown_as}/{stray.name} lies beside the class folders; move it into one of them, or out of {shown_as}")
     files = {folder.name: _visible(folder) for folder in _visible(root) if folder.is_dir()}
@@ -94,6 +96,7 @@ def _class_files(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
         if not paths:
             raise DataError(f"{shown_as}/{name}: the class folder is empty; add images to it or remove it")
         for path in paths:
+            require_name(path.name, shown_as=f"{shown_as}/{name}/{path.name}")
             if path.is_dir():
                 shown = f"{shown_as}/{name}/{path.name}"
                 raise DataError(f"{shown} is a folder; a class folder holds images only: move them up or give them a class of their own")

@@ -14,7 +14,7 @@ import torch
 from odn.config import Config
 from odn.data.batches import on_device
 from odn.data.dataset import Manifest, read_manifest, read_split
-from odn.files import new_folder, read_json, write_json
+from odn.files import new_folder, read_json, require_own_folder, write_json
 from odn.models.cost import cost, latency_ms
 from odn.models.network import DepthNetwork, build, load_network
 from odn.search.statistics import mcnemar_p, wilson_interval
@@ -36,9 +36,11 @@ def run(
     was shaved with the depth that the search had accepted.
 
     Raises:
+        OutputError: the place of the predictions holds what odn did not write.
         MissingInputError: prepared data or the model is missing.
         DataError: the model does not fit the data.
     """
+    require_own_folder(evaluation)
     manifest, machine = read_manifest(prepared / "dataset.json"), choose_machine(config.train)
     test = on_device(read_split(prepared / "test"), manifest=manifest, device=machine.device)
     network = load_network(model)

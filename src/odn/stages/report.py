@@ -12,7 +12,7 @@ from pathlib import Path
 from odn.config import Config
 from odn.data.dataset import read_manifest, read_split
 from odn.errors import MissingInputError
-from odn.files import new_folder, sha256_of, write_bytes, write_text
+from odn.files import new_folder, require_own_folder, sha256_of, write_bytes, write_text
 from odn.report.figures import DARK, LIGHT, Epoch, draw_cost, draw_curves, draw_depths, draw_ledger, draw_mistakes, drawing
 from odn.report.findings import Findings, read_findings
 from odn.report.mistakes import read_mistakes
@@ -24,8 +24,10 @@ def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Pa
 
     Raises:
         MissingInputError: a record is missing, or the files are of another search.
+        OutputError: the output's place holds what odn did not write.
         DataError: the test split is damaged.
     """
+    require_own_folder(out)
     findings = read_findings(config, model=model, metrics=metrics)
     manifest, history = read_manifest(prepared / "dataset.json"), _read_history(plots / "history.csv")
     mistakes = read_mistakes(evaluation / "predictions.csv", test=read_split(prepared / "test"), classes=manifest.classes)

@@ -5,7 +5,6 @@ Writes: nothing that dvc.yaml tracks; specialised/SLUG for each target, to be ve
 Config: all
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from odn.config import Config
 from odn.errors import DataError, MissingInputError
-from odn.files import new_folder, read_json, write_json
+from odn.files import new_folder, read_json, remove_folder, require_own_folder, write_json
 from odn.search.statistics import wilson_interval
 from odn.search.targets import Target
 from odn.tracking.provenance import provenance
@@ -71,6 +70,7 @@ def run(
     Raises:
         MissingInputError: data is not prepared, or no supernet was trained with these settings.
         DataError: the supernet was trained on other data.
+        OutputError: the folder of a target holds what odn did not write.
         TrackingError: MLflow cannot be reached or refuses; the folders are written.
     """
     from odn.models.network import load_network
@@ -78,6 +78,8 @@ def run(
     from odn.search.subnetworks import Measured, Space
     from odn.stages.working import opened
 
+    for target in targets:
+        require_own_folder(out / target.slug)
     place = depths / str(config.search.schedule[0]) / "supernet"
     if not (place / "card.json").exists():
         raise MissingInputError(f"{place} is missing; set search.mode: supernet and run 'dvc repro' first")
@@ -91,7 +93,7 @@ def run(
     for target in targets:
         found, folder = specialiser.find(target), out / target.slug
         if found.subnetwork is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             missed.append(f"no sub-network meets --target {target.text}: {found.miss} ({found.how})")
             continue
         about = _write(config, found, measured=measured, data=data, folder=folder)

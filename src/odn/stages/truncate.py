@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from odn.config import N_BLOCKS, Config
 from odn.data.dataset import read_manifest
 from odn.errors import MissingInputError
-from odn.files import new_folder, read_json, write_json
+from odn.files import new_folder, read_json, require_own_folder, write_json
 from odn.search.advice import Advice
 from odn.search.convergence import AS_TRAINED
 from odn.search.outcome import Choice, Judged, LedgerEntry, choose, finish_wins, full_depth_epochs, ledger, summary
@@ -37,9 +37,11 @@ def run(
     Where the search is exhausted the best depth by the one-standard-error rule is kept, and the model says so.
 
     Raises:
+        OutputError: the model's place holds what odn did not write.
         MissingInputError: a record is missing, or the search has not ended.
         TrainingError: the loss is not finite.
     """
+    require_own_folder(model)
     advice = read_advice(depths / str(config.search.schedule[0]), config)
     config = followed(config, advice)
     search = read_search(config.search.schedule, depths=depths, checks=checks)
