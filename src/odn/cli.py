@@ -13,7 +13,7 @@ from typing import Any
 
 from odn import __version__
 from odn.config import load_config
-from odn.errors import OdnError, TargetError
+from odn.errors import ConfigError, OdnError, TargetError
 from odn.sanitize import sanitized
 
 FOLDERS = {  # flag: (default, help)
@@ -87,9 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
     route = _add(commands, "route", _route, "give each image a depth of its own", "prepared", "depths", "routed", "progress")
     route.add_argument("--kind", choices=("confidence", "gate"), default="confidence", help="exits by confidence, or learnt gates")
-    route.add_argument("--accuracy", type=float, help="on val, to be reached at the least cost")
-    route.add_argument("--macs", type=float, help="mean an image; up to 1: a fraction of the deepest exit's")
-    route.add_argument("--latency-ms", type=float, help="mean an image, as this machine measures it part by part")
+    number: Any = {"type": float, "action": "append", "default": []}  # one that stands twice is seen, and refused
+    route.add_argument("--accuracy", **number, help="on val, to be reached at the least cost")
+    route.add_argument("--macs", **number, help="mean an image; up to 1: a fraction of the deepest exit's")
+    route.add_argument(
+        "--latency-ms", type=float, action="append", default=[], help="mean an image, as this machine measures it part by part"
+    )
     route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --depths)")
     route.add_argument("--no-register", action="store_true", help="keep it out of MLflow")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
@@ -272,7 +275,7 @@ def _route(options: argparse.Namespace) -> None:
     account = _stage(
         options,
         kind=options.kind,
-        target=Target(accuracy=options.accuracy, macs=options.macs, latency_ms=options.latency_ms),
+        target=Target(**{name: _at_most_one(name, getattr(options, name)) for name in ("accuracy", "macs", "latency_ms")}),
         prepared=options.prepared,
         supernet=options.supernet or options.depths / str(first) / "supernet",
         out=options.routed,
@@ -283,6 +286,12 @@ def _route(options: argparse.Namespace) -> None:
     if account.registration:
         done = account.registration
         print(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
+
+
+def _at_most_one(name: str, values: Sequence[float]) -> float | None:
+    if len(values) > 1:
+        raise ConfigError(f"--{name.replace('_', '-')}: stands {len(values)} times, with {', '.join(map('{:g}'.format, values))}; keep one")
+    return values[0] if values else None
 
 
 def _cost(options: argparse.Namespace) -> None:
