@@ -292,10 +292,10 @@ def _provenance(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     import yaml
     from markupsafe import escape
 
-    settings = findings.config.model_dump(mode="json")
+    settings = yaml.safe_dump(findings.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return {
         "provenance": f"odn {__version__}, data {findings.source}, seed {findings.config.seed}; weights of depth {findings.depth} from its "
         f"{PHASES[findings.weights_from]}. The git commit and the DVC versions of data and model are tags of the run in MLflow.",
         "splits": [(name, f"{manifest.counts[name]['total']:,}", findings.data_sha256[name]) for name in ("train", "val", "test")],
-        "settings": escape(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)),
+        "settings": escape("\n".join(map(escaped, settings.split("\n")))),
     }
