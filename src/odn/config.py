@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from odn.errors import ConfigError
 from odn.plain import read_json, read_yaml
-from odn.refusals import allowed_in, refusals, shown
+from odn.refusals import REFUSED, allowed_in, refusals, shown
 from odn.sections import (
     AugmentConfig,
     AutoConfig,
@@ -36,6 +37,14 @@ from odn.sections import (
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
 DEPTH = re.compile(r"[1-9][0-9]{0,3}")  # as a key of the schedule: no 01, and no digits of another script
 TARGETLESS_SECTIONS = ("data", "model", "train", "augment", "growth")  # what the weights of a depth depend on, beside the seed
+
+
+def _read_schedule(search: Any) -> Any:
+    """Read `schedule`; what is wrong with it is one of the refusals, beside those of other sections."""
+    try:
+        return _schedule_in(search)
+    except ConfigError as error:
+        raise PydanticCustomError(REFUSED, "{said}", {"said": error.args[0]}) from None
 
 
 def _schedule_in(search: Any) -> Any:
@@ -77,7 +86,7 @@ class Config(Section):
     train: TrainConfig
     augment: AugmentConfig
     growth: GrowthConfig
-    search: Annotated[SearchConfig, BeforeValidator(_schedule_in)]
+    search: Annotated[SearchConfig, BeforeValidator(_read_schedule)]
     paper: PaperConfig
     supernet: SupernetConfig
     distill: DistillConfig

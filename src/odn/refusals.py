@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+REFUSED = "refused"  # the type of an error that says all by itself
 MOST = 20  # settings that are refused one by one; of more, how many there are is said
 NUMBER_AS_TEXT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")  # in quotes
 
@@ -47,6 +48,8 @@ def refusals(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
 def refusal(item: Any, root: type[BaseModel]) -> str:
     """Say of one of pydantic's errors on settings of the form `root` which setting it is, what is allowed, and what was found."""
     location: tuple[str | int, ...] = item["loc"]
+    if item["type"] == REFUSED:
+        return str(item["msg"])
     if item["type"] == "string_unicode":  # half of a character, as "\ud800" in quotes; of a name pydantic does not say where
         return f"{'.'.join(map(str, location)) or 'the config'}: must be text in Unicode; got {shown(item['input'])}"
     if isinstance(location[-1], int) and item["type"] not in {"invalid_key", "extra_forbidden"}:

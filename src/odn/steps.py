@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from odn.config import Config, make_config
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
-from odn.plain import read_json
+from odn.stages.preset import apply
 from odn.stages.records import read_gate, read_search
 from odn.tables import certificate, depth_table, epoch_table, registration_note, split_table
 
@@ -54,14 +54,7 @@ def configure(config: str, *, changes: Mapping[str, Any], repository: str, revis
     from odn.storage import fingerprint
     from odn.versioned import commit_of
 
-    settings = read_json(config, what="the config")
-    for name, value in changes.items():
-        *sections, key = name.split(".")
-        place = settings
-        for section in sections:
-            place = place[section]
-        place[key] = value
-    checked = make_config(settings)
+    checked = apply(make_config(config), changes)
     if repository:
         return checked.to_json(), commit_of(repository, revision=revision)
     if checked.data.source == "s3":

@@ -165,6 +165,7 @@ def test_a_teacher_is_named(distill: str) -> None:
 def test_every_refused_setting_gets_a_line() -> None:
     """Two mistakes are reported together, so that one run is enough to mend both."""
     assert len(refusal(settings_with(train__lr=0.0, search__target=2.0)).splitlines()) == 2
+    assert len(refusal(settings_with(train__lr=0.0, search__schedule=[2, 1])).splitlines()) == 2
 
 
 @pytest.mark.parametrize(

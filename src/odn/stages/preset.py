@@ -6,6 +6,7 @@ Config: all
 """
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def read_preset(name: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     return content
 
 
-def apply(config: Config, settings: dict[str, Any]) -> Config:
+def apply(config: Config, settings: Mapping[str, Any]) -> Config:
     """Return the config with some settings, by their dotted names, changed.
 
     Raises:
