@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from odn import steps
 from odn.cli import main
 from odn.config import load_config, make_config
 from odn.errors import ConfigError
@@ -241,6 +242,25 @@ def test_a_mutated_file_is_taken_or_refused_in_clean_lines(tmp_path: Path, capsy
         folder.mkdir()
         taken += said_of(content, folder, capsys) == []
     assert 0.05 * N_MUTATIONS < taken < 0.6 * N_MUTATIONS, "the mutations reach both sides"
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "message"),
+    [
+        ("[]", {}, "the config holds no sections of settings; got []"),
+        ("{", {}, "the config is not valid JSON: "),
+        (None, {"x.y": 1}, "unknown setting x.y"),
+        (None, {"search.target": "\x1b\nodn: forged"}, r"search.target: must be a number > 0 and < 1; got '\x1b\nodn: forged'"),
+    ],
+)
+def test_a_step_refuses_its_settings_in_one_line(
+    config: str | None, changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a command does."""
+    with pytest.raises(SystemExit, match="2"):
+        steps.configure(config or load_config(PARAMS).to_json(), changes=changes, repository="", revision="")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"odn: {message}")
 
 
 def test_json_settings_round_trip_through_the_reader() -> None:
