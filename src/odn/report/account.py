@@ -8,6 +8,7 @@ from typing import Any
 
 from odn.report.findings import Depth, Findings
 from odn.report.words import PHASES, VERDICTS, amount, headline, kept_because, kept_blocks, remedies, saving, span
+from odn.sanitize import sanitized
 
 WIDTH = 100  # columns
 MOST_DEPTHS = 9  # rows: of a longer search the first are drawn together
@@ -32,9 +33,8 @@ class Account:
 
     def describe(self, *, colour: bool = False) -> str:
         """Return the account as text, with the terminal's codes for bold and colour if asked."""
-        if not colour:
-            return "\n".join(line.text for line in self.lines)
-        return "\n".join(f"{CODES[line.style]}{line.text}{RESET}" if line.style else line.text for line in self.lines)
+        shown = [(sanitized(line.text), line.style) for line in self.lines]
+        return "\n".join(f"{CODES[style]}{text}{RESET}" if colour and style else text for text, style in shown)
 
 
 def account(findings: Findings, *, registration: Mapping[str, Any] | None, model: Path, report: Path | None) -> Account:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from odn.config import Config
 from odn.errors import DataError, MissingInputError
 from odn.files import new_folder, read_json, remove_folder, require_own_folder, write_json
+from odn.sanitize import markdown
 from odn.search.statistics import wilson_interval
 from odn.search.targets import Target
 from odn.tracking.provenance import provenance
@@ -149,12 +150,13 @@ def _register(config: Config, one: Made, *, data: "SearchData", project: Path) -
     card, slug = one.card, one.folder.name
     numbers = {name: float(card[name]) for name in ("val_accuracy", "n_params", "size_bytes", "macs", "latency_ms")}
     low, high = card["val_interval"]
-    text = f"Cut out of a supernet for {config.data.name}, without training, for the target {card['target']}"
+    data_name = markdown(config.data.name)
+    text = f"Cut out of a supernet for {data_name}, without training, for the target {card['target']}"
     model = Model(
         name=f"{config.registry.name}-{slug}",
         folder=one.folder,
         log=log_classifier(load_network(one.folder), manifest=data.manifest),
-        about=f"{config.model.backbone} for {config.data.name}, specialised for {card['target']}. `candidate` is the newest version.",
+        about=f"{config.model.backbone} for {data_name}, specialised for {card['target']}. `candidate` is the newest version.",
         description=f"{text}: depth {card['depth']}, {card['val_accuracy']:.2%} on val ({low:.2%} to {high:.2%}), {card['macs']:,} MACs.",
         metrics=numbers | {"val_accuracy_low": low, "val_accuracy_high": high},
         tags={**provenance(project), "odn.target": card["target"], "odn.depth": str(card["depth"])},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from odn.config import make_config
 from odn.errors import TrackingError
+from odn.sanitize import sanitized
 from odn.tracking.connection import AwayError, Connection, connect, failures, short
 from odn.tracking.live import READY
 from odn.tracking.place import Place, tracking_place, why_unreachable
@@ -51,10 +52,11 @@ def main() -> None:
 
 def warn(place: Place, reason: object) -> None:
     """Say once that tracking stops, and what to do about it later."""
-    sys.stderr.write(
-        f"odn: tracking at {place.shown} failed ({short(reason, place)}); training goes on, the record is in the stage's files; "
-        "'odn track --replay' puts it there later\n"
+    said = (
+        f"tracking at {place.shown} failed ({short(reason, place)}); training goes on, the record is in the stage's files; "
+        "'odn track --replay' puts it there later"
     )
+    sys.stderr.write(f"odn: {sanitized(said)}\n")
 
 
 def _run(connection: Connection, header: dict[str, Any]) -> "Run | None":

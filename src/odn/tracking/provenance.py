@@ -40,7 +40,7 @@ def _git(project: Path, *arguments: str) -> str | None:
 def _yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # damaged, or no file of DVC's
         return {}
     return content if isinstance(content, dict) else {}
 

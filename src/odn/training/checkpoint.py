@@ -15,6 +15,7 @@ from torch import Tensor
 
 from odn.errors import MissingInputError
 from odn.files import write_bytes
+from odn.sanitize import sanitized
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def in_progress(path: Path, *, keep: bool = False) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.stderr.write(f"odn: waiting for another process that works in {path.parent}\n")
+            sys.stderr.write(f"odn: waiting for another process that works in {sanitized(path.parent)}\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in path.parent.glob("*.safetensors"):
             if stale != path:
