@@ -143,8 +143,8 @@ def test_a_damaged_routing_is_refused(network: DepthNetwork, tmp_path: Path) -> 
         load_routed(tmp_path)
     save_routed(RoutedNetwork(network, exits(0.5, 0.5, 0.5, 0)), tmp_path)
     good = json.loads(path.read_text())
-    faults = {"does not describe": good | {"exits": [good["exits"][0] | {"threshold": 2}]}, "kind is": good | {"kind": "luck"}}
-    faults |= {"have a head": good | {"exits": [good["exits"][0] | {"depth": 9}]}, "has no kind": []}
+    faults = {"from 0 to 1": good | {"exits": [good["exits"][0] | {"threshold": 2}]}, "Input tag 'luck'": good | {"kind": "luck"}}
+    faults |= {"have a head": good | {"exits": [good["exits"][0] | {"depth": 9}]}, "is damaged": []}
     for message, content in faults.items():
         path.write_text(json.dumps(content))
         with pytest.raises(DataError, match=message):

@@ -85,11 +85,11 @@ def test_a_torn_file_is_refused(saved: Path, file: str, share: float) -> None:
     [
         ("backbone", "resnet19", "'resnet19' is not one of resnet18"),
         ("depth", 9, "from 1 to 8, the blocks of resnet18"),
-        ("depth", True, "whole number"),
-        ("width", "1.0", "a number above 0"),
-        ("stem", None, "not one of cifar, imagenet"),
-        ("shortcut", "none", "not one of avgpool, conv"),
-        ("expansion", 4, "exactly the fields backbone, stem"),
+        ("depth", True, "depth must be a valid integer; got True"),
+        ("width", "1.0", "width must be a valid number; got '1.0'"),
+        ("stem", None, "stem must be 'cifar' or 'imagenet'; got None"),
+        ("shortcut", "none", "shortcut must be 'avgpool' or 'conv'; got 'none'"),
+        ("expansion", 4, "unknown field expansion"),
     ],
 )
 def test_a_wrong_description_is_refused(saved: Path, field: str, value: object, complaint: str) -> None:

@@ -16,8 +16,8 @@ MANIFEST = Manifest(
     width=9,
     mean=(0.25,),
     std=(1 / 3,),
-    counts={"train": {"total": 3, "per_class": [2, 1]}},
-    sha256={"train": "ab"},
+    counts={split: {"total": 3, "per_class": [2, 1]} for split in ("train", "val", "test")},
+    sha256={"train": "a" * 64, "val": "b" * 64, "test": "c" * 64},
 )
 
 
@@ -44,7 +44,7 @@ def test_a_missing_manifest_names_the_stage_that_makes_it(tmp_path: Path) -> Non
 def test_a_manifest_of_other_fields_is_refused(tmp_path: Path, text: str) -> None:
     """JSON that is no manifest is damage, not absence."""
     (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(DataError, match="is not a manifest of prepared data"):
+    with pytest.raises(DataError, match="dataset.json is damaged: .*; run 'dvc repro -f prepare' to write it anew"):
         read_manifest(tmp_path / "dataset.json")
 
 

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odn.config import N_BLOCKS, Config
+from odn.config import Config
 from odn.data.dataset import read_manifest
 from odn.errors import MissingInputError
-from odn.files import new_folder, read_json, write_json
+from odn.files import new_folder, write_json
+from odn.models.architecture import Architecture
+from odn.records import damaged, read_record
 from odn.search.advice import Advice
 from odn.search.convergence import AS_TRAINED
 from odn.search.outcome import Choice, Judged, LedgerEntry, choose, finish_wins, full_depth_epochs, ledger, summary
@@ -54,7 +56,7 @@ def run(
         about = summary(choice, finish, confidence=config.search.confidence, shaves=tries)
         with new_folder(model) as folder:
             phase = _write_network(folder, trained, choice, depths=depths, checks=checks)
-            architecture = read_json(folder / "architecture.json", made_by="truncate")
+            architecture = read_record(Architecture, folder / "architecture.json", made_by="dvc repro")
             write_json(folder / "card.json", about | _provenance(config, phase, prepared=prepared))
             record = {
                 "steps": _steps(search),
@@ -69,7 +71,7 @@ def run(
         low, high = about["val_interval"]
         flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
         flat |= {"val_accuracy_low": low, "val_accuracy_high": high, "target": config.search.target}
-        flat |= {"n_blocks": N_BLOCKS[architecture["backbone"]], "full_depth_epochs": full_depth_epochs(entries)}
+        flat |= {"n_blocks": architecture.n_blocks, "full_depth_epochs": full_depth_epochs(entries)}
         flat |= {name: about[name] for name in ("shaved_from",) if name in about}
         write_table(plots / "depths.csv", _depth_rows(search))
         rows = (*(cooled.rows if cooled is not None else ()), *(shaves.rows if shaves is not None else ()))
@@ -156,9 +158,14 @@ def _before_first(config: Config, advice: Advice | None, *, depths: Path) -> lis
     if advice is not None:
         entries.append(LedgerEntry(depth=schedule[-1], phase="advice", epochs=advice.epochs, full_depth_epochs=advice.cost))
     if config.search.distill == "full":
-        record = read_json(depths / str(schedule[0]) / "teacher" / "teacher.json", made_by="train")
-        cost = record["full_depth_epochs"]
-        entries.append(LedgerEntry(depth=record["depth"], phase="teacher", epochs=record["epochs"], full_depth_epochs=cost))
+        from odn.stages.teachers import read_teacher_record
+
+        folder = depths / str(schedule[0]) / "teacher"
+        record = read_teacher_record(folder)
+        if record.depth is None or record.epochs is None or record.full_depth_epochs is None:
+            raise damaged(folder / "teacher.json", "it does not say what training the teacher took", made_by=f"train@{schedule[0]}")
+        cost = record.full_depth_epochs
+        entries.append(LedgerEntry(depth=record.depth, phase="teacher", epochs=record.epochs, full_depth_epochs=cost))
     return entries
 
 
