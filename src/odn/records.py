@@ -157,6 +157,6 @@ def _said(error: ValidationError) -> str:
     elif first["type"] == "value_error":
         said = f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])
     else:
-        wanted = first["msg"].replace("Input should", "must", 1)
-        said = f"{place or 'the content'} {wanted}; got {reprlib.repr(first['input'])}"
+        wanted = first["msg"].partition(" should ")[2]
+        said = f"{place or 'the content'} {f'must {wanted}' if wanted else first['msg']}; got {reprlib.repr(first['input'])}"
     return said + (f" (and {len(more)} more)" if more else "")

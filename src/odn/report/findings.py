@@ -203,7 +203,7 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         device=latency.device,
         threads=latency.threads,
         classes=card.classes,
-        data_sha256={str(split): digest for split, digest in card.data_sha256.items()},
+        data_sha256=card.data_sha256,
     )
 
 

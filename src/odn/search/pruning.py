@@ -67,7 +67,7 @@ def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Pa
     dense, gated, _ = config.prune.phases
     rows: list[EpochRow] = []
     left: Optimiser | None = None
-    saved = resume(checkpoint, PruneProgress, like=optimiser.tensors() | scores.tensors())
+    saved = resume(checkpoint, PruneProgress, like=optimiser.tensors() | scores.tensors(), more="left.")
     if saved is not None:
         rows = list(saved.record.rows)
         left = _resumed(task, optimiser, scores, saved, is_cut=len(rows) > dense + gated)

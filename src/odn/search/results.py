@@ -90,8 +90,14 @@ class Card(Record):
     width: Positive
     mean: tuple[Fraction, ...]
     std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
-    data_sha256: dict[Literal["train", "val", "test"], Sha256]
+    data_sha256: dict[str, Sha256]
     seed: Count
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if set(self.data_sha256) != {"train", "val", "test"}:
+            raise ValueError(f"data_sha256: expected train, val and test; got {', '.join(self.data_sha256) or 'none'}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

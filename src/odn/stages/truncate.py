@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odn.config import Config
-from odn.data.dataset import read_manifest
-from odn.errors import MissingInputError
+from odn.data.dataset import Manifest, read_manifest
+from odn.errors import DataError, MissingInputError
 from odn.files import new_folder, write_json
 from odn.models.architecture import Architecture
 from odn.records import damaged, read_record
@@ -56,8 +56,9 @@ def run(
         about = summary(choice, finish, confidence=config.search.confidence, shaves=tries)
         with new_folder(model) as folder:
             phase = _write_network(folder, trained, choice, depths=depths, checks=checks)
-            architecture = read_record(Architecture, folder / "architecture.json", made_by="dvc repro")
-            write_json(folder / "card.json", about | _provenance(config, phase, prepared=prepared))
+            manifest = read_manifest(prepared / "dataset.json")
+            architecture = _fitting(folder / "architecture.json", depth=about["depth"], manifest=manifest)
+            write_json(folder / "card.json", about | _provenance(config, phase, manifest=manifest))
             record = {
                 "steps": _steps(search),
                 "ledger": [asdict(entry) for entry in entries],
@@ -169,10 +170,23 @@ def _before_first(config: Config, advice: Advice | None, *, depths: Path) -> lis
     return entries
 
 
-def _provenance(config: Config, phase: str, *, prepared: Path) -> dict[str, Any]:
-    manifest = asdict(read_manifest(prepared / "dataset.json"))
-    shape = {name: manifest[name] for name in ("source", "classes", "channels", "height", "width", "mean", "std")}
-    return {"weights_from": phase, "target": config.search.target, **shape, "data_sha256": manifest["sha256"], "seed": config.seed}
+def _fitting(path: Path, *, depth: int, manifest: Manifest) -> Architecture:
+    """Read what network is kept.
+
+    Raises:
+        DataError: it is damaged, or not for the prepared data and the depth that was judged.
+    """
+    architecture = read_record(Architecture, path, made_by="dvc repro")
+    found = architecture.depth, architecture.in_channels, architecture.n_classes
+    if found != (depth, manifest.channels, manifest.n_classes):
+        wanted = f"depth {depth}, {manifest.channels} channels and {manifest.n_classes} classes"
+        raise DataError(f"the network that was judged is not one of {wanted}, but of {found}; run 'dvc repro -f check@{depth}'")
+    return architecture
+
+
+def _provenance(config: Config, phase: str, *, manifest: Manifest) -> dict[str, Any]:
+    shape = {name: getattr(manifest, name) for name in ("source", "classes", "channels", "height", "width", "mean", "std")}
+    return {"weights_from": phase, "target": config.search.target, **shape, "data_sha256": manifest.sha256, "seed": config.seed}
 
 
 def _steps(search: Sequence[Judged]) -> list[dict[str, Any]]:

@@ -52,10 +52,10 @@ def load_checkpoint(path: Path, kind: type[T]) -> Checkpoint[T]:
         raise DataError(f"{path} is damaged: {' '.join(str(error).split())}; delete it and run 'dvc repro' again") from None
 
 
-def resume(path: Path | None, kind: type[T], *, like: Mapping[str, Tensor]) -> Checkpoint[T] | None:
-    """Read what an interrupted phase kept, whose tensors are like these, and perhaps others; None where there is nothing to go on from.
+def resume(path: Path | None, kind: type[T], *, like: Mapping[str, Tensor], more: str | None = None) -> Checkpoint[T] | None:
+    """Read what an interrupted phase kept, whose tensors are `like` these; None where there is nothing to go on from.
 
-    What is damaged is left out, with a line that says so: the phase begins anew.
+    What is damaged is left out, with a line that says so: the phase begins anew. There may be others, whose names begin with `more`.
     """
     if path is None or not path.exists():
         return None
@@ -64,7 +64,7 @@ def resume(path: Path | None, kind: type[T], *, like: Mapping[str, Tensor]) -> C
     except DataError as error:
         wrong: str | None = str(error).removeprefix(f"{path} is damaged: ").partition("; delete it")[0]
     else:
-        wrong = misfit(like, {name: tensor for name, tensor in saved.tensors.items() if name in like})
+        wrong = misfit(like, {name: tensor for name, tensor in saved.tensors.items() if more is None or not name.startswith(more)})
         if wrong is None:
             return saved
     sys.stderr.write(f"odn: {DataError(f'{path} is damaged: {wrong}; it is left out, and the phase begins anew')}\n")
