@@ -2,7 +2,7 @@
 
 OdnError                 anything a user can mend; the command line prints it and exits with 2
 ├── ConfigError          a setting is unknown, missing, ill-typed, out of range or contradicts another
-├── DataError            raw or prepared data is missing, damaged or not what it should be
+├── DataError            data, or a record of a stage, is damaged or not what it should be
 ├── MissingInputError    a stage's input is not there yet: an earlier stage has to run
 ├── OutputError          the place of an output holds what odn did not write
 ├── StorageError         an s3:// address cannot be read or written
@@ -35,7 +35,7 @@ class ConfigError(OdnError):
 
 
 class DataError(OdnError):
-    """Refuse raw or prepared data."""
+    """Refuse raw or prepared data, or a record."""
 
 
 class MissingInputError(OdnError):

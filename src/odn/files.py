@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from odn.errors import MissingInputError, OutputError
+from odn.errors import OutputError
 
 MANIFEST = ".odn-manifest.json"  # in each folder that is made here: the names of the files that odn wrote
 MARK, OLD = "odn-", ".old"  # in the names of folders that are being made, or replaced
@@ -46,20 +46,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, ending in a newline; NaN and infinity are refused (`ValueError`)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path, *, made_by: str) -> Any:
-    """Read JSON that a stage wrote.
-
-    Raises:
-        MissingInputError: there is no such file, or it is not JSON; the message names the stage that makes it.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing; run 'dvc repro {made_by}' first") from None
-    except ValueError as error:
-        raise MissingInputError(f"{path} is damaged ({error}); run 'dvc repro -f {made_by}' to write it anew") from None
 
 
 @contextlib.contextmanager

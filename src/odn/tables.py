@@ -1,12 +1,13 @@
 """Small Markdown tables that a step of a pipeline leaves for its page."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from odn.records import read_table
 from odn.sanitize import markdown
 from odn.search.outcome import Judged
+from odn.search.results import HistoryRow
 
 if TYPE_CHECKING:
     from odn.tracking.registry import Registration
@@ -27,8 +28,8 @@ def depth_table(search: Sequence[Judged], *, target: float, kept: int | None = N
 
 def epoch_table(history: Path, *, title: str, note: str) -> str:
     """Tell of each epoch of a depth's stable phase."""
-    with history.open(newline="") as file:
-        rows = [(row["epoch"], f"{float(row['train_loss']):.3f}", f"{float(row['val_accuracy']):.2%}") for row in csv.DictReader(file)]
+    epochs = read_table(HistoryRow, history, made_by=f"train@{history.parent.name}")
+    rows = [(str(row.epoch), f"{row.train_loss:.3f}", f"{row.val_accuracy:.2%}") for row in epochs]
     return f"# {title}\n\n{_markdown(('epoch', 'train loss', 'val accuracy'), rows)}\n{markdown(note)}.\n"
 
 

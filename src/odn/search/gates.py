@@ -20,9 +20,10 @@ from odn.config import Config
 from odn.data.batches import Images, n_steps, plain_batches, training_batches
 from odn.models.gated import GatedNetwork, gated
 from odn.models.network import DepthNetwork
+from odn.records import Positive, Record
 from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.training.adam import Adam
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.checkpoint import Checkpoint, resume, save_checkpoint
 from odn.training.distillation import distillation_loss
 from odn.training.loop import LOOK_STEPS, TICK_SECONDS, EpochRow, Tick, epoch_row, require_finite
 from odn.training.readout import batch_size, read_out, reestimate_batchnorm
@@ -165,14 +166,23 @@ def _set_mode(student: GatedNetwork, *, trains_backbone: bool) -> None:
     student.network.requires_grad_(trains_backbone)
 
 
+@dataclass(frozen=True)
+class GatesProgress(Record):
+    """Hold how far an interrupted training of gates was."""
+
+    rows: tuple[EpochRow, ...]
+    steps: Positive
+
+
 def _resumed(checkpoint: Path | None, student: GatedNetwork, adam: Adam) -> list[EpochRow]:
     """Take over what an interrupted run kept; return its rows."""
-    if checkpoint is None or not checkpoint.exists():
+    like = {f"network.{name}": tensor for name, tensor in student.state_dict().items()} | adam.moments
+    saved = resume(checkpoint, GatesProgress, like=like)
+    if saved is None:
         return []
-    saved = load_checkpoint(checkpoint)
     student.load_state_dict({name: saved.tensors[f"network.{name}"] for name in student.state_dict()})
-    adam.load(saved.tensors, n_steps=saved.record["steps"])
-    return [EpochRow(**row) for row in saved.record["rows"]]
+    adam.load(saved.tensors, n_steps=saved.record.steps)
+    return list(saved.record.rows)
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ from odn.models.budget import closed_to, least, prices
 from odn.models.gates import gates_of
 from odn.models.network import DepthNetwork, build
 from odn.models.surgery import cut
+from odn.records import Count, Record
 from odn.search.convergence import DepthStep
 from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.pruned_epochs import Task, gate_epoch, settle_epoch
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.checkpoint import Checkpoint, resume, save_checkpoint
 from odn.training.hard_concrete import Scores
 from odn.training.loop import EpochRow, Tick
 from odn.training.optim import Optimiser
@@ -43,6 +44,16 @@ class Pruned:
         return self.optimiser.average
 
 
+@dataclass(frozen=True)
+class PruneProgress(Record):
+    """Hold how far an interrupted training was."""
+
+    rows: tuple[EpochRow, ...]
+    n_averaged: Count
+    n_steps: Count
+    n_left: Count
+
+
 def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Path | None) -> Iterator[Tick | EpochRow | Pruned]:
     """Train `depth` blocks from fresh weights and cut them to the budget; end with `Pruned`.
 
@@ -56,9 +67,9 @@ def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Pa
     dense, gated, _ = config.prune.phases
     rows: list[EpochRow] = []
     left: Optimiser | None = None
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint)
-        rows = [EpochRow(**row) for row in saved.record["rows"]]
+    saved = resume(checkpoint, PruneProgress, like=optimiser.tensors() | scores.tensors(), more="left.")
+    if saved is not None:
+        rows = list(saved.record.rows)
         left = _resumed(task, optimiser, scores, saved, is_cut=len(rows) > dense + gated)
         yield from rows
     for epoch in range(len(rows) + 1, config.prune.epochs + 1):
@@ -103,15 +114,15 @@ def _task(network: DepthNetwork, *, data: SearchData, config: Config, depth: int
     return Task(data, config, depth, gates, priced, whole, start)
 
 
-def _resumed(task: Task, optimiser: Optimiser, scores: Scores, saved: Checkpoint, *, is_cut: bool) -> Optimiser | None:
+def _resumed(task: Task, optimiser: Optimiser, scores: Scores, saved: Checkpoint[PruneProgress], *, is_cut: bool) -> Optimiser | None:
     """Take over what an interrupted run kept; return the cut network's optimiser where it was cut already."""
     left = {name.removeprefix("left."): saved.tensors.pop(name) for name in list(saved.tensors) if name.startswith("left.")}
-    optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
-    scores.load(saved.tensors, n_steps=saved.record["n_steps"])
+    optimiser.load(saved.tensors, n_averaged=saved.record.n_averaged)
+    scores.load(saved.tensors, n_steps=saved.record.n_steps)
     if not is_cut:
         return None
     found = _cut_optimiser(task, optimiser, scores)
-    found.load(left, n_averaged=saved.record["n_left"])
+    found.load(left, n_averaged=saved.record.n_left)
     return found
 
 

@@ -19,9 +19,10 @@ from odn.config import N_BLOCKS, Config
 from odn.data.batches import n_steps, training_batches
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
+from odn.records import Count, Record
 from odn.search.convergence import DepthStep, Stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.checkpoint import Checkpoint, resume, save_checkpoint
 from odn.training.device import Machine
 from odn.training.loop import LOOK_STEPS, TICK_SECONDS, EpochRow, Tick, epoch_row, require_finite
 from odn.training.optim import Scale
@@ -138,6 +139,20 @@ class PlainSgd:
             momentum.copy_(tensors[f"momentum.{name}"])
 
 
+@dataclass(frozen=True)
+class WarmProgress(Record):
+    """Hold how far an interrupted warm-up was."""
+
+    epochs: Count
+
+
+@dataclass(frozen=True)
+class PublishedProgress(Record):
+    """Hold how far the interrupted training of a depth was."""
+
+    rows: tuple[EpochRow, ...]
+
+
 def warm_up(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | Warm]:
     """Train all depths at once, from fresh weights; end with `Warm`.
 
@@ -148,10 +163,10 @@ def warm_up(*, data: SearchData, config: Config, checkpoint: Path | None) -> Ite
     """
     network, done, epochs = untrained(data, config), 0, config.paper.warmup_epochs
     sgd = PlainSgd(network, depths=tuple(reversed(network.head_depths)), config=config, machine=data.machine)
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint)
+    saved = resume(checkpoint, WarmProgress, like=sgd.tensors())
+    if saved is not None:
         sgd.load(saved.tensors)
-        done = saved.record["epochs"]
+        done = saved.record.epochs
     for epoch in range(done + 1, epochs + 1):
         lr = config.paper.warmup_lr * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
         yield from _epoch(sgd, data=data, config=config, lr=lr, phase="warm-up", epoch=epoch)
@@ -175,12 +190,12 @@ def train_published(
     progress = Progress(target=paper.target, patience=paper.patience, max_epochs=config.growth.max_epochs, deepest=deepest)
     rows: list[EpochRow] = []
     stop: Stop | None = None
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint)
+    saved = resume(checkpoint, PublishedProgress, like=sgd.tensors() | {f"best.{name}": tensor for name, tensor in best.items()})
+    if saved is not None:
         sgd.load(saved.tensors)
         best = {name: saved.tensors[f"best.{name}"].to(data.machine.device) for name in best}
-        for entry in saved.record["rows"]:
-            rows.append(EpochRow(**entry))
+        for entry in saved.record.rows:
+            rows.append(entry)
             _, stop = progress.saw(rows[-1].val_accuracy)
             yield rows[-1]
     while stop is None:

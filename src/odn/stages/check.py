@@ -11,8 +11,9 @@ from pathlib import Path
 from odn.config import Config
 from odn.files import new_folder, require_own_folder, write_json
 from odn.search.convergence import DepthStep, Verdict, judge, wants_probe
+from odn.search.results import read_depth_step
 from odn.stages.advised import followed, read_advice
-from odn.stages.records import SKIPPED, Gate, history_rows, read_depth_step, read_gate, write_gate, write_table
+from odn.stages.records import SKIPPED, Gate, history_rows, read_gate, write_gate, write_table
 
 
 def run(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from odn.config import Config
 from odn.data.batches import on_device
-from odn.data.dataset import read_split
+from odn.data.dataset import verified_split
 from odn.files import new_folder, require_own_folder
 from odn.search.routing_target import Target
 from odn.stages.routers.clock import wall_clock
@@ -67,7 +67,7 @@ def run(
     if target.unit == "ms":
         settings: dict[str, Any] = {"manifest": data.manifest, "machine": data.machine, "hidden": config.route.hidden}
         times = measured_times(out / "latency.json", given, **settings)
-    test = on_device(read_split(prepared / "test"), manifest=data.manifest, device=data.machine.device)
+    test = on_device(verified_split(prepared / "test", manifest=data.manifest), manifest=data.manifest, device=data.machine.device)
     if kind == "confidence":
         found = fit_confidence(given, target=target, times=times, data=data, test=test, config=config)
     else:

@@ -5,13 +5,16 @@ Writes: nothing
 Config: all
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from odn.config import Config
-from odn.files import read_json, sha256_of
+from odn.files import sha256_of
+from odn.records import read_record
 from odn.report.account import Account, account
 from odn.report.findings import read_findings
+from odn.stages.records import Receipt
 
 
 def run(config: Config, *, model: Path, metrics: Path, receipt: Path, registration: Path, report: Path) -> Account:
@@ -30,6 +33,8 @@ def _registration(model: Path, *, receipt: Path, registration: Path) -> dict[str
     """Read which version the model became; None where these very weights are not registered."""
     if not (receipt.exists() and registration.exists()):
         return None
-    registered = read_json(receipt, made_by="register")["weights_sha256"] == sha256_of(model / "weights.safetensors")
-    content: dict[str, Any] = read_json(registration, made_by="register")
-    return content if registered else None
+    if read_record(Receipt, receipt, made_by="register").weights_sha256 != sha256_of(model / "weights.safetensors"):
+        return None
+    from odn.tracking.registry import Registration
+
+    return asdict(read_record(Registration, registration, made_by="register"))

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from odn.config import Config
 from odn.errors import DataError, MissingInputError
-from odn.files import new_folder, read_json, remove_folder, require_own_folder, write_json
+from odn.files import new_folder, remove_folder, require_own_folder, write_json
+from odn.records import damaged, read_record
 from odn.sanitize import markdown
 from odn.search.statistics import wilson_interval
 from odn.search.targets import Target
+from odn.stages.records import SupernetCard
 from odn.tracking.provenance import provenance
 
 if TYPE_CHECKING:
@@ -84,11 +86,16 @@ def run(
     place = depths / str(config.search.schedule[0]) / "supernet"
     if not (place / "card.json").exists():
         raise MissingInputError(f"{place} is missing; set search.mode: supernet and run 'dvc repro' first")
-    card, data = read_json(place / "card.json", made_by="train"), opened(prepared, train=config.train)
-    if card["data_sha256"] != data.manifest.sha256:
+    made_by = f"train@{config.search.schedule[0]}"
+    card, data = read_record(SupernetCard, place / "card.json", made_by=made_by), opened(prepared, train=config.train)
+    if card.data_sha256 != data.manifest.sha256:
         raise DataError(f"{place} was trained on other data than {prepared} holds; run 'dvc repro' first")
-    space = Space(config.model.backbone, tuple(card["depths"]), tuple(card["widths"]))
-    measured = Measured(load_network(place), space=space, data=data, uses_table=uses_table)
+    network = load_network(place)
+    if card.depths != network.head_depths or 1.0 not in card.widths or len(set(card.widths)) < len(card.widths):
+        why = f"depths and widths must be those of the network, with exits at {list(network.head_depths)}; got {card.depths}, {card.widths}"
+        raise damaged(place / "card.json", why, made_by=made_by)
+    space = Space(network.architecture.backbone, card.depths, card.widths)
+    measured = Measured(network, space=space, data=data, uses_table=uses_table)
     specialiser = Specialiser(measured, seed=config.seed, enumerates=enumerates, predicts=predicts)
     made, missed = [], []
     for target in targets:

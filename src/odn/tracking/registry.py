@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from odn.files import sha256_of
+from odn.records import Record
 from odn.tracking.champion import Contender, decide
 from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import tracking_place, why_unreachable
@@ -15,7 +16,7 @@ from odn.tracking.words import model_note, version_note
 
 
 @dataclass(frozen=True)
-class Registration:
+class Registration(Record):
     """Say what became of the model: the content of registration.json."""
 
     name: str
@@ -82,7 +83,7 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
             run_id=run_id,
             model_id=model_id,
             description=version_note(record),
-            tags={**tags, **identity, **contender.tags(), "odn.depth": str(record.search["depth"] if record.search else "")},
+            tags={**tags, **identity, **contender.tags(), "odn.depth": str(record.search.depth if record.search else "")},
         )
         contender = _contender(record, version=str(found.version))
     tag_version(connection, found, tags)  # the same weights may be registered again, by another commit or run
@@ -126,6 +127,6 @@ def _log_model(connection: Connection, record: SearchRecord, run_id: str, weight
     """Log the network with its normalisation inside, and return the id of the logged model."""
     from odn.models.network import load_network
 
-    name = f"{record.config.model.backbone}-depth-{record.search['depth']}" if record.search else "model"
+    name = f"{record.config.model.backbone}-depth-{record.search.depth}" if record.search else "model"
     log = log_classifier(load_network(record.model), manifest=record.manifest)
     return logged(connection, log, run_id=run_id, name=name, weights_sha256=weights_sha256)

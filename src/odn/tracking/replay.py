@@ -81,9 +81,9 @@ def _ending(record: SearchRecord) -> dict[str, str]:
     if record.search is None:
         return {}
     ending = {
-        "odn.verdict": record.search["verdict"],
-        "odn.depth.accepted": record.search["depth"],
-        "odn.reason": record.card.get("reason", ""),
+        "odn.verdict": record.search.verdict,
+        "odn.depth.accepted": record.search.depth,
+        "odn.reason": record.card.reason if record.card is not None else "",
     }
     return {name: str(value) for name, value in ending.items()}
 
@@ -113,7 +113,7 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
         set_tags(connection, run, {"mlflow.note.content": depth_note(record)})
         _set_status(connection, run, "RUNNING")
         return run_id, True
-    verdict = {"odn.verdict": str(record.verdict["verdict"]), "odn.reason": str(record.verdict["reason"])}
+    verdict = {"odn.verdict": record.verdict.verdict, "odn.reason": record.verdict.reason}
     set_tags(connection, run, {**verdict, "mlflow.note.content": depth_note(record)})
     _set_status(connection, run, "FINISHED")
     set_tags(connection, run, {"odn.complete": digest})  # last: a replay that breaks off before is done again
@@ -134,13 +134,12 @@ def _contradicts(there: dict[tuple[str, int], float], wanted: dict[tuple[str, in
 
 def _scalars(record: DepthRecord) -> dict[str, float]:
     """Return what is known of a depth as single numbers, named apart from the curves."""
-    step, verdict = record.step, record.verdict or {}
-    scalars: dict[str, float] = {name: float(step[name]) for name in ("n_params", "size_bytes", "macs")}
-    scalars |= {"read_out_accuracy": float(step["val_accuracy"]), "full_depth_epochs": float(step["cost"]) + float(verdict.get("cost", 0))}
-    if verdict:
-        low, high = verdict["val_interval"]
-        scalars |= {"judged_accuracy": float(verdict["val_accuracy"])}
-        scalars |= {"judged_accuracy_low": float(low), "judged_accuracy_high": float(high)}
+    step, verdict = record.step, record.verdict
+    scalars = {"n_params": float(step.n_params), "size_bytes": float(step.size_bytes), "macs": float(step.macs)}
+    scalars |= {"read_out_accuracy": step.val_accuracy, "full_depth_epochs": step.cost + (verdict.cost if verdict is not None else 0)}
+    if verdict is not None:
+        low, high = verdict.val_interval
+        scalars |= {"judged_accuracy": verdict.val_accuracy, "judged_accuracy_low": low, "judged_accuracy_high": high}
     return scalars
 
 
@@ -148,7 +147,7 @@ def _log_by_depth(connection: Connection, run_id: str, depths: tuple[DepthRecord
     """Draw accuracy against depth in the parent run, with the depth as the step."""
     name = f"{BY_DEPTH}val_accuracy"
     there = {metric.step: metric.value for metric in connection.client.get_metric_history(run_id, name)}
-    wanted = {one.kept: float(one.verdict["val_accuracy"]) for one in depths if one.verdict is not None}
+    wanted = {one.kept: one.verdict.val_accuracy for one in depths if one.verdict is not None}
     metrics = [_metric(name, value, depth) for depth, value in wanted.items() if there.get(depth) != value]
     log_metrics(connection, run_id, metrics)
 

@@ -9,11 +9,11 @@ def depth_note(record: DepthRecord) -> str:
     if record.kept != record.depth:
         pruned = f" Pruned: {record.kept} of its {record.depth} blocks are left, with fewer channels."
     else:
-        pruned = " Pruned: its blocks have fewer channels." if record.step.get("left") else ""
+        pruned = " Pruned: its blocks have fewer channels." if record.step.left is not None else ""
     if record.verdict is None:
-        return f"Depth {record.depth} is trained ({record.step['val_accuracy']:.2%} on val) and not judged yet.{pruned}"
-    name = str(record.verdict["verdict"]).replace("_", " ")
-    return f"**{name}**: {markdown(record.verdict['reason'])}{'.' if pruned else ''}{pruned}"
+        return f"Depth {record.depth} is trained ({record.step.val_accuracy:.2%} on val) and not judged yet.{pruned}"
+    name = record.verdict.verdict.replace("_", " ")
+    return f"**{name}**: {markdown(record.verdict.reason)}{'.' if pruned else ''}{pruned}"
 
 
 def search_note(record: SearchRecord) -> str:
@@ -21,11 +21,11 @@ def search_note(record: SearchRecord) -> str:
     lines = [f"| depth | accuracy on val | {record.config.search.confidence:.0%} interval | verdict |", "|---|---|---|---|"]
     for one in record.depths:
         if one.verdict is None:
-            lines.append(f"| {one.kept} | {one.step['val_accuracy']:.2%} | – | not judged yet |")
+            lines.append(f"| {one.kept} | {one.step.val_accuracy:.2%} | – | not judged yet |")
         else:
-            low, high = one.verdict["val_interval"]
-            verdict = str(one.verdict["verdict"]).replace("_", " ")
-            lines.append(f"| {one.kept} | {one.verdict['val_accuracy']:.2%} | {low:.2%} – {high:.2%} | {verdict} |")
+            low, high = one.verdict.val_interval
+            verdict = one.verdict.verdict.replace("_", " ")
+            lines.append(f"| {one.kept} | {one.verdict.val_accuracy:.2%} | {low:.2%} – {high:.2%} | {verdict} |")
     return "\n".join([_headline(record), "", *lines])
 
 
@@ -70,7 +70,7 @@ def _headline(record: SearchRecord) -> str:
     channels = ", channels cut" if record.config.search.mode == "prune" else ""
     test = f", {record.metrics['test_accuracy']:.2%} on test" if "test_accuracy" in record.metrics else ""
     return (
-        f"{record.config.model.backbone} on {data_name}: depth **{search['depth']}** of {search['n_blocks']} kept{channels}, "
-        f"{search['val_accuracy']:.2%} on val{test}. Target {search['target']:.2%} on val {ending}. "
-        f"The search cost {search['full_depth_epochs']:.2f} full-depth epochs."
+        f"{record.config.model.backbone} on {data_name}: depth **{search.depth}** of {search.n_blocks} kept{channels}, "
+        f"{search.val_accuracy:.2%} on val{test}. Target {search.target:.2%} on val {ending}. "
+        f"The search cost {search.full_depth_epochs:.2f} full-depth epochs."
     )

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from odn.data.batches import Images, n_steps, training_batches
 from odn.errors import TrainingError
+from odn.records import Count, Fraction, Positive, Record
 from odn.sections import AugmentConfig, TrainConfig
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.checkpoint import Checkpoint, resume, save_checkpoint
 from odn.training.device import Machine
 from odn.training.objective import Objective
 from odn.training.optim import Optimiser, Updates
@@ -61,19 +62,29 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class EpochRow:
+class EpochRow(Record):
     """Hold one line of history.csv."""
 
-    depth: int
-    phase: str
-    epoch: int  # from 1
+    depth: Positive
+    phase: PhaseName
+    epoch: Positive
     lr: float  # of the last step
     train_loss: float
-    train_accuracy: float  # on the augmented batches, as they were trained on
-    val_accuracy: float  # of the averaged weights
+    train_accuracy: Fraction  # on the augmented batches, as they were trained on
+    val_accuracy: Fraction  # of the averaged weights
     val_loss: float
-    val_correct: int
-    n_val: int
+    val_correct: Count
+    n_val: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Record):
+    """Hold what an interrupted phase had done, beside its tensors."""
+
+    rows: tuple[EpochRow, ...] = ()
+    step: Count = 0  # of the epoch after the rows that comes next
+    n_averaged: Count = 0
+    right: tuple[tuple[Count, ...], ...] = ()  # images of val that each exit got right, by epoch, where several are trained together
 
 
 def train_phase(
@@ -98,7 +109,8 @@ def train_phase(
     """
     steps = n_steps(train, batch_size=settings.batch_size)
     losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
-    rows, first_step = resumed(checkpoint, optimiser, losses=losses, hits=hits)
+    done = resumed(checkpoint, optimiser, losses=losses, hits=hits)
+    rows, first_step = list(done.rows), done.step
     yield from rows
 
     def keep(step: int) -> None:
@@ -160,15 +172,15 @@ def train_phase(
         yield rows[-1]
 
 
-def resumed(checkpoint: Path | None, optimiser: Optimiser, *, losses: Tensor, hits: Tensor) -> tuple[list[EpochRow], int]:
-    """Take over what an interrupted run kept; return its rows, and the step of the epoch after them that comes next."""
-    if checkpoint is None or not checkpoint.exists():
-        return [], 0
-    saved = load_checkpoint(checkpoint)
+def resumed(checkpoint: Path | None, optimiser: Optimiser, *, losses: Tensor, hits: Tensor) -> Progress:
+    """Take over what an interrupted run kept; return how far it was."""
+    saved = resume(checkpoint, Progress, like=optimiser.tensors() | {"progress.losses": losses, "progress.hits": hits})
+    if saved is None or saved.record.step >= len(losses):
+        return Progress()
     losses.copy_(saved.tensors.pop("progress.losses"))
     hits.copy_(saved.tensors.pop("progress.hits"))
-    optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
-    return [EpochRow(**row) for row in saved.record["rows"]], saved.record["step"]
+    optimiser.load(saved.tensors, n_averaged=saved.record.n_averaged)
+    return saved.record
 
 
 def epoch_row(*, depth: int, phase: PhaseName, epoch: int, lr: float, loss: float, accuracy: float, seen: ReadOut) -> EpochRow:

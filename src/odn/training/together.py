@@ -17,7 +17,7 @@ from odn.data.batches import Images, n_steps, training_batches
 from odn.models.elastic import forward_narrowed, sort_channels
 from odn.models.network import DepthNetwork
 from odn.sections import AugmentConfig, SupernetConfig, TrainConfig
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.checkpoint import Checkpoint, save_checkpoint
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
 from odn.training.loop import CHECKPOINT_SECONDS, LOOK_STEPS, TICK_SECONDS, EpochRow, Tick, epoch_row, require_finite, resumed
@@ -58,8 +58,8 @@ def train_together(
     """
     steps, first = n_steps(train, batch_size=settings.batch_size), plan.depths[0]
     losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
-    rows, first_step = resumed(checkpoint, optimiser, losses=losses, hits=hits)
-    right: list[list[int]] = load_checkpoint(checkpoint).record["right"] if checkpoint is not None and checkpoint.exists() else []
+    done = resumed(checkpoint, optimiser, losses=losses, hits=hits)
+    rows, first_step, right = list(done.rows), done.step, [list(row) for row in done.right]
     yield from rows
 
     def keep(step: int) -> None:
