@@ -61,7 +61,7 @@ def test_a_server_that_was_never_there_is_worth_one_line(
     epochs(make_search(store), [0.9, 0.95], until=until)
     line = "".join(said)
     assert line == (
-        "odn: tracking at http://127.0.0.1:9 failed (Connection refused); training goes on, the record is in the stage's files; "
+        "odn: tracking at http://***@127.0.0.1:9 failed (Connection refused); training goes on, the record is in the stage's files; "
         "'odn track --replay' puts it there later\n"
     )
 
