@@ -209,6 +209,8 @@ def _explained(place: Address, *, moved: Collection[str] = ()) -> Iterator[Any]:
         raise StorageError(
             f"{where} cannot be reached ({reason}); check the network, and AWS_ENDPOINT_URL for a store that is not AWS's"
         ) from None
+    except RecursionError:  # botocore asks the new place where the bucket is, which sends elsewhere, and so on
+        raise StorageError(f"{where} refuses: {ELSEWHERE}") from None
     except (boto.ClientError, S3UploadFailedError) as error:
         raise StorageError(f"{where} refuses: {_refusal(error)}") from None
     except (boto.BotoCoreError, Boto3Error) as error:

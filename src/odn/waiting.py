@@ -13,7 +13,7 @@ RAREST = 300.0  # seconds between two lines, at most
 
 
 @contextlib.contextmanager
-def waiting(what: str, *, limit: str, so_far: Callable[[], str] | None = None, first: float = FIRST) -> Iterator[None]:
+def waiting(what: str, *, limit: str, so_far: Callable[[], str] | None = None) -> Iterator[None]:
     """Say what is waited for, and when it is given up, while the block lasts; nothing about a block that is quick.
 
     The limit is kept by the block itself. `so_far` counts what is done already.
@@ -21,7 +21,7 @@ def waiting(what: str, *, limit: str, so_far: Callable[[], str] | None = None, f
     over = threading.Event()
 
     def tell() -> None:
-        begin, pause = time.monotonic(), first
+        begin, pause = time.monotonic(), FIRST
         while not over.wait(pause):
             passed = time.monotonic() - begin
             done = f", {so_far()}" if so_far is not None else ""

@@ -7,17 +7,44 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from odn.errors import TrackingError
+from odn.tracking.connection import answering
 from odn.tracking.place import Place
 from odn.waiting import waiting
 
 LIMIT = 900.0  # seconds that another process may write: its artifacts may be large
-LOOK_SECONDS = 0.1  # between two tries
+LOOK_SECONDS = 0.1  # between two looks whether the lock is free
+TRIES = 3  # where two machines write one search at once
+CLASH = re.compile(r"IntegrityError|UniqueViolation|RESOURCE_ALREADY_EXISTS|unique constraint|duplicate", re.IGNORECASE)
+
+Written = TypeVar("Written")
+
+
+def written(place: Place, write: Callable[[], Written]) -> Written:
+    """Let `write` write into a store alone, and tell of a long wait; it finds what is there, and makes what is missing.
+
+    Where another machine made the same thing in the same moment it is done again, and finds it.
+
+    Raises:
+        TrackingError: another process holds the lock of the store for too long.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with alone(place), answering(place):
+        for _ in range(TRIES - 1):
+            try:
+                return write()
+            except MlflowException as error:
+                if not CLASH.search(str(error)):
+                    raise
+        return write()
 
 
 @contextlib.contextmanager

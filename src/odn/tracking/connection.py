@@ -34,7 +34,8 @@ DRIVERS = {  # module that sqlalchemy misses: the package that brings it
     "pymssql": "pymssql",
 }
 REFUSED = re.compile(r"\berror code 40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED")
-NO_MLFLOW = re.compile(r"\berror code 404\b|not in a valid JSON|redirects|Failed to parse")
+NO_MLFLOW = re.compile(r"\berror code 404\b|not in a valid JSON|redirects|Failed to parse|no id$")
+NO_ID = "the experiment that is answered has no id"
 LONGEST_REASON = 320  # characters: mlflow's word on an old schema ends in what to do
 
 
@@ -97,7 +98,7 @@ def connect(place: Place, *, tells: bool = True) -> Connection:
     except failures() as error:
         raise AwayError(place, error) from None
     if not experiment.experiment_id:
-        raise AwayError(place, "what answers is not MLflow: its experiment has no id")
+        raise AwayError(place, NO_ID)
     if experiment.lifecycle_stage != "active":
         way_out = f"run 'mlflow experiments restore -x {experiment.experiment_id}', or choose another with MLFLOW_EXPERIMENT_NAME"
         raise TrackingError(f"the MLflow experiment {place.experiment} at {place.shown} is deleted; {way_out}")

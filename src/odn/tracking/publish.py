@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from odn.config import Config
 from odn.files import sha256_of
-from odn.tracking.alone import alone
-from odn.tracking.connection import AwayError, Connection, answering, connect, failures
+from odn.tracking.alone import written
+from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.identity import flat_params
 from odn.tracking.place import tracking_place
 from odn.tracking.registry import Registration
@@ -48,8 +48,7 @@ def publish_model(model: Model, *, config: Config, again: str) -> Registration:
     place = tracking_place()
     try:
         connection = connect(place)
-        with alone(place), answering(place):
-            return _publish(connection, model, config)
+        return written(place, lambda: _publish(connection, model, config))
     except AwayError as error:
         raise AwayError(place, error.reason, again=again) from None
     except failures() as error:

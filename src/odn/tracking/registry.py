@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from odn.files import sha256_of
-from odn.tracking.alone import alone
+from odn.tracking.alone import written
 from odn.tracking.champion import Contender, decide
 from odn.tracking.connection import AwayError, Connection, answering, connect, failures
 from odn.tracking.place import tracking_place, why_unreachable
@@ -65,8 +65,7 @@ def register_model(record: SearchRecord, *, replayed: Replayed, tags: Mapping[st
     place = replayed.place
     connection = connect(place)
     try:
-        with alone(place), answering(place):
-            return _register(connection, record, replayed.run_id, tags)
+        return written(place, lambda: _register(connection, record, replayed.run_id, tags))
     except failures() as error:
         raise AwayError(place, error) from None
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odn.sanitize import redacted
-from odn.tracking.alone import alone
-from odn.tracking.connection import AwayError, Connection, answering, connect, failures
+from odn.tracking.alone import written
+from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import Place, tracking_place
 from odn.tracking.record import BY_DEPTH, BY_EPOCH, CURVES, DepthRecord, SearchRecord
 from odn.tracking.runs import depth_run, log_metrics, new_depth_run, search_run, set_tags
@@ -55,8 +55,7 @@ def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None
     place = place or tracking_place()
     connection = connect(place)
     try:
-        with alone(place), answering(place):
-            return _replay(connection, record, tags)
+        return written(place, lambda: _replay(connection, record, tags))
     except failures() as error:
         raise AwayError(place, error) from None
 

@@ -13,7 +13,7 @@ BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 DELETED = "Deleted_Internal"  # what mlflow writes as the stage of a version that was deleted
 
 
-def why_unusable(path: Path, *, lock_seconds: float = LOCK_SECONDS) -> str | None:
+def why_unusable(path: Path) -> str | None:
     """Return why mlflow could not write to the file; None where it can, or where there is none yet.
 
     mlflow itself tries ten times in a hundred silent seconds to open what cannot be opened.
@@ -23,7 +23,7 @@ def why_unusable(path: Path, *, lock_seconds: float = LOCK_SECONDS) -> str | Non
             return None
         if not path.is_file():
             return "this is a folder, or another thing that is no file"
-        with _opened(path, mode="rw", timeout=lock_seconds) as store:
+        with _opened(path, mode="rw", timeout=LOCK_SECONDS) as store:
             reason = _damage(store) or _stranger(store)
             store.execute("BEGIN IMMEDIATE")  # as every writer does
             store.execute("ROLLBACK")
@@ -31,7 +31,7 @@ def why_unusable(path: Path, *, lock_seconds: float = LOCK_SECONDS) -> str | Non
     except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a path that holds a zero byte
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY:
             return (
-                f"the database is locked by another process, and was not free within {lock_seconds:g} s; end that process, or wait for it"
+                f"the database is locked by another process, and was not free within {LOCK_SECONDS:g} s; end that process, or wait for it"
             )
         return getattr(error, "strerror", None) or str(error)
 
