@@ -229,7 +229,7 @@ def test_credentials_in_the_endpoint_are_not_shown(
 
 
 LISTING = (
-    '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><IsTruncated>false</IsTruncated>'
+    '<?xml version="1.0"?><ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated>'
     '<Contents><Key>x/1.png</Key><Size>100000</Size><ETag>"a"</ETag></Contents></ListBucketResult>'
 )
 

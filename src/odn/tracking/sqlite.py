@@ -28,7 +28,9 @@ def why_unusable(path: Path) -> str | None:
             store.execute("BEGIN IMMEDIATE")  # as every writer does
             store.execute("ROLLBACK")
             return reason
-    except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a path that holds a zero byte
+    except UnicodeDecodeError as error:
+        return f"the database is damaged: {error}"
+    except (sqlite3.Error, OSError) as error:
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY:
             return (
                 f"the database is locked by another process, and was not free within {LOCK_SECONDS:g} s; end that process, or wait for it"
