@@ -10,8 +10,8 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL": "http://minio:hunter-22@store:9000",
     "MLFLOW_TRACKING_URI": "postgresql://me:p%40ss/word1@db/x?sslkey=abcdef",
     "TOKEN_FILE": "/var/run/token-file",
-    "PWD": "/home/ann/project",
-    "OLDPWD": "/home/ann",
+    "PWD": "/srv/project",
+    "OLDPWD": "/srv/other",
 }
 
 
@@ -44,7 +44,7 @@ def test_secrets_are_hidden(text: str, shown: str) -> None:
         "sqlite:///mlflow.db",
         "set KFP_TOKEN to a token",
         "/var/run/token-file",
-        "/home/ann/project/model is missing",
+        "/srv/project/model is missing",
         "Größe: 日本 ✓",
     ],
 )
