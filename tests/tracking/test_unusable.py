@@ -93,6 +93,15 @@ def test_tables_that_mlflow_cannot_bring_up_to_date_are_said(store: Path, make_s
     assert "Can't locate revision identified by 'ffff'" in refused(make_search(store))
 
 
+def test_what_sqlite_refuses_later_is_one_line_too(
+    store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Tables that lack a column look well until they are used; mlflow would log a traceback with the whole statement."""
+    executed(store / "mlflow.db", "ALTER TABLE experiments DROP COLUMN artifact_location")
+    assert "no such column" in refused(make_search(store))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_file_that_cannot_be_made_is_said(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Below a file there is no folder."""
     (store / "file").touch()
