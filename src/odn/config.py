@@ -186,10 +186,18 @@ def _cross_check(config: Config) -> None:
         )
     if "\0" in (config.data.root or ""):
         raise ConfigError(f"data.root: no path has a zero byte in it; got {shown(config.data.root)}")
+    _check_data(config)
+
+
+def _check_data(config: Config) -> None:
     if config.data.source in ("folder", "s3") and config.data.root is None:
         raise ConfigError(f"data.root: must name where the images are when data.source is {config.data.source}")
     if config.data.source == "s3" and not str(config.data.root).startswith("s3://"):
         raise ConfigError(f"data.root: expected s3://bucket/prefix when data.source is s3; got {config.data.root}")
+    if config.data.source == "s3" and set("@:") & set(str(config.data.root).removeprefix("s3://").partition("/")[0]):
+        raise ConfigError(
+            f"data.root: an s3 address holds no user and password, which the environment tells (see docs/data.md); got {config.data.root}"
+        )
     if config.data.source != "s3" and str(config.data.root).startswith("s3://"):
         raise ConfigError(f"data.root: {config.data.root} needs data.source: s3; got data.source: {config.data.source}")
     if config.data.image_size is not None and config.data.source not in ("folder", "s3"):

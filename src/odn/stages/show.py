@@ -15,6 +15,7 @@ from odn.records import read_record
 from odn.report.account import Account, account
 from odn.report.findings import read_findings
 from odn.stages.records import Receipt
+from odn.tracking.standing import Standing, standing
 
 
 def run(config: Config, *, model: Path, metrics: Path, receipt: Path, registration: Path, report: Path) -> Account:
@@ -24,17 +25,18 @@ def run(config: Config, *, model: Path, metrics: Path, receipt: Path, registrati
         MissingInputError: the search has not ended, its model is not evaluated, or the files are of another search.
     """
     findings = read_findings(config, model=model, metrics=metrics)
-    registered = _registration(model, receipt=receipt, registration=registration)
+    registered, standing = _registration(model, receipt=receipt, registration=registration)
     page = report / "report.html"
-    return account(findings, registration=registered, model=model, report=page if page.exists() else None)
+    return account(findings, registration=registered, standing=standing, model=model, report=page if page.exists() else None)
 
 
-def _registration(model: Path, *, receipt: Path, registration: Path) -> dict[str, Any] | None:
-    """Read which version the model became; None where these very weights are not registered."""
+def _registration(model: Path, *, receipt: Path, registration: Path) -> tuple[dict[str, Any] | None, Standing]:
+    """Read which version the model became, and whether it still is; None where these very weights are not registered."""
     if not (receipt.exists() and registration.exists()):
-        return None
-    if read_record(Receipt, receipt, made_by="register").weights_sha256 != sha256_of(model / "weights.safetensors"):
-        return None
+        return None, "unasked"
+    weights = sha256_of(model / "weights.safetensors")
+    if read_record(Receipt, receipt, made_by="register").weights_sha256 != weights:
+        return None, "unasked"
     from odn.tracking.registry import Registration
 
-    return asdict(read_record(Registration, registration, made_by="register"))
+    return standing(asdict(read_record(Registration, registration, made_by="register")), weights_sha256=weights)

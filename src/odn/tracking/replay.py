@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from odn.sanitize import redacted
+from odn.tracking.alone import written
 from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import Place, tracking_place
 from odn.tracking.record import BY_DEPTH, BY_EPOCH, CURVES, DepthRecord, SearchRecord
@@ -33,8 +35,8 @@ class Replayed:
     @property
     def url(self) -> str | None:
         """Return the page of the parent run, where the store is a server."""
-        web = self.place.uri.startswith(("http://", "https://"))
-        return f"{self.place.shown.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}" if web else None
+        page = f"{self.place.shown.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return page if self.place.is_server else None
 
     def describe(self) -> str:
         """Say in a line where the search is, and what was added."""
@@ -53,7 +55,7 @@ def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None
     place = place or tracking_place()
     connection = connect(place)
     try:
-        return _replay(connection, record, tags)
+        return written(place, lambda: _replay(connection, record, tags))
     except failures() as error:
         raise AwayError(place, error) from None
 
@@ -182,7 +184,7 @@ def _datasets(record: SearchRecord) -> "list[DatasetInput]":
     """Describe the three splits as inputs, without reading an image."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    manifest, root = record.manifest, record.config.data.root or "data"
+    manifest, root = record.manifest, redacted(record.config.data.root or "data")
     source_type = "s3" if root.startswith("s3://") else "local"
     inputs = []
     for split, digest in manifest.sha256.items():
