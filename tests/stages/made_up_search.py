@@ -85,7 +85,7 @@ def make_search(
     made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0, "start": "grown"}}))
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)
     for depth, (read_out, probe) in enumerate(right, start=1):
-        _write_depth(made, depth=depth, read_out=read_out, probe=probe)
+        _write_depth(made, depth=depth, read_out=read_out, probe=probe, channels=channels, n_classes=len(classes))
     work = folder / "work"
     flat = truncate.run(
         made.config,
@@ -129,7 +129,7 @@ def _write_test(made: MadeUpSearch, *, classes: tuple[str, ...], n_wrong: int, c
     write_table(made.folder / "work/evaluation/predictions.csv", rows)
 
 
-def _write_depth(made: MadeUpSearch, *, depth: int, read_out: int, probe: int | None) -> None:
+def _write_depth(made: MadeUpSearch, *, depth: int, read_out: int, probe: int | None, channels: int, n_classes: int) -> None:
     trained, check, accuracy = made.folder / f"work/depths/{depth}", made.folder / f"work/checks/{depth}", read_out / N_VAL
     curve = (accuracy - 0.3, accuracy - 0.1, accuracy - 0.02, accuracy)
     kept = costs(depth)
@@ -148,8 +148,8 @@ def _write_depth(made: MadeUpSearch, *, depth: int, read_out: int, probe: int | 
             "stem": "cifar",
             "width": 1.0,
             "shortcut": "avgpool",
-            "in_channels": 1,
-            "n_classes": 3,
+            "in_channels": channels,
+            "n_classes": n_classes,
             "depth": depth,
         }
         write_json(check / "architecture.json", architecture)

@@ -54,9 +54,8 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> MadeUpSearch:
         plots=folder / "plots",
         progress=folder / ".odn",
     )
-    made.register(
-        {"name": "odn-digits", "version": "1", "aliases": ["candidate"], "champion": False, "reason": NAME, "tracking_uri": f"file:{NAME}"}
-    )
+    registered = {"name": "odn-digits", "version": "1", "aliases": ["candidate"], "champion": False, "reason": NAME}
+    made.register({**registered, "tracking_uri": f"file:{NAME}", "run_id": "1", "previous_champion": None})
     (folder / f"{NAME.replace('/', '')}.yaml").write_text(yaml.safe_dump(settings))
     return made
 

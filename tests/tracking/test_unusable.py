@@ -99,7 +99,7 @@ def test_what_sqlite_refuses_later_is_one_line_too(
     """Tables that lack a column look well until they are used; mlflow would log a traceback with the whole statement."""
     executed(store / "mlflow.db", "ALTER TABLE experiments DROP COLUMN artifact_location")
     assert "no such column" in refused(make_search(store))
-    assert capfd.readouterr().err == ""
+    assert all(line.startswith("odn: waiting for") for line in capfd.readouterr().err.splitlines())
 
 
 def test_a_file_that_cannot_be_made_is_said(store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
