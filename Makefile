@@ -64,7 +64,7 @@ format: $(READY) ## Put the code into its format, and mend what ruff can
 .PHONY: ui
 ui: $(READY) ## Browse runs, curves and the model registry; another port: PORT=5001
 	@case "$${MLFLOW_TRACKING_URI:-}" in http*) \
-	  echo "odn: MLFLOW_TRACKING_URI is set; open it in a browser: $$MLFLOW_TRACKING_URI"; exit 0;; \
+	  echo "odn: MLFLOW_TRACKING_URI is set; open it in a browser: $$($(BIN)/python -c 'from odn.tracking.place import tracking_place; print(tracking_place().shown)')"; exit 0;; \
 	esac; \
 	if $(BIN)/python -c 'import socket; socket.create_connection(("127.0.0.1", $(PORT)), 1)' 2>/dev/null; then \
 	  echo "odn: port $(PORT) is taken; choose another: make ui PORT=$$(($(PORT) + 1))" >&2; exit 1; \

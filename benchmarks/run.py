@@ -8,6 +8,7 @@ backbone pruned to the MACs of prune, for what prune took); autogrow; or any of 
 """
 
 import argparse
+import json
 import math
 import platform
 import re
@@ -31,7 +32,6 @@ from benchmarks.search import epoch_cost, prepare_data, run_search
 from odn.config import N_BLOCKS, Config, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
-from odn.files import read_json
 from odn.models.architecture import Architecture
 from odn.search.data import full_depth_cost
 from odn.search.routing_target import Target
@@ -162,7 +162,7 @@ def _autogrow(arm: str, *, prepared: Path, config: Config, options: argparse.Nam
         command += ["--seed", str(config.seed), "--out", str(out), *options.autogrow_options]
         if subprocess.run(command, check=False).returncode:
             raise OdnError("autogrow: it failed, as said above")
-        found: dict[str, Any] = read_json(out, made_by="benchmarks.peers.autogrow")
+        found: dict[str, Any] = json.loads(out.read_text())
     macs = _epoch_macs(config, prepared=prepared)
     return Result(
         arm=arm,

@@ -1,13 +1,13 @@
 """Run a whole search in a folder of its own, stage by stage as DVC would, and read off what it found and cost."""
 
 import csv
+import json
 import time
 from pathlib import Path
 
 from benchmarks.results import Result
 from odn.config import Config
 from odn.data.dataset import read_manifest
-from odn.files import read_json
 from odn.models.architecture import Architecture
 from odn.search.data import costs_at
 from odn.stages import check, evaluate, fetch, prepare, train, truncate
@@ -63,7 +63,7 @@ def run_search(config: Config, *, arm: str, prepared: Path, folder: Path) -> Res
         seed=config.seed,
         seconds=seconds,
         by_depth=accuracies(depths / str(config.search.schedule[0]) / "supernet", checks=checks),
-        latency_ms=read_json(folder / "latency.json", made_by="evaluate")["latency_ms"],
+        latency_ms=json.loads((folder / "latency.json").read_text())["latency_ms"],
         n_val=read_manifest(prepared / "dataset.json").counts["val"]["total"],
         **{name: found[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")},
         **{name: certified[name] for name in ("test_accuracy", "n_test", "n_params", "size_bytes", "macs")},
@@ -82,6 +82,6 @@ def accuracies(supernet: Path, *, checks: Path) -> dict[str, float]:
     if supernet.exists():
         rows = list(csv.DictReader((supernet / "exits.csv").read_text().splitlines()))
         return {row["depth"]: float(row["val_accuracy"]) for row in rows if row["epoch"] == rows[-1]["epoch"]}
-    verdicts = [read_json(path, made_by="check") for path in checks.glob("*/verdict.json")]
+    verdicts = [json.loads(path.read_text()) for path in checks.glob("*/verdict.json")]
     known = {one["depth"]: one["val_accuracy"] for one in verdicts if not one.get("skipped")}
     return {str(depth): known[depth] for depth in sorted(known)}

@@ -5,16 +5,18 @@ Flags are paths and indices, never settings: those are in params.yaml. A stage's
 
 import argparse
 import importlib
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from odn import __version__
 from odn.config import load_config
-from odn.errors import OdnError, TargetError
-from odn.sanitize import sanitized
+from odn.errors import ConfigError, OdnError, TargetError
+from odn.sanitize import escaped, sanitized
 
 FOLDERS = {  # flag: (default, help)
     "downloads": ("downloads", "raw files as they were fetched"),
@@ -39,8 +41,12 @@ FOLDERS = {  # flag: (default, help)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, or 2 after one plain line on what is wrong and how to mend it."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: what a terminal's encoding lacks is written out
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            options.run(options)
     except OdnError as error:
         print("\n".join(f"odn: {line}" for line in error.lines), file=sys.stderr)
         return 2
@@ -53,6 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("odn: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Say a library's warning in one line."""
+    print(f"odn: {category.__name__}: {sanitized(message)}", file=sys.stderr)
+
+
+def _say(line: str) -> None:
+    """Print one line, whatever the names and paths in it hold."""
+    print(sanitized(line))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,9 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
     route = _add(commands, "route", _route, "give each image a depth of its own", "prepared", "depths", "routed", "progress")
     route.add_argument("--kind", choices=("confidence", "gate"), default="confidence", help="exits by confidence, or learnt gates")
-    route.add_argument("--accuracy", type=float, help="on val, to be reached at the least cost")
-    route.add_argument("--macs", type=float, help="mean an image; up to 1: a fraction of the deepest exit's")
-    route.add_argument("--latency-ms", type=float, help="mean an image, as this machine measures it part by part")
+    number: Any = {"type": float, "action": "append", "default": []}  # one that stands twice is seen, and refused
+    route.add_argument("--accuracy", **number, help="on val, to be reached at the least cost")
+    route.add_argument("--macs", **number, help="mean an image; up to 1: a fraction of the deepest exit's")
+    route.add_argument(
+        "--latency-ms", type=float, action="append", default=[], help="mean an image, as this machine measures it part by part"
+    )
     route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --depths)")
     route.add_argument("--no-register", action="store_true", help="keep it out of MLflow")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
@@ -148,9 +167,9 @@ def _train(options: argparse.Namespace) -> None:
         progress=options.progress,
     )
     if step is None:
-        print(f"depth {depth}: skipped, the search has ended before it")
+        _say(f"depth {depth}: skipped, the search has ended before it")
     else:
-        print(f"depth {depth}: read-out {step.val_accuracy:.2%} on val after {step.epochs} epochs ({step.stopped}: {step.why})")
+        _say(f"depth {depth}: read-out {step.val_accuracy:.2%} on val after {step.epochs} epochs ({step.stopped}: {step.why})")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -166,7 +185,7 @@ def _check(options: argparse.Namespace) -> None:
         gate_out=options.gates / f"{depth}.json",
         progress=options.progress,
     )
-    print(f"depth {depth}: {verdict.verdict}: {verdict.reason}" if verdict else f"depth {depth}: skipped, the search has ended before it")
+    _say(f"depth {depth}: {verdict.verdict}: {verdict.reason}" if verdict else f"depth {depth}: skipped, the search has ended before it")
 
 
 def _truncate(options: argparse.Namespace) -> None:
@@ -180,9 +199,7 @@ def _truncate(options: argparse.Namespace) -> None:
         plots=options.plots,
         progress=options.progress,
     )
-    print(
-        f"depth {flat['depth']} of {flat['n_blocks']} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/"
-    )
+    _say(f"depth {flat['depth']} of {flat['n_blocks']} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -197,7 +214,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         latency=options.metrics / "latency.json",
     )
     low, high = record["test_accuracy_low"], record["test_accuracy_high"]
-    print(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}), {record['params_saved']:.1%} fewer parameters")
+    _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}), {record['params_saved']:.1%} fewer parameters")
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -211,7 +228,7 @@ def _report(options: argparse.Namespace) -> None:
         out=options.report,
     )
     depth, n_blocks, verdict = findings.depth, findings.n_blocks, findings.verdict
-    print(f"depth {depth} of {n_blocks} ({verdict}), {findings.test_accuracy:.2%} on test: {options.report / 'report.html'}")
+    _say(f"depth {depth} of {n_blocks} ({verdict}), {findings.test_accuracy:.2%} on test: {options.report / 'report.html'}")
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -242,13 +259,13 @@ def _specialise(options: argparse.Namespace) -> None:
         uses_table=not options.no_latency_table,
     )
     for one in done.made:
-        print(one.describe())
+        _say(one.describe())
     if done.missed:
         raise TargetError(*done.missed)
 
 
 def _preset(options: argparse.Namespace) -> None:
-    print(" ".join(_stage(options, name=options.name)))
+    print(escaped(" ".join(_stage(options, name=options.name))))
 
 
 def _record(options: argparse.Namespace) -> dict[str, Path]:
@@ -257,11 +274,11 @@ def _record(options: argparse.Namespace) -> dict[str, Path]:
 
 def _register(options: argparse.Namespace) -> None:
     done = _stage(options, **_record(options), receipt=options.receipt, registration=options.registration)
-    print(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
+    _say(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
 
 
 def _track(options: argparse.Namespace) -> None:
-    print(_stage(options, **_record(options)).describe())
+    _say(_stage(options, **_record(options)).describe())
 
 
 def _route(options: argparse.Namespace) -> None:
@@ -272,7 +289,7 @@ def _route(options: argparse.Namespace) -> None:
     account = _stage(
         options,
         kind=options.kind,
-        target=Target(accuracy=options.accuracy, macs=options.macs, latency_ms=options.latency_ms),
+        target=Target(**{name: _at_most_one(name, getattr(options, name)) for name in ("accuracy", "macs", "latency_ms")}),
         prepared=options.prepared,
         supernet=options.supernet or options.depths / str(first) / "supernet",
         out=options.routed,
@@ -282,7 +299,13 @@ def _route(options: argparse.Namespace) -> None:
     print(describe(account.card, static=account.static, clock=account.clock, folder=account.folder))
     if account.registration:
         done = account.registration
-        print(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
+        _say(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
+
+
+def _at_most_one(name: str, values: Sequence[float]) -> float | None:
+    if len(values) > 1:
+        raise ConfigError(f"--{name.replace('_', '-')}: stands {len(values)} times, with {', '.join(map('{:g}'.format, values))}; keep one")
+    return values[0] if values else None
 
 
 def _cost(options: argparse.Namespace) -> None:

@@ -5,15 +5,17 @@ JSON string (`Config.to_json`), which reads back to an equal object.
 """
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from odn.errors import ConfigError
-from odn.refusals import allowed_in, refusal
+from odn.plain import read_json, read_yaml
+from odn.refusals import REFUSED, allowed_in, refusals, shown
 from odn.sections import (
     AugmentConfig,
     AutoConfig,
@@ -33,7 +35,16 @@ from odn.sections import (
 )
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
+DEPTH = re.compile(r"[1-9][0-9]{0,3}")  # as a key of the schedule: no 01, and no digits of another script
 TARGETLESS_SECTIONS = ("data", "model", "train", "augment", "growth")  # what the weights of a depth depend on, beside the seed
+
+
+def _read_schedule(search: Any) -> Any:
+    """Read `schedule`; what is wrong with it is one of the refusals, beside those of other sections."""
+    try:
+        return _schedule_in(search)
+    except ConfigError as error:
+        raise PydanticCustomError(REFUSED, "{said}", {"said": error.args[0]}) from None
 
 
 def _schedule_in(search: Any) -> Any:
@@ -44,23 +55,25 @@ def _schedule_in(search: Any) -> Any:
     if isinstance(schedule, dict):
         depths, previous = [], 0
         for key, entry in schedule.items():
-            if not (isinstance(key, str) and key.isdigit() and isinstance(entry, dict) and set(entry) == {"after"}):
-                raise ConfigError(f'search.schedule: each entry reads "2": {{after: 1}}, with the depth in quotes; got {key!r}: {entry!r}')
-            if entry["after"] != previous:
-                raise ConfigError(f"search.schedule: depth {key} must come after {previous}; got after: {entry['after']!r}")
+            if not (isinstance(key, str) and DEPTH.fullmatch(key) and isinstance(entry, dict) and set(entry) == {"after"}):
+                raise ConfigError(
+                    f'search.schedule: each entry reads "2": {{after: 1}}, with the depth in quotes; got {shown(key)}: {shown(entry)}'
+                )
+            if type(entry["after"]) is not int or entry["after"] != previous:
+                raise ConfigError(f"search.schedule: depth {key} must come after {previous}; got after: {shown(entry['after'])}")
             depths.append(int(key))
             previous = int(key)
     elif isinstance(schedule, (list, tuple)):
         depths = list(schedule)
     else:
-        raise ConfigError(f"search.schedule: expected a map of depths or a list; got {schedule!r}")
+        raise ConfigError(f"search.schedule: expected a map of depths or a list; got {shown(schedule)}")
     if not depths:
         raise ConfigError("search.schedule: is empty; name at least one depth")
     for depth in depths:
         if type(depth) is not int or depth < 1:
-            raise ConfigError(f"search.schedule: a depth is a whole number ≥ 1; got {depth!r}")
+            raise ConfigError(f"search.schedule: a depth is a whole number ≥ 1; got {shown(depth)}")
     if any(deeper <= shallower for shallower, deeper in pairwise(depths)):
-        raise ConfigError(f"search.schedule: depths must ascend; got {depths}")
+        raise ConfigError(f"search.schedule: depths must ascend; got {shown(depths)}")
     return {**search, "schedule": tuple(depths)}
 
 
@@ -73,7 +86,7 @@ class Config(Section):
     train: TrainConfig
     augment: AugmentConfig
     growth: GrowthConfig
-    search: Annotated[SearchConfig, BeforeValidator(_schedule_in)]
+    search: Annotated[SearchConfig, BeforeValidator(_read_schedule)]
     paper: PaperConfig
     supernet: SupernetConfig
     distill: DistillConfig
@@ -90,6 +103,18 @@ class Config(Section):
     def in_mode(self, mode: str) -> "Config":
         """Return the same settings under another `search.mode`."""
         return self.model_copy(update={"search": self.search.model_copy(update={"mode": mode})})
+
+    def require_pair(self, depth: int, *, after: int) -> None:
+        """Require that the schedule grows `depth` from `after`.
+
+        Raises:
+            ConfigError: `depth` is not in the schedule, or follows another.
+        """
+        before = self.depth_before(depth)
+        if after != before:
+            raise ConfigError(
+                f"depth {depth} grows from depth {before} by search.schedule {list(self.search.schedule)}; got --after {after}"
+            )
 
     def depth_before(self, depth: int) -> int:
         """Return the scheduled depth that `depth` grows from; 0 for the first.
@@ -109,26 +134,7 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: the file cannot be read, is not YAML, or holds a setting that is refused; every refusal is named.
     """
-    try:
-        settings = yaml.load(path.read_text(), Loader=_OnceLoader)  # noqa: S506  a SafeLoader
-    except FileNotFoundError:
-        raise ConfigError(f"{path} is missing; run odn in the project's folder, or name the file with --params") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    return make_config(settings)
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """Refuse a key that stands twice in a section, where YAML would quietly take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigError(f"setting {key} stands twice in the section that begins in line {node.start_mark.line + 1}; keep one")
-        return super().construct_mapping(node, deep=deep)
+    return _typed(read_yaml(path))
 
 
 def make_config(settings: Any) -> Config:
@@ -137,17 +143,16 @@ def make_config(settings: Any) -> Config:
     Raises:
         ConfigError: one line for each refused setting: its name, what is allowed, the value, the nearest right name.
     """
-    if isinstance(settings, str):
-        try:
-            settings = json.loads(settings)
-        except ValueError as error:
-            raise ConfigError(f"the config is not valid JSON: {error}") from None
+    return _typed(read_json(settings, what="the config") if isinstance(settings, str) else settings)
+
+
+def _typed(settings: Any) -> Config:
     if not isinstance(settings, dict):
-        raise ConfigError(f"the config holds no sections of settings; got {settings!r}")
+        raise ConfigError(f"the config holds no sections of settings; got {shown(settings)}")
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(*(refusal(item, Config) for item in error.errors(include_url=False))) from None
+        raise ConfigError(*refusals(error, Config)) from None
     _cross_check(config)
     return config
 
@@ -156,7 +161,7 @@ def _cross_check(config: Config) -> None:
     n_blocks, deepest = N_BLOCKS[config.model.backbone], config.search.schedule[-1]
     if deepest > n_blocks:
         raise ConfigError(
-            f"search.schedule: depth {deepest} is beyond the {n_blocks} blocks of model.backbone {config.model.backbone}; "
+            f"search.schedule: depth {shown(deepest)} is beyond the {n_blocks} blocks of model.backbone {config.model.backbone}; "
             f"end the schedule at {n_blocks} or choose a deeper backbone"
         )
     if config.growth.min_epochs > config.growth.max_epochs:
@@ -179,10 +184,20 @@ def _cross_check(config: Config) -> None:
             f"prune.dense_fraction: {config.prune.dense_fraction:g} and prune.settle_fraction {config.prune.settle_fraction:g} of "
             f"{config.prune.epochs} epochs leave none in which gates are learnt; lower one of them"
         )
+    if "\0" in (config.data.root or ""):
+        raise ConfigError(f"data.root: no path has a zero byte in it; got {shown(config.data.root)}")
+    _check_data(config)
+
+
+def _check_data(config: Config) -> None:
     if config.data.source in ("folder", "s3") and config.data.root is None:
         raise ConfigError(f"data.root: must name where the images are when data.source is {config.data.source}")
     if config.data.source == "s3" and not str(config.data.root).startswith("s3://"):
         raise ConfigError(f"data.root: expected s3://bucket/prefix when data.source is s3; got {config.data.root}")
+    if config.data.source == "s3" and set("@:") & set(str(config.data.root).removeprefix("s3://").partition("/")[0]):
+        raise ConfigError(
+            f"data.root: an s3 address holds no user and password, which the environment tells (see docs/data.md); got {config.data.root}"
+        )
     if config.data.source != "s3" and str(config.data.root).startswith("s3://"):
         raise ConfigError(f"data.root: {config.data.root} needs data.source: s3; got data.source: {config.data.source}")
     if config.data.image_size is not None and config.data.source not in ("folder", "s3"):

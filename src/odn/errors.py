@@ -2,8 +2,9 @@
 
 OdnError                 anything a user can mend; the command line prints it and exits with 2
 ├── ConfigError          a setting is unknown, missing, ill-typed, out of range or contradicts another
-├── DataError            raw or prepared data is missing, damaged or not what it should be
+├── DataError            data, or a record of a stage, is damaged or not what it should be
 ├── MissingInputError    a stage's input is not there yet: an earlier stage has to run
+├── OutputError          the place of an output holds what odn did not write
 ├── StorageError         an s3:// address cannot be read or written
 ├── TargetError          no sub-network meets a target that was asked for
 ├── TrackingError        the MLflow server cannot be reached or refuses
@@ -34,11 +35,15 @@ class ConfigError(OdnError):
 
 
 class DataError(OdnError):
-    """Refuse raw or prepared data."""
+    """Refuse raw or prepared data, or a record."""
 
 
 class MissingInputError(OdnError):
     """Name an input that an earlier stage has to make first."""
+
+
+class OutputError(OdnError):
+    """Refuse to replace what odn did not write."""
 
 
 class TargetError(OdnError):

@@ -4,13 +4,20 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from odn.errors import MissingInputError
+from odn.errors import OutputError
+
+MANIFEST = ".odn-manifest.json"  # in each folder that is made here: the names of the files that odn wrote
+MARK, OLD = "odn-", ".old"  # in the names of folders that are being made, or replaced
+LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that file managers strew
+SHOWN = 3  # names in an error
+ELSEWHERE = "name another folder"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -19,12 +26,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        with _named(path):
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -40,40 +48,124 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, *, made_by: str) -> Any:
-    """Read JSON that a stage wrote.
-
-    Raises:
-        MissingInputError: there is no such file, or it is not JSON; the message names the stage that makes it.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing; run 'dvc repro {made_by}' first") from None
-    except ValueError as error:
-        raise MissingInputError(f"{path} is damaged ({error}); run 'dvc repro -f {made_by}' to write it anew") from None
-
-
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well, and vanishes when it does not.
 
-    What a run that was killed left of the same folder is removed first.
+    What it replaces must be odn's own (see `require_own_folder`). What a run that was killed left of the same folder is mended first.
+
+    Raises:
+        OutputError: `path` holds what odn did not write, before the block or after it.
+        OSError: the disk is full, or the like; it names the folder where nothing better is known.
     """
+    require_own_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    _mend(path)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{MARK}"))
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
+        with _named(path):
+            yield temporary
+            _write_manifest(temporary)
+            temporary.chmod(0o755)
+            _replace(path, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that `new_folder` made, if it is there.
+
+    Raises:
+        OutputError: it holds what odn did not write.
+    """
+    require_own_folder(path)
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def require_own_folder(path: Path) -> None:
+    """Require that nothing of a user's is lost where `path` is replaced: it is absent or empty, or odn wrote every file in it.
+
+    Raises:
+        OutputError: it is another thing than a folder, holds what odn did not write, or is a place of a user's by its nature.
+    """
+    place, here, home = path.resolve(), Path.cwd().resolve(), os.environ.get("HOME")
+    if place == Path(place.anchor) or place == here or place in here.parents or (home and place == Path(home).resolve()):
+        raise OutputError(f"{path} cannot be replaced: it is the current folder, one that holds it, or a home; {ELSEWHERE}")
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise OutputError(f"{path} cannot be replaced: it is {'a link' if path.is_symlink() else 'no folder'}; {ELSEWHERE}")
+    if foreign := foreign_names(path):
+        more = f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else ""
+        names = ", ".join(str(path / name) for name in foreign[:SHOWN])
+        raise OutputError(f"{path} is replaced as a whole, and holds what odn did not write: {names}{more}; move that away, or {ELSEWHERE}")
+
+
+def foreign_names(folder: Path) -> list[str]:
+    """List what is below a folder and not in the manifest that `new_folder` left there: files, links and empty folders, in order."""
+    own, found = {MANIFEST, *_manifest(folder)}, []
+    for name, _, _ in _below(folder):
+        if name not in own and Path(name).name not in LITTER:
+            found.append(name)
+    return sorted(found)
+
+
+def _below(folder: Path) -> Iterator[tuple[str, Path, bool]]:
+    """Yield the relative name, the path and whether it is a folder, of every file, link and empty folder below a folder."""
+    for place, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        for name in (*files, *links):
+            path = Path(place, name)
+            yield path.relative_to(folder).as_posix(), path, False
+        if not files and not folders and Path(place) != folder:
+            yield Path(place).relative_to(folder).as_posix(), Path(place), True
+
+
+def _manifest(folder: Path) -> list[str]:
+    try:
+        names = json.loads((folder / MANIFEST).read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # a folder that odn did not make, or whose manifest is damaged: nothing in it counts as odn's
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _write_manifest(folder: Path) -> None:
+    names = sorted(name for name, _, _ in _below(folder) if name != MANIFEST)
+    write_text(folder / MANIFEST, json.dumps({"files": names}, indent=1, ensure_ascii=True) + "\n")
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Put a finished folder in the place of another, so that one of the two is there whenever this is broken off."""
+    require_own_folder(path)
+    if not path.exists():
+        new.rename(path)
+        return
+    old = new.with_name(new.name + OLD)
+    path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old)
+
+
+def _mend(path: Path) -> None:
+    """Put back what a kill left aside between two names, and remove what it left unfinished."""
+    made = re.compile(rf"\.{re.escape(path.name)}\.{MARK}[a-z0-9_]{{8}}({re.escape(OLD)})?")  # tempfile's own eight characters
+    leftovers = [one for one in path.parent.iterdir() if made.fullmatch(one.name) and one.is_dir() and not one.is_symlink()]
+    for leftover in leftovers:
+        if leftover.name.endswith(OLD) and not path.exists():
+            leftover.rename(path)
+        else:
+            shutil.rmtree(leftover)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let a failure of the disk that names no file name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def sha256_of(*paths: Path) -> str:

@@ -2,11 +2,16 @@
 
 import difflib
 import re
+import reprlib
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-NUMBER_AS_TEXT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")  # YAML 1.1 wants a point and a sign: 1.0e-3
+REFUSED = "refused"  # the type of an error that says all by itself
+MOST = 20  # settings that are refused one by one; of more, how many there are is said
+NUMBER_AS_TEXT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")  # in quotes
 
 
 def _fields(location: tuple[str | int, ...], root: type[BaseModel]) -> list[str]:
@@ -24,9 +29,29 @@ def _every_name(root: type[BaseModel]) -> list[str]:
     return [name for section in _fields((), root) for name in (section, *(f"{section}.{key}" for key in _fields((section,), root)))]
 
 
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, shortened where it is long or deep."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 200
+    short.maxlong, short.maxlist, short.maxtuple, short.maxdict, short.maxlevel = 40, 20, 20, 8, 3
+    return short.repr(value)
+
+
+def refusals(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+    """Say a line on each of the settings of the form `root` that pydantic refuses."""
+    items = error.errors(include_url=False)
+    yield from (refusal(item, root) for item in items[:MOST])
+    if len(items) > MOST:
+        yield f"{len(items) - MOST:,} more settings are refused"
+
+
 def refusal(item: Any, root: type[BaseModel]) -> str:
     """Say of one of pydantic's errors on settings of the form `root` which setting it is, what is allowed, and what was found."""
     location: tuple[str | int, ...] = item["loc"]
+    if item["type"] == REFUSED:
+        return str(item["msg"])
+    if item["type"] == "string_unicode":  # half of a character, as "\ud800" in quotes; of a name pydantic does not say where
+        return f"{'.'.join(map(str, location)) or 'the config'}: must be text in Unicode; got {shown(item['input'])}"
     if isinstance(location[-1], int) and item["type"] not in {"invalid_key", "extra_forbidden"}:
         location = location[:-1]  # an entry of a list
     name, last = ".".join(str(part) for part in location), str(location[-1])
@@ -47,8 +72,8 @@ def refusal(item: Any, root: type[BaseModel]) -> str:
         near = difflib.get_close_matches(value, schema.get("enum", schema.get("examples", [])), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         if NUMBER_AS_TEXT.fullmatch(value):
-            hint = f" (YAML reads this as text: write {float(value)})"
-    return f"{name}: must be {allowed_in(root, name)}; got {value!r}{hint}"
+            hint = f" (this is text: write {float(value)}, without quotes)"
+    return f"{name}: must be {allowed_in(root, name)}; got {shown(value)}{hint}"
 
 
 def allowed_in(root: type[BaseModel], name: str) -> str:
@@ -62,7 +87,7 @@ def allowed_in(root: type[BaseModel], name: str) -> str:
 
 
 def _schema_of(root: type[BaseModel], name: str) -> dict[str, Any]:
-    schema: dict[str, Any] = root.model_json_schema()
+    schema = _whole_schema(root)
     definitions = schema["$defs"]
     for part in name.split("."):
         if part not in schema.get("properties", {}):
@@ -71,6 +96,11 @@ def _schema_of(root: type[BaseModel], name: str) -> dict[str, Any]:
         if "$ref" in schema:
             schema = definitions[schema["$ref"].rpartition("/")[2]]
     return schema
+
+
+@cache
+def _whole_schema(root: type[BaseModel]) -> dict[str, Any]:
+    return root.model_json_schema()
 
 
 def _words(schema: dict[str, Any]) -> str:

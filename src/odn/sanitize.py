@@ -17,10 +17,13 @@ HEAD, TAIL = 1400, 500
 
 _NAMES = r"[\w-]*(?:token|secret|password|passwd|pwd|credential|signature|api[_-]?key|access[_-]?key|private[_-]?key)[\w-]*"
 _SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
-_PUBLIC_NAME = re.compile(r"(_FILE|_PATH|_URI|_URL|_DIR|_PORT|_HOST)$")  # of a variable that says where a secret is, or a server of them
+_PUBLIC_NAME = re.compile(
+    r"(_FILE|_PATH|_URI|_URL|_DIR|_PORT|_HOST|^(OLD)?PWD)$"
+)  # says where a secret is, or a server of them, or this folder
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>[^\s'\"<>|\\^`{}]+)")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w-])(?P<name>{_NAMES})(?P<is>=)(?P<value>[^\s,;&'\")]+)", re.IGNORECASE)
+_MEANING = re.compile(r"[&<>|`*\[\]\\]")  # of Markdown; what stands for itself in any of its dialects is a character's number
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (they turn text around), surrogates, line and paragraph separators
 
 
@@ -44,6 +47,11 @@ def escaped(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(one.encode("unicode_escape").decode() if unicodedata.category(one) in _UNSAFE else one for one in text)
+
+
+def markdown(text: object) -> str:
+    """Return one line that Markdown shows as it is: no table, no link, no HTML."""
+    return _MEANING.sub(lambda found: f"&#{ord(found[0])};", sanitized(text))
 
 
 def _shortened(line: str) -> str:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from odn.sanitize import escaped
+
 DISTILL = ("none", "shallower", "exits", "full", "models:/NAME/VERSION", "models:/NAME@ALIAS")
 TEACHER = r"^(none|shallower|exits|full|models:/[^/@\s]+(/[0-9]+|@[^/@\s]+))$"
 
@@ -37,7 +39,7 @@ class DataConfig(Section):
     def name(self) -> str:
         """Call the data by its name: a public data set's own, or that of the folder in which a user's images are."""
         own = self.root.rstrip("/").rpartition("/")[2] if self.root and self.source in {"folder", "s3"} else ""
-        return own or self.source
+        return escaped(own) or self.source
 
 
 class ModelConfig(Section):

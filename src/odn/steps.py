@@ -5,7 +5,6 @@ What DVC keeps in work/, metrics/ and plots/ travels as three folders, each hand
 Files in them have the bytes that DVC's have. Each step returns what its artifact is to be labelled with.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -19,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from odn.config import Config, make_config
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
+from odn.stages.preset import apply
 from odn.stages.records import read_gate, read_search
 from odn.tables import certificate, depth_table, epoch_table, registration_note, split_table
 
@@ -54,14 +54,7 @@ def configure(config: str, *, changes: Mapping[str, Any], repository: str, revis
     from odn.storage import fingerprint
     from odn.versioned import commit_of
 
-    settings = json.loads(config)
-    for name, value in changes.items():
-        *sections, key = name.split(".")
-        place = settings
-        for section in sections:
-            place = place[section]
-        place[key] = value
-    checked = make_config(settings)
+    checked = apply(make_config(config), changes)
     if repository:
         return checked.to_json(), commit_of(repository, revision=revision)
     if checked.data.source == "s3":

@@ -5,7 +5,7 @@ store that is not AWS's, AWS_PROFILE, AWS_ACCESS_KEY_ID and so on. No secret is 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,14 +13,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from odn.errors import StorageError
+from odn.waiting import waiting
 
 N_THREADS = 16
 PAGE = 1000  # objects a listing's answer; more is not served
 CONNECT_TIMEOUT = 5  # seconds
-READ_TIMEOUT = 30  # seconds without a byte
-N_TRIES = 3  # of each request, the first one included
+READ_TIMEOUT = 20  # seconds without a byte
+N_TRIES = 3  # of each request and of each body that breaks off, the first one included
 
 CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, where they are temporary)"
+ELSEWHERE = "what answers there sends elsewhere, again and again; check AWS_ENDPOINT_URL and AWS_REGION"
 WAY_OUT = {
     "NoSuchBucket": "there is no such bucket; check its name, and AWS_ENDPOINT_URL for a store that is not AWS's",
     "InvalidAccessKeyId": f"the access key is not known there; {CREDENTIALS}",
@@ -28,6 +30,9 @@ WAY_OUT = {
     "ExpiredToken": "the credentials have expired; renew them",
     "AccessDenied": "these credentials may not do that; ask for s3:ListBucket and s3:GetObject (to upload, s3:PutObject)",
     "403": "these credentials may not do that; ask for s3:ListBucket and s3:GetObject (to upload, s3:PutObject)",
+    "500": "the store failed, or what answers there is no object store; check AWS_ENDPOINT_URL",
+    "301": ELSEWHERE,
+    "307": ELSEWHERE,
     "PermanentRedirect": "the bucket is in another region; set AWS_REGION to it",
 }
 
@@ -53,6 +58,8 @@ def parse_address(text: str) -> Address:
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
     if not text.startswith("s3://") or not bucket:
         raise StorageError(f"expected s3://bucket/prefix; got {text!r}")
+    if set(bucket) & set("@:?#"):
+        raise StorageError(f"expected s3://bucket/prefix, without a user, a password or a query; got {text!r}; {CREDENTIALS}")
     prefix = prefix.strip("/")
     return Address(bucket, f"{prefix}/" if prefix else "")
 
@@ -66,7 +73,8 @@ def download_prefix(address: str, *, folder: Path) -> list[Path]:
         StorageError: the store cannot be reached or refuses, nothing is there, or an object's name cannot be a file's.
     """
     place = parse_address(address)
-    with _explained(place) as client:
+    moved: set[str] = set()
+    with _explained(place, moved=moved) as client:
         keys = [entry["Key"] for entry in _listing(client, place)]
         targets = {key: folder / name for key in keys if not _is_hidden(name := _relative(key, place=place))}
         if not any(not key.endswith("/") for key in targets):
@@ -74,7 +82,7 @@ def download_prefix(address: str, *, folder: Path) -> list[Path]:
         files = {key: path for key, path in targets.items() if not key.endswith("/")}
         _make_folders([path for key, path in targets.items() if key.endswith("/")], files=files, place=place)
         # download_file writes beside the target, renames, and asks again for a body that broke off.
-        _in_parallel(lambda key: client.download_file(place.bucket, key, str(files[key]), Config=_one_thread()), files)
+        _in_parallel(lambda key: client.download_file(place.bucket, key, str(files[key]), Config=_one_thread()), files, moved=moved)
     return sorted(files.values())
 
 
@@ -109,8 +117,9 @@ def upload_folder(folder: Path, *, address: str) -> list[str]:
     files = {place.prefix + path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     if not files:
         raise StorageError(f"{folder} holds no file to upload to {place}")
-    with _explained(place) as client:
-        _in_parallel(lambda key: client.upload_file(str(files[key]), place.bucket, key, Config=_one_thread()), files)
+    moved: set[str] = set()
+    with _explained(place, moved=moved) as client:
+        _in_parallel(lambda key: client.upload_file(str(files[key]), place.bucket, key, Config=_one_thread()), files, moved=moved)
     return sorted(files)
 
 
@@ -140,16 +149,17 @@ def _one_thread() -> Any:
     """Configure a transfer to use its own thread only: the pool below is the parallelism."""
     from boto3.s3.transfer import TransferConfig
 
-    return TransferConfig(use_threads=False)
+    return TransferConfig(use_threads=False, num_download_attempts=N_TRIES)
 
 
-def _in_parallel(transfer: Callable[[str], object], keys: Iterable[str]) -> None:
-    """Run a transfer a key in a bounded pool; the first failure cancels what has not begun."""
+def _in_parallel(transfer: Callable[[str], object], keys: Iterable[str], *, moved: set[str]) -> None:
+    """Run a transfer a key in a bounded pool, and add it to `moved`; the first failure cancels what has not begun."""
     with ThreadPoolExecutor(N_THREADS) as pool:
-        futures = [pool.submit(transfer, key) for key in keys]
+        futures = {pool.submit(transfer, key): key for key in keys}
         try:
             for future in as_completed(futures):
                 future.result()
+                moved.add(futures[future])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -171,9 +181,12 @@ def _endpoint(client: Any) -> str:
 
 
 @contextmanager
-def _explained(place: Address) -> Iterator[Any]:
-    """Yield an S3 client; whatever boto3 raises meanwhile becomes a StorageError in plain words, with a way out."""
-    from boto3.exceptions import Boto3Error, S3UploadFailedError
+def _explained(place: Address, *, moved: Collection[str] = ()) -> Iterator[Any]:
+    """Yield an S3 client; whatever boto3 raises meanwhile becomes a StorageError in plain words, with a way out.
+
+    A long wait is told, with the number of objects that are `moved` already.
+    """
+    from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedError
     from botocore import exceptions as boto
 
     where = str(place)
@@ -183,16 +196,21 @@ def _explained(place: Address) -> Iterator[Any]:
         except ValueError as error:  # botocore's word for an endpoint that is no URL
             raise StorageError(f"{place} cannot be read: {error}; mend AWS_ENDPOINT_URL, which reads like http://host:port") from None
         where = f"{place} at {_endpoint(client)}"
-        yield client
+        limit = f"a request is given up after {READ_TIMEOUT:g} s without a byte, {N_TRIES} times"
+        with waiting(where, limit=limit, so_far=lambda: f"{len(moved):,} objects are through"):
+            yield client
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError):
         raise StorageError(f"{where} needs credentials and there are none, or only a part; {CREDENTIALS}") from None
     except boto.ProfileNotFound as error:
         raise StorageError(f"{where} cannot be read: {error}; mend AWS_PROFILE") from None
-    except (boto.ConnectionError, boto.HTTPClientError) as error:
-        reason = str(error).replace("\n", " ")
+    except (boto.ConnectionError, boto.HTTPClientError, RetriesExceededError) as error:
+        broken = f"a body broke off {N_TRIES} times: {getattr(error, 'last_exception', '')}"
+        reason = " ".join((broken if isinstance(error, RetriesExceededError) else str(error)).split())
         raise StorageError(
             f"{where} cannot be reached ({reason}); check the network, and AWS_ENDPOINT_URL for a store that is not AWS's"
         ) from None
+    except RecursionError:  # botocore asks the new place where the bucket is, which sends elsewhere, and so on
+        raise StorageError(f"{where} refuses: {ELSEWHERE}") from None
     except (boto.ClientError, S3UploadFailedError) as error:
         raise StorageError(f"{where} refuses: {_refusal(error)}") from None
     except (boto.BotoCoreError, Boto3Error) as error:

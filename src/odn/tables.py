@@ -1,11 +1,13 @@
 """Small Markdown tables that a step of a pipeline leaves for its page."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from odn.records import read_table
+from odn.sanitize import markdown
 from odn.search.outcome import Judged
+from odn.search.results import HistoryRow
 
 if TYPE_CHECKING:
     from odn.tracking.registry import Registration
@@ -21,14 +23,14 @@ def depth_table(search: Sequence[Judged], *, target: float, kept: int | None = N
         probed = f"{verdict.val_accuracy:.2%}" if verdict.probed else "–"
         rows.append((name, f"{verdict.read_out:.2%}", probed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.shown))
     table = _markdown(("depth", "val, read-out", "after a cooldown", "interval", "parameters", "verdict"), rows)
-    return f"# Depths against the target {target:.2%}\n\n{table}\n{search[-1].verdict.reason}.\n"
+    return f"# Depths against the target {target:.2%}\n\n{table}\n{markdown(search[-1].verdict.reason)}.\n"
 
 
 def epoch_table(history: Path, *, title: str, note: str) -> str:
     """Tell of each epoch of a depth's stable phase."""
-    with history.open(newline="") as file:
-        rows = [(row["epoch"], f"{float(row['train_loss']):.3f}", f"{float(row['val_accuracy']):.2%}") for row in csv.DictReader(file)]
-    return f"# {title}\n\n{_markdown(('epoch', 'train loss', 'val accuracy'), rows)}\n{note}.\n"
+    epochs = read_table(HistoryRow, history, made_by=f"train@{history.parent.name}")
+    rows = [(str(row.epoch), f"{row.train_loss:.3f}", f"{row.val_accuracy:.2%}") for row in epochs]
+    return f"# {title}\n\n{_markdown(('epoch', 'train loss', 'val accuracy'), rows)}\n{markdown(note)}.\n"
 
 
 def split_table(counts: Mapping[str, int]) -> str:
@@ -59,7 +61,8 @@ def certificate(measured: Mapping[str, Any]) -> str:
 
 def registration_note(done: "Registration") -> str:
     """Tell what the model became in the registry."""
-    return f"# {done.name}, version {done.version}\n\n{' and '.join(done.aliases)}, at {done.tracking_uri}: {done.reason}.\n"
+    where, why = markdown(done.tracking_uri), markdown(done.reason)
+    return f"# {done.name}, version {done.version}\n\n{' and '.join(done.aliases)}, at {where}: {why}.\n"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

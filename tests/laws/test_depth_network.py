@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from odn.config import N_BLOCKS
-from odn.models.architecture import Architecture, Stem
+from odn.models.architecture import Architecture, Shortcut, Stem
 from odn.models.network import DepthNetwork, build, empty
 from odn.models.zoo import BACKBONES
 from odn.sections import ModelConfig
@@ -134,11 +134,9 @@ print([name for name in ("torchvision", "torch._dynamo", "torch._inductor", "sym
 
 
 @pytest.mark.parametrize("shortcut", ["avgpool", "conv"])
-def test_networks_can_be_exported(shortcut: str) -> None:
+def test_networks_can_be_exported(shortcut: Shortcut) -> None:
     """`torch.export`, which MLflow stores models with, takes a network at a batch size that it has not seen."""
-    architecture = Architecture.from_dict(
-        {"backbone": "resnet18", "stem": "cifar", "width": 0.1, "shortcut": shortcut, "in_channels": 1, "n_classes": 3, "depth": 4}
-    )
+    architecture = Architecture(backbone="resnet18", stem="cifar", width=0.1, shortcut=shortcut, in_channels=1, n_classes=3, depth=4)
     network, x = build(architecture, torch.Generator().manual_seed(0)).eval(), torch.ones(2, 1, 9, 9)
     exported = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
     torch.testing.assert_close(exported.module()(torch.ones(5, 1, 9, 9)), network(torch.ones(5, 1, 9, 9)))

@@ -248,8 +248,8 @@ def test_the_record_for_mlflow_knows_a_shaved_depth(shaved: Stages) -> None:
     dataset = shaved.prepared / "dataset.json"
     record = read_record(shaved.config, dataset=dataset, depths=shaved.depths, checks=shaved.checks, **places)
     assert record.search is not None
-    kept = next(one for one in record.depths if one.depth == record.search["depth"])
-    assert len(kept.points) == kept.step["epochs"] + shaved.config.distill.shave_epochs
+    kept = next(one for one in record.depths if one.depth == record.search.depth)
+    assert len(kept.points) == kept.step.epochs + shaved.config.distill.shave_epochs
 
 
 def test_the_exit_of_a_trunk_says_what_the_trunk_says_there(digits: SearchData) -> None:

@@ -25,7 +25,7 @@ from odn.training import fit as fitting
 
 Start = Callable[[SearchData, Config, Path | None], Iterator[object]]
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "data": {"max_images": 120},
     "model": {"width": 1 / 16},
     "train": {"batch_size": 16, "precision": "fp32"},
@@ -101,7 +101,7 @@ def test_a_training_broken_off_after_every_step_ends_with_the_same_bytes(
     class Killed(BaseException):
         """What a kill is to the code that it hits."""
 
-    def save_and_die(path: Path, checkpoint: checkpoints.Checkpoint) -> None:
+    def save_and_die(path: Path, checkpoint: checkpoints.Checkpoint[Any]) -> None:
         checkpoints.save_checkpoint(path, checkpoint)
         steps.append(checkpoint.record["step"])
         raise Killed

@@ -9,7 +9,7 @@ import torch
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.models.network import load_network, save_network
-from odn.search.published import Progress, Warm, train_published, untrained, warm_up, warmup_cost
+from odn.search.published import Patience, Warm, train_published, untrained, warm_up, warmup_cost
 from odn.training import fit as fitting
 from odn.training.fit import EpochRow
 
@@ -103,9 +103,9 @@ def test_an_interrupted_paper_search_ends_with_the_same_bytes(tmp_path: Path, mo
     assert (tmp_path / "weights.safetensors").read_bytes() == (quiet.depths / "1/weights.safetensors").read_bytes()
 
 
-def progress(accuracies: list[float], **changes: Any) -> tuple[Progress, str | None]:
+def progress(accuracies: list[float], **changes: Any) -> tuple[Patience, str | None]:
     """Show a depth these accuracies, with a target of 0.9 and a patience of 3; return where it stands, and what ended it."""
-    state, stop = Progress(**{"target": 0.9, "patience": 3, "max_epochs": 100, "deepest": False} | changes), None
+    state, stop = Patience(**{"target": 0.9, "patience": 3, "max_epochs": 100, "deepest": False} | changes), None
     for accuracy in accuracies:
         assert stop is None, "it went on behind its end"
         _, stop = state.saw(accuracy)
@@ -114,7 +114,7 @@ def progress(accuracies: list[float], **changes: Any) -> tuple[Progress, str | N
 
 def test_searching_counts_tenths_of_a_percent() -> None:
     """0.8504 after 0.8500 is no progress; three such epochs end the depth, short of the target."""
-    assert progress([0.85, 0.8504, 0.8502, 0.8501]) == (Progress(0.9, 3, 100, False, best=0.85, best_epoch=1, idle=3, n_epochs=4), "flat")
+    assert progress([0.85, 0.8504, 0.8502, 0.8501]) == (Patience(0.9, 3, 100, False, best=0.85, best_epoch=1, idle=3, n_epochs=4), "flat")
 
 
 def test_at_the_target_tuning_begins_and_counts_hundredths() -> None:

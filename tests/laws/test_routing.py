@@ -143,14 +143,38 @@ def test_a_damaged_routing_is_refused(network: DepthNetwork, tmp_path: Path) -> 
         load_routed(tmp_path)
     save_routed(RoutedNetwork(network, exits(0.5, 0.5, 0.5, 0)), tmp_path)
     good = json.loads(path.read_text())
-    faults = {"does not describe": good | {"exits": [good["exits"][0] | {"threshold": 2}]}, "kind is": good | {"kind": "luck"}}
-    faults |= {"have a head": good | {"exits": [good["exits"][0] | {"depth": 9}]}, "has no kind": []}
+    faults = {"from 0 to 1": good | {"exits": [good["exits"][0] | {"threshold": 2}]}, "Input tag 'luck'": good | {"kind": "luck"}}
+    faults |= {"have a head": good | {"exits": [good["exits"][0] | {"depth": 9}]}, "is damaged": []}
     for message, content in faults.items():
         path.write_text(json.dumps(content))
         with pytest.raises(DataError, match=message):
             load_routed(tmp_path)
     path.write_text('{"kind"')
     with pytest.raises(DataError, match="is damaged"):
+        load_routed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden": 10**9}, "gate.hidden must be less than or equal to 65536; got 1000000000"),
+        ({"hidden": 3}, "gates.safetensors is damaged: for 0.first.bias it holds"),
+        ({"hidden": 0}, "gate.hidden must be greater than or equal to 1; got 0"),
+        ({"shift": float("nan")}, "gate.shift must be a finite number; got nan"),
+        ({"shift": "0"}, "gate.shift must be a valid number; got '0'"),
+    ],
+)
+def test_gates_that_do_not_fit_are_refused(gates: GatedNetwork, tmp_path: Path, change: dict[str, object], message: str) -> None:
+    """Before they are allocated; and a file that is cut short is damaged."""
+    save_routed(gates, tmp_path)
+    path = tmp_path / "routing.json"
+    good = json.loads(path.read_text())
+    path.write_text(json.dumps(good | change))
+    with pytest.raises(DataError, match=message):
+        load_routed(tmp_path)
+    path.write_text(json.dumps(good))
+    (tmp_path / "gates.safetensors").write_bytes((tmp_path / "gates.safetensors").read_bytes()[:-1])
+    with pytest.raises(DataError, match="gates.safetensors is damaged: .* delete it and run 'odn route --kind gate' again"):
         load_routed(tmp_path)
 
 

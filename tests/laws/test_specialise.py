@@ -125,6 +125,6 @@ def test_without_a_supernet_of_this_data_nothing_is_cut(reached: Stages, tmp_pat
     paths: dict[str, Any] = {"prepared": reached.prepared, "out": tmp_path / "out", "registers": False}
     with pytest.raises(MissingInputError, match="set search.mode: supernet"):
         specialise.run(reached.config, targets=read_targets(["macs<=0.3"]), depths=tmp_path, **paths)
-    write_json(tmp_path / "1/supernet/card.json", {"depths": [1], "widths": [1.0], "data_sha256": {"train": "other"}})
+    write_json(tmp_path / "1/supernet/card.json", {"depths": [1], "widths": [1.0], "seed": 0, "data_sha256": {"train": "a" * 64}})
     with pytest.raises(DataError, match="was trained on other data"):
         specialise.run(reached.config, targets=read_targets(["macs<=0.3"]), depths=tmp_path, **paths)

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.models.cost import cost
 from odn.models.network import DepthNetwork, build, load_network, load_weights, save_network, save_weights
 from odn.models.zoo import BACKBONES
+from odn.training.optim import Optimiser
 
 Make = Callable[..., DepthNetwork]
 FILES = ("architecture.json", "weights.safetensors")
@@ -85,11 +89,11 @@ def test_a_torn_file_is_refused(saved: Path, file: str, share: float) -> None:
     [
         ("backbone", "resnet19", "'resnet19' is not one of resnet18"),
         ("depth", 9, "from 1 to 8, the blocks of resnet18"),
-        ("depth", True, "whole number"),
-        ("width", "1.0", "a number above 0"),
-        ("stem", None, "not one of cifar, imagenet"),
-        ("shortcut", "none", "not one of avgpool, conv"),
-        ("expansion", 4, "exactly the fields backbone, stem"),
+        ("depth", True, "depth must be a valid integer; got True"),
+        ("width", "1.0", "width must be a valid number; got '1.0'"),
+        ("stem", None, "stem must be 'cifar' or 'imagenet'; got None"),
+        ("shortcut", "none", "shortcut must be 'avgpool' or 'conv'; got 'none'"),
+        ("expansion", 4, "unknown field expansion"),
     ],
 )
 def test_a_wrong_description_is_refused(saved: Path, field: str, value: object, complaint: str) -> None:
@@ -107,6 +111,78 @@ def test_weights_of_another_network_are_refused(saved: Path, field: str, value: 
     (saved / "architecture.json").write_text(json.dumps({**SMALL.to_dict(), field: value}))
     with pytest.raises(DataError, match=r"weights\.safetensors"):
         load_network(saved)
+
+
+ABSURD: dict[str, dict[str, Any]] = {
+    "classes": {"n_classes": 10**9},
+    "width": {"width": 1e4},
+    "widest": {"width": 4},
+    "channels": {"in_channels": 2**20},
+    "more classes than fit": {"n_classes": 10**30},
+    "stem": {"cut": {"stem": 2**20, "blocks": [{"number": 1, "inner": [4], "out": 2**20}, {"number": 2, "inner": [4], "out": 2**20}]}},
+    "block": {"cut": {"stem": 4, "blocks": [{"number": 1, "inner": [2**20], "out": 4}, {"number": 2, "inner": [2**20], "out": 4}]}},
+    "blocks": {"cut": {"stem": 4, "blocks": [{"number": 1, "inner": [4], "out": 4}] * 10_000}},
+    "inner": {"cut": {"stem": 4, "blocks": [{"number": 1, "inner": [4] * 10_000, "out": 4}, {"number": 2, "inner": [4], "out": 4}]}},
+    "depth": {"depth": 10**9},
+}
+
+
+def test_an_absurd_description_takes_no_memory(saved: Path) -> None:
+    """In a process that may take half a gigabyte more, each is refused, as a network's and as a trunk's, before anything is allocated."""
+    from odn.stages.trunk import write_trunk
+
+    trunk, described = saved / "trunk.safetensors", SMALL.to_dict()
+    write_trunk(trunk, Optimiser.fresh(build(SMALL, torch.Generator().manual_seed(0))))
+    program = """
+import json, pathlib, resource, sys
+from odn.errors import DataError
+from odn.models.network import load_network
+from odn.stages.trunk import read_trunk
+from odn.training.device import Machine
+import safetensors.torch, torch
+
+folder, (described, cases) = pathlib.Path(sys.argv[1]), json.load(sys.stdin)
+machine = Machine(torch.device("cpu"), "fp32")
+read_trunk(folder / "trunk.safetensors", machine=machine)
+tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(folder / "trunk.safetensors").items()}
+in_use = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**29, in_use + 2**29))
+for name, change in cases.items():
+    record = {"architecture": described | change, "n_averaged": 0}
+    safetensors.torch.save_file(tensors, folder / "trunk.safetensors", {"odn": json.dumps(record)})
+    (folder / "architecture.json").write_text(json.dumps(described | change))
+    for read in (lambda: load_network(folder), lambda: read_trunk(folder / "trunk.safetensors", machine=machine)):
+        try:
+            read()
+        except DataError as error:
+            print(name, len(error.lines), str(error).isprintable())
+"""
+    command = [sys.executable, "-c", program, str(saved)]
+    done = subprocess.run(command, input=json.dumps([described, ABSURD]), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{name} 1 True" for name in ABSURD for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:8], id="no header"),
+        pytest.param(lambda content: b"\xff" * 8 + content[8:], id="a header without end"),
+        pytest.param(lambda content: content.replace(b'"F32"', b'"F16"', 1), id="another type"),
+        pytest.param(lambda content: content.replace(b'"F32"', b'"XXX"', 1), id="no type"),
+        pytest.param(lambda content: content.replace(b"[3,", b"[9,", 1), id="a shape that the bytes do not have"),
+        pytest.param(lambda content: content + b"\0", id="a byte more"),
+        pytest.param(lambda _: b"\x80\x04K\x01.", id="a pickle"),
+    ],
+)
+def test_a_header_that_lies_is_refused(saved: Path, damage: Callable[[bytes], bytes]) -> None:
+    """In one line."""
+    path = saved / "weights.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match="weights.safetensors") as refused:
+        load_network(saved)
+    assert len(refused.value.lines) == 1
+    assert "\\n" not in str(refused.value)
 
 
 def test_weights_without_a_head_are_refused(saved: Path) -> None:

@@ -15,7 +15,7 @@ from odn.models.network import build, load_network, save_network
 from odn.search.supernet import Supernet, plan_of, train_supernet
 from odn.training import fit as fitting
 from odn.training.checkpoint import load_checkpoint
-from odn.training.fit import EpochRow, Tick
+from odn.training.fit import EpochRow, Progress, Tick
 from odn.training.sandwich import rate_at
 from odn.training.together import joint_loss, share_gradient
 
@@ -83,7 +83,7 @@ def test_an_interrupted_supernet_ends_with_the_same_bytes(tmp_path: Path, monkey
             rows += isinstance(event, EpochRow)
             if rows == 1 and isinstance(event, Tick) and event.step == 4:
                 break
-    assert load_checkpoint(kept).record["step"] == 4
+    assert load_checkpoint(kept, Progress).record.step == 4
     again = trained(stages, kept)
     save_network(quiet.network, tmp_path / "quiet")
     save_network(again.network, tmp_path / "again")

@@ -1,6 +1,7 @@
 """A finished search on tiny data that nothing was trained for: records of the true form, judged and truncated by the real code."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def make_search(
     made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0, "start": "grown"}}))
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)
     for depth, (read_out, probe) in enumerate(right, start=1):
-        _write_depth(made, depth=depth, read_out=read_out, probe=probe)
+        _write_depth(made, depth=depth, read_out=read_out, probe=probe, channels=channels, n_classes=len(classes))
     work = folder / "work"
     flat = truncate.run(
         made.config,
@@ -114,9 +115,8 @@ def _write_test(made: MadeUpSearch, *, classes: tuple[str, ...], n_wrong: int, c
     np.save(prepared / "test/images.npy", images)
     np.save(prepared / "test/labels.npy", labels)
     digest = sha256_of(prepared / "test/images.npy", prepared / "test/labels.npy")
-    counts = {
-        name: {"total": n, "per_class": [n // n_classes] * n_classes} for name, n in (("train", 1200), ("val", N_VAL), ("test", N_TEST))
-    }
+    sizes = {"train": 1200, "val": N_VAL, "test": N_TEST}
+    counts = {split: {"total": n, "per_class": [len(range(k, n, n_classes)) for k in range(n_classes)]} for split, n in sizes.items()}
     Manifest(
         source="digits", classes=classes, channels=channels, height=8, width=8, mean=(0.5,) * channels, std=(0.2,) * channels,
         counts=counts, sha256={"train": "a" * 64, "val": "b" * 64, "test": digest},
@@ -129,7 +129,7 @@ def _write_test(made: MadeUpSearch, *, classes: tuple[str, ...], n_wrong: int, c
     write_table(made.folder / "work/evaluation/predictions.csv", rows)
 
 
-def _write_depth(made: MadeUpSearch, *, depth: int, read_out: int, probe: int | None) -> None:
+def _write_depth(made: MadeUpSearch, *, depth: int, read_out: int, probe: int | None, channels: int, n_classes: int) -> None:
     trained, check, accuracy = made.folder / f"work/depths/{depth}", made.folder / f"work/checks/{depth}", read_out / N_VAL
     curve = (accuracy - 0.3, accuracy - 0.1, accuracy - 0.02, accuracy)
     kept = costs(depth)
@@ -148,8 +148,8 @@ def _write_depth(made: MadeUpSearch, *, depth: int, read_out: int, probe: int | 
             "stem": "cifar",
             "width": 1.0,
             "shortcut": "avgpool",
-            "in_channels": 1,
-            "n_classes": 3,
+            "in_channels": channels,
+            "n_classes": n_classes,
             "depth": depth,
         }
         write_json(check / "architecture.json", architecture)
@@ -181,7 +181,9 @@ def _write_evaluation(made: MadeUpSearch, *, depth: int, n_wrong: int) -> None:
     if depth > 1:
         record |= {"shallower_depth": depth - 1, "test_accuracy_shallower": 0.85, "mcnemar_p_shallower": 0.0312}
     write_json(made.folder / "metrics/evaluation.json", record)
-    machine = {"machine": "a processor", "device": "cpu", "threads": 2, "precision": "fp32"}
+    architecture = json.loads((made.folder / "model/architecture.json").read_text())
+    machine = {"machine": "a processor", "device": "cpu", "threads": 2, "torch": "2.9.1", "precision": "fp32", "height": 8, "width": 8}
+    machine |= {"architecture": architecture}
     latency = {"latency_ms": 0.5, "latency_ms_full": 2.5, "latency_saved": 0.8}
     batch = {"latency_ms_batch128": 30.0, "latency_ms_full_batch128": 120.0, "latency_saved_batch128": 0.75}
     write_json(made.folder / "metrics/latency.json", machine | latency | batch)

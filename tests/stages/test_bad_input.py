@@ -1,5 +1,6 @@
 """Bad input at the command line: exit code 2, one plain message that names the way out, and nothing half-written."""
 
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
+from odn.files import MANIFEST
 
 FOLDER: dict[str, Any] = {"source": "folder", "val_fraction": 0.2, "test_fraction": 0.2}
 
@@ -20,7 +23,7 @@ def refused(project: Any, capsys: pytest.CaptureFixture[str]) -> Callable[[str],
         out = project.downloads if command == "fetch" else project.prepared
         assert project.command(command) == 2
         assert not [path for path in out.rglob("*") if path.is_file()], "a refused command must write nothing"
-        leftovers = [path.name for path in project.folder.rglob(".*")]
+        leftovers = [path.name for path in project.folder.rglob(".*") if path.name != MANIFEST]
         assert not leftovers, "a refused command must leave no temporary folder"
         message = capsys.readouterr().err
         assert message.startswith("odn: ")
@@ -96,7 +99,10 @@ def test_a_file_that_is_no_image(project: Any, refused: Any, class_folders: Path
     """Names the file; nothing is skipped silently."""
     (class_folders / "1" / "notes.txt").write_text("to do")
     project.configure(source="folder", root=str(class_folders))
-    assert f"{class_folders}/1/notes.txt is not an image that Pillow can read; replace or remove it\n" in refused("fetch")
+    assert (
+        f"{class_folders}/1/notes.txt is not an image in one of the formats PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM; replace or remove it\n"
+        in refused("fetch")
+    )
 
 
 def test_a_file_beside_the_class_folders(project: Any, refused: Any, class_folders: Path) -> None:
@@ -194,11 +200,53 @@ def test_an_animation(project: Any, refused: Any, class_folders: Path) -> None:
     assert "1/z.gif has 2 frames; keep one of them as a still image" in refused("prepare")
 
 
-def test_an_image_that_would_fill_the_memory(project: Any, refused: Any, class_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's guard against decompression bombs is heeded from its first warning on."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
+@pytest.mark.parametrize("limit", [60, 20])
+def test_an_image_that_would_fill_the_memory(
+    project: Any, refused: Any, class_folders: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Pillow's guard against decompression bombs is heeded from its first warning on; the message says what the image is."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     project.configure(source="folder", root=str(class_folders))
-    assert "0/0.png cannot be decoded (Image size (64 pixels) exceeds limit of 60 pixels" in refused("fetch")
+    said = refused("fetch")
+    assert f"0/0.png has 64 pixels, and at most {limit} are decoded, lest one image fill the memory; make it smaller or remove it\n" in said
+
+
+@pytest.mark.parametrize("name", ["x.eps", "x.ico", "x.tga", "x.pcx", "x.pdf", "x.jp2"])
+def test_a_format_that_is_not_named(project: Any, refused: Any, class_folders: Path, name: str) -> None:
+    """A page description would start another program, whatever the file is called."""
+    path = class_folders / "1" / name
+    Image.effect_noise((8, 8), 90).save(path)
+    path.rename(path.with_suffix(".png"))
+    project.configure(source="folder", root=str(class_folders))
+    assert "1/x.png is not an image in one of the formats PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM; replace" in refused("fetch")
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate"])
+def test_a_damaged_tiff_is_refused_in_one_line(
+    project: Any, class_folders: Path, capfd: pytest.CaptureFixture[str], compression: str
+) -> None:
+    """What libtiff says by itself is kept back."""
+    path = class_folders / "2" / "x.tif"
+    Image.effect_noise((64, 64), 90).save(path, compression=compression)
+    content = path.read_bytes()
+    path.write_bytes(content[:20] + bytes(255 - byte for byte in content[20:60]) + content[60:])
+    project.fetch(root=str(class_folders), image_size=8, **FOLDER)
+    assert project.command("prepare") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"odn: {project.downloads}/2/x.tif cannot be decoded (")
+
+
+def test_a_tiff_whose_second_page_is_empty(project: Any, refused: Any, class_folders: Path) -> None:
+    """Pillow raises a TypeError, which is no mistake of ours."""
+    path = class_folders / "2" / "x.tif"
+    Image.new("L", (8, 8)).save(path)
+    content = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", content, 4)
+    (n_entries,) = struct.unpack_from("<H", content, first)
+    struct.pack_into("<I", content, first + 2 + 12 * n_entries, len(content))
+    path.write_bytes(content + struct.pack("<HI", 0, 0))
+    project.fetch(root=str(class_folders), **FOLDER)
+    assert "2/x.tif cannot be decoded (Missing dimensions): it is truncated or corrupt" in refused("prepare")
 
 
 @pytest.mark.parametrize("setting", ["test_fraction", "val_fraction"])

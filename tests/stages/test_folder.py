@@ -52,7 +52,7 @@ def test_images_are_resized_when_asked(project: Any, class_folders: Path, make: 
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.bmp", "x.tif", "x.pgm"])
-def test_any_format_that_pillow_reads_is_an_image(project: Any, class_folders: Path, make: Any, name: str) -> None:
+def test_any_of_the_formats_is_an_image(project: Any, class_folders: Path, make: Any, name: str) -> None:
     """A flat grey image survives every format."""
     Image.new("L", (8, 8), 96).save(class_folders / "0" / name)
     make()

@@ -10,7 +10,7 @@ import pytest
 
 from odn.data.dataset import read_manifest
 from odn.errors import ConfigError, DataError, MissingInputError
-from odn.files import sha256_of
+from odn.files import MANIFEST, sha256_of
 
 HEAVY = ("torch", "torchvision", "sklearn", "scipy", "PIL", "mlflow", "boto3", "matplotlib")
 
@@ -87,7 +87,7 @@ def test_fetch_copies_the_embedded_file(project: Any) -> None:
     """downloads/ holds scikit-learn's own file and the list of its hash."""
     fetched = project.fetch()
     assert (fetched.source, fetched.origin, fetched.n_files, fetched.size_bytes) == ("digits", "scikit-learn", 1, 57523)
-    assert sorted(path.name for path in project.downloads.iterdir()) == ["SHA256SUMS", "digits.csv.gz"]
+    assert sorted(path.name for path in project.downloads.iterdir()) == [MANIFEST, "SHA256SUMS", "digits.csv.gz"]
 
 
 def test_digits_of_another_content_are_refused(project: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from odn.errors import MissingInputError
+from odn.files import MANIFEST
 from stages.made_up_search import MadeUpSearch, make_search
 
 HOSTILE = ('<script>alert("cat")</script>', 'a" onload="alert(1)', "$x_2$ & 猫\n")
@@ -82,7 +83,8 @@ def test_same_record_gives_same_bytes(search: MadeUpSearch, report: Path) -> Non
 
 def test_report_holds_page_and_pictures(report: Path) -> None:
     """The folder holds the page and a PNG of every figure."""
-    assert {path.name for path in report.iterdir()} == {"report.html", "depths.png", "cost.png", "ledger.png", "curves.png", "mistakes.png"}
+    pictures = {"depths.png", "cost.png", "ledger.png", "curves.png", "mistakes.png"}
+    assert {path.name for path in report.iterdir()} == {"report.html", MANIFEST} | pictures
 
 
 def test_headline_says_the_finding(page: str) -> None:

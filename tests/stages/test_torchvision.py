@@ -15,6 +15,7 @@ import pytest
 
 from odn.data.sources import SOURCES
 from odn.errors import DataError
+from odn.files import MANIFEST
 
 SPLITS = ("train", "val", "test")
 
@@ -52,7 +53,7 @@ def test_only_the_files_that_are_read_are_copied(project: Any, write_idx: Any) -
         write_idx(prefix, images=noise(2, 28, 28), labels=np.arange(2))
     fetched = project.fetch(source="mnist", root=str(project.raw))
     files = [path.relative_to(project.downloads).as_posix() for path in project.downloads.rglob("*") if path.is_file()]
-    assert sorted(files) == ["MNIST/raw/t10k-images-idx3-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte",
+    assert sorted(files) == [MANIFEST, "MNIST/raw/t10k-images-idx3-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte",
                              "MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte", "SHA256SUMS"]  # fmt: skip
     assert fetched.n_files == 4
 

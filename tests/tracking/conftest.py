@@ -117,15 +117,34 @@ def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
     architecture = Architecture.of(made.config, in_channels=1, n_classes=10, depth=2)
     generator = torch.Generator().manual_seed(made.config.seed)
     save_network(build(architecture, generator), root / "model")
+    target, interval = made.config.search.target, (0.96, 0.99)
     shape = {"classes": manifest.classes, "channels": 1, "height": 8, "width": 8, "mean": manifest.mean, "std": manifest.std}
-    about = {"verdict": verdict, "reason": "98.00% on val reaches the target 97.00%", "depth": 2, "val_accuracy": 0.98}
-    write_json(root / "model/card.json", {**about, **shape, "data_sha256": manifest.sha256})
+    about = {
+        "verdict": verdict,
+        "reason": "98.00% on val reaches the target 97.00%",
+        "depth": 2,
+        "val_accuracy": 0.98,
+        "val_interval": interval,
+    }
+    origin = {"weights_from": "finish", "target": target, "source": "digits", "data_sha256": manifest.sha256, "seed": made.config.seed}
+    write_json(root / "model/card.json", {**about, **shape, **origin})
     write_json(root / "model/search.json", about)
     flat = {"verdict": verdict, "depth": 2, "n_blocks": 8, "val_accuracy": 0.98, "val_accuracy_low": 0.96, "val_accuracy_high": 0.99}
-    write_json(root / "metrics/search.json", {**flat, "target": made.config.search.target, "full_depth_epochs": 1.8})
-    saved = {"n_params": 149_322, "params_saved": 0.986, "size_bytes": 600_000, "macs": 9_500_000, "macs_saved": 0.745}
-    write_json(root / "metrics/evaluation.json", {"test_accuracy": test_accuracy, "n_test": 360, **saved})
-    write_json(root / "metrics/latency.json", {"device": "cpu", "threads": 2, "batch_size": 1, "latency_ms": 0.8})
+    write_json(root / "metrics/search.json", {**flat, "target": target, "full_depth_epochs": 1.8})
+    saved = {
+        "n_params": 149_322,
+        "params_saved": 0.986,
+        "size_bytes": 600_000,
+        "bytes_saved": 0.986,
+        "macs": 9_500_000,
+        "macs_saved": 0.745,
+    }
+    full = {"n_params_full": 11_172_810, "size_bytes_full": 44_729_800, "macs_full": 37_000_000}
+    tested = {"test_accuracy": test_accuracy, "test_accuracy_low": test_accuracy - 0.02, "test_accuracy_high": test_accuracy + 0.01}
+    write_json(root / "metrics/evaluation.json", {**tested, "n_test": 360, **saved, **full})
+    machine = {"machine": "a processor", "device": "cpu", "threads": 2, "torch": "2", "precision": "fp32", "height": 8, "width": 8}
+    times = {f"latency_{name}{end}": value for end in ("", "_batch128") for name, value in (("ms", 0.8), ("ms_full", 2.0), ("saved", 0.6))}
+    write_json(root / "metrics/latency.json", {**machine, "architecture": architecture.to_dict(), **times})
     phases = {"stable": [0.9, 0.95, 0.96], "probe": [0.97, 0.98], "finish": [0.97, 0.975, 0.98]}
     write_history(root / "plots/history.csv", depth=2, phases=phases)
     (root / "report").mkdir()
@@ -152,7 +171,7 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server on an empty store."""
     folder = tmp_path_factory.mktemp("server")

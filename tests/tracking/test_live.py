@@ -1,5 +1,6 @@
 """A long training is shown while it runs, and never waits for whoever shows it: on sqlite and on a real server."""
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_a_server_that_was_never_there_is_worth_one_line(
     epochs(make_search(store), [0.9, 0.95], until=until)
     line = "".join(said)
     assert line == (
-        "odn: tracking at http://127.0.0.1:9 failed (Connection refused); training goes on, the record is in the stage's files; "
+        "odn: tracking at http://***@127.0.0.1:9 failed (Connection refused); training goes on, the record is in the stage's files; "
         "'odn track --replay' puts it there later\n"
     )
 
@@ -74,6 +75,20 @@ def test_a_worker_that_hangs_delays_nothing(store: Path, make_search: Callable[.
     begin = time.monotonic()
     assert epochs(made, [0.9] * 2000) < 0.5
     assert time.monotonic() - begin < 5
+
+
+def test_a_server_that_never_answers_delays_nothing(
+    store: Path, make_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It takes every connection and says nothing: training neither waits for it nor hears of it."""
+    monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
+    made = make_search(store)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begin = time.monotonic()
+        assert epochs(made, [0.9] * 200) < 0.5
+        assert time.monotonic() - begin < 2
+    assert "waiting" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

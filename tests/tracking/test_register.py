@@ -13,6 +13,7 @@ import pytest
 from odn.errors import MissingInputError, TrackingError
 from odn.stages import register
 from odn.tracking.registry import Registration
+from odn.tracking.standing import standing
 
 CONSUMER = """
 import sys, mlflow, numpy as np
@@ -122,3 +123,23 @@ def test_a_server_that_is_away_leaves_nothing_behind(store: Path, make_search: C
     with pytest.raises(TrackingError, match="dvc repro register"):
         registered(make_search(store))
     assert not (store / ".odn/registration.json").exists()
+
+
+def test_a_version_that_was_deleted_is_known_to_be_gone(store: Path) -> None:
+    """A sqlite store is looked into, with the aliases that it has now; a server is not asked."""
+    weights, there = (
+        "a" * 64,
+        {"name": "m", "version": "1", "tracking_uri": "sqlite:///mlflow.db", "champion": True, "aliases": ["champion"]},
+    )
+    assert standing(there, weights_sha256=weights) == (there, "gone")
+    client().create_registered_model("m")
+    client().create_model_version("m", source=str(store), tags={"odn.weights_sha256": weights})
+    client().set_registered_model_alias("m", "candidate", "1")
+    now, stands = standing(there, weights_sha256=weights)
+    assert (now["aliases"], now["champion"], now["reason"], stands) == (("candidate",), False, "the alias was moved since", "there")
+    assert standing(there, weights_sha256="b" * 64)[1] == "gone"  # of a store that was made anew
+    assert standing({**there, "tracking_uri": "http://127.0.0.1:9"}, weights_sha256=weights)[1] == "unasked"
+    client().delete_model_version("m", "1")
+    assert standing(there, weights_sha256=weights)[1] == "gone"
+    (store / "mlflow.db").write_text("no database")
+    assert standing(there, weights_sha256=weights)[1] == "unasked"

@@ -1,5 +1,6 @@
 """A registered model teaches: it is fetched from a real registry once, handed on in files, and refused where it is for other data."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from laws.search_data import small_config
 from laws.stage_runs import Stages, read
 from odn.errors import DataError, TrackingError
-from odn.files import read_json, write_json
+from odn.files import write_json
 from odn.models.network import load_network
 from odn.stages import register
 
@@ -72,7 +73,7 @@ def test_a_teacher_of_other_data_is_refused(
 ) -> None:
     """Both are named: what the teacher knows and what the data has."""
     made = make_search(store)
-    card = read_json(store / "model/card.json", made_by="truncate")
+    card = json.loads((store / "model/card.json").read_text())
     write_json(store / "model/card.json", card | change)
     receipts = {"receipt": made.root / "work/registered.json", "registration": made.root / ".odn/registration.json"}
     register.run(made.config, **made.paths(), **receipts, tags={})

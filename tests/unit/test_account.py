@@ -16,7 +16,7 @@ REGISTRATION: dict[str, Any] = {
     "name": "odn-digits",
     "version": "3",
     "run_id": "1f",
-    "tracking_uri": "sqlite:///mlflow.db",
+    "tracking_uri": "http://mlflow.example",
     "aliases": ["candidate"],
     "champion": False,
     "reason": "not more accurate: 90.00% on test against 95.00% of version 2",
@@ -85,7 +85,18 @@ def test_account_names_the_registry_version(tmp_path: Path) -> None:
     search = make_search(tmp_path)
     search.register(REGISTRATION)
     shown = " ".join(search.show().describe().split())
-    assert "in the registry odn-digits version 3, candidate, at sqlite:///mlflow.db; not champion: not more accurate: 90.00%" in shown
+    place = "at http://mlflow.example (as it was registered; not asked again)"
+    assert f"in the registry odn-digits version 3, candidate, {place}; not champion: not more accurate: 90.00%" in shown
+
+
+def test_a_version_whose_store_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
+    """A store that was deleted holds nothing, whatever the last registration says."""
+    search = make_search(tmp_path)
+    search.register(REGISTRATION | {"tracking_uri": f"sqlite:///{tmp_path}/gone.db"})
+    shown = "".join(search.show().describe().split())
+    assert "whichdoesnotholditanymore:odnregister" in shown
+    assert "intheregistry" not in shown
+    assert not (tmp_path / "gone.db").exists()
 
 
 def test_version_of_other_weights_is_not_shown(tmp_path: Path) -> None:

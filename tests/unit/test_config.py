@@ -97,6 +97,8 @@ def test_key_that_is_not_text_is_refused() -> None:
         ({"seed": True}, "seed: must be a whole number ≥ 0 and < 2147483648; got True"),
         ({"train": None}, "train: must be a section of settings; got None"),
         ({"train__batch_size": 64.0}, "train.batch_size: must be a whole number ≥ 2 and ≤ 65536; got 64.0"),
+        ({"train__lr": "1.2.3e4"}, "train.lr: must be a number > 0 and ≤ 100; got '1.2.3e4'"),
+        ({"train__lr": ".e4"}, "train.lr: must be a number > 0 and ≤ 100; got '.e4'"),
         ({"train__lr": "fast"}, "train.lr: must be a number > 0 and ≤ 100; got 'fast'"),
         ({"augment__flip": 1}, "augment.flip: must be true or false; got 1"),
         ({"data__root": 7}, "data.root: must be text or null; got 7"),
@@ -107,9 +109,9 @@ def test_ill_typed_setting_is_refused_with_what_is_allowed(change: dict[str, Any
     assert refusal(settings_with(**change)) == message
 
 
-def test_number_that_yaml_reads_as_text_is_explained() -> None:
-    """YAML 1.1 takes 1e-3 for text; the refusal says how to write it."""
-    assert refusal(settings_with(train__lr="1e-3")).endswith("got '1e-3' (YAML reads this as text: write 0.001)")
+def test_number_in_quotes_is_explained() -> None:
+    """A number in quotes is text; the refusal says how to write it."""
+    assert refusal(settings_with(train__lr="1e-3")).endswith("got '1e-3' (this is text: write 0.001, without quotes)")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,7 @@ def test_a_teacher_is_named(distill: str) -> None:
 def test_every_refused_setting_gets_a_line() -> None:
     """Two mistakes are reported together, so that one run is enough to mend both."""
     assert len(refusal(settings_with(train__lr=0.0, search__target=2.0)).splitlines()) == 2
+    assert len(refusal(settings_with(train__lr=0.0, search__schedule=[2, 1])).splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,8 @@ def test_prepared_data_decides_the_shape(tmp_path: Path) -> None:
         width=12,
         mean=(0.5,) * 3,
         std=(0.2,) * 3,
-        counts={},
-        sha256={},
+        counts={split: {"total": 6, "per_class": [2, 2, 2]} for split in ("train", "val", "test")},
+        sha256=dict.fromkeys(("train", "val", "test"), "a" * 64),
     ).write(tmp_path / "dataset.json")
     shape = run(configured("folder"), prepared=tmp_path).shape
     assert (shape.n_classes, shape.channels, shape.height, shape.width) == (3, 3, 20, 12)

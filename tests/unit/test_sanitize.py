@@ -10,6 +10,8 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL": "http://minio:hunter-22@store:9000",
     "MLFLOW_TRACKING_URI": "postgresql://me:p%40ss/word1@db/x?sslkey=abcdef",
     "TOKEN_FILE": "/var/run/token-file",
+    "PWD": "/srv/project",
+    "OLDPWD": "/srv/other",
 }
 
 
@@ -42,6 +44,7 @@ def test_secrets_are_hidden(text: str, shown: str) -> None:
         "sqlite:///mlflow.db",
         "set KFP_TOKEN to a token",
         "/var/run/token-file",
+        "/srv/project/model is missing",
         "Größe: 日本 ✓",
     ],
 )

@@ -2,8 +2,12 @@
 
 import re
 import socket
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +204,102 @@ def test_an_endpoint_that_is_no_url_is_shown(s3: Any, monkeypatch: pytest.Monkey
     monkeypatch.setenv("AWS_ENDPOINT_URL", "minio:9000")
     with pytest.raises(StorageError, match="minio:9000; mend AWS_ENDPOINT_URL, which reads like http://host:port"):
         download_prefix("s3://b/x", folder=tmp_path)
+
+
+@pytest.mark.parametrize("address", ["s3://ann:hunter22@b/x", "s3://ann:hunter/22@b/x", "s3://hunter22@b", "s3://b?token=hunter22"])
+def test_credentials_in_an_address_are_refused(address: str) -> None:
+    """They belong into the environment, and are not shown."""
+    with pytest.raises(StorageError, match="without a user, a password or a query.*set AWS_PROFILE") as caught:
+        parse_address(address)
+    assert "22" not in str(caught.value)
+
+
+def test_credentials_in_the_endpoint_are_not_shown(
+    s3: Any, s3_server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What works with them works, and what fails says nothing of them."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.replace("://", "://minio:hunter22@"))
+    s3.put_object(Bucket=bucket, Key="1.png", Body=b"x")
+    assert download_prefix(f"s3://{bucket}", folder=tmp_path / "in") == [tmp_path / "in" / "1.png"]
+    for name in (f"s3://{bucket}/nothing", "s3://no-such/x"):
+        with pytest.raises(StorageError) as caught:
+            download_prefix(name, folder=tmp_path / "in")
+        assert "***@127.0.0.1" in str(caught.value)
+        assert "hunter22" not in str(caught.value)
+
+
+LISTING = (
+    '<?xml version="1.0"?><ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated>'
+    '<Contents><Key>x/1.png</Key><Size>100000</Size><ETag>"a"</ETag></Contents></ListBucketResult>'
+)
+
+
+@contextmanager
+def broken_store(how: str) -> Iterator[str]:
+    """Serve a store that lists one object, whose body breaks off or stops; or one that is none."""
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            status = int(how) if how.isdecimal() else 200
+            listed = LISTING.encode() if "list-type" in self.path and how in {"breaks", "stops"} else b"<html>sign in</html>"
+            is_body = how in {"breaks", "stops"} and "list-type" not in self.path
+            self.send_response(status)
+            self.send_header("Content-Length", "100000" if is_body else str(len(listed)))
+            self.send_header("Location", "/again")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(b"x" * 5000 if is_body else listed)
+                self.wfile.flush()
+                over.wait(20 if is_body and how == "stops" else 0)
+
+        do_GET = do_HEAD = answer  # noqa: N815  the names that http.server calls
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        over.set()
+        web.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("breaks", "a body broke off 3 times: 5000 read"),
+        ("stops", "a body broke off 3 times: Read timeout"),
+        ("301", "what answers there sends elsewhere"),
+        ("307", "what answers there sends elsewhere"),
+        ("200", "check the bucket, the prefix and AWS_ENDPOINT_URL"),
+        ("500", "the store failed, or what answers there is no object store"),
+    ],
+)
+def test_a_store_that_is_broken_is_given_up(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str, said: str
+) -> None:
+    """Each request is tried a bounded number of times; a long wait is told; no part of a file is left."""
+    monkeypatch.setattr("odn.storage.READ_TIMEOUT", 0.4)
+    monkeypatch.setattr("odn.waiting.FIRST", 0.6)
+    with broken_store(how) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        begin = time.monotonic()
+        with pytest.raises(StorageError, match=f"s3://b/x .*{endpoint}.*{said}"):
+            download_prefix("s3://b/x", folder=tmp_path)
+    assert time.monotonic() - begin < 4
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    if how == "stops":
+        assert "0 objects are through; a request is given up after 0.4 s without a byte, 3 times)" in capsys.readouterr().err
+
+
+def test_a_store_that_never_answers_is_given_up(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection, and that is all."""
+    monkeypatch.setattr("odn.storage.READ_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint := f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(StorageError, match=f"s3://b/x at {endpoint} cannot be reached .*Read timeout"):
+            download_prefix("s3://b/x", folder=tmp_path)
 
 
 def test_a_fingerprint_changes_with_what_is_there(s3: Any, bucket: str) -> None:

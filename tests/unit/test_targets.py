@@ -40,6 +40,27 @@ def test_below_one_a_count_is_a_share_of_the_whole() -> None:
         ("latency<=2", "unknown kind latency (did you mean latency_ms?)"),
         ("speed<=2", "unknown kind speed (known are accuracy, parameters, bytes, macs, latency_ms)"),
         ("macs<=many", "'many' is no number"),
+        ("bytes<=1e300", "every network meets bytes of 1e+300; leave it out, or take at most 1e+15"),
+        ("latency_ms<=1e300", "every network meets latency_ms of 1e+300; leave it out, or take at most 1e+09"),
+        ("macs<=1e999", "macs must be a number above 0; got inf"),
+        ("macs<=-inf", "macs must be a number above 0; got -inf"),
+        ("accuracy>=nan", "accuracy must be a number above 0; got nan"),
+        ("accuracy>=0", "accuracy must be a number above 0; got 0"),
+        ("accuracy>=", "no number stands behind accuracy>=; write such as accuracy>=0.98"),
+        ("bytes<=", "no number stands behind bytes<="),
+        ("accuracy>=,bytes<=1", "no number stands behind accuracy>="),
+        ("accuracy>==0.9", "accuracy is bounded by >=; got >=="),
+        ("accuracy>=>=0.9", "accuracy is bounded by >=; got >=>="),
+        ("accuracy=>0.9", "accuracy is bounded by >=; got =>"),
+        ("accuracy", "'accuracy' is no bound"),
+        (">=0.9", "'>=0.9' is no bound"),
+        ("accuracy>=0.9,", "'' is no bound"),
+        ("bytes<=1_000", "'1_000' is no number"),
+        ("bytes<=１０", "'１０' is no number"),
+        ("bytes<=0x10", "'0x10' is no number"),
+        ("bytes<=infinity", "'infinity' is no number"),
+        ("accuracy>=0.9 0.8", "'accuracy>=0.9 0.8' is no bound"),
+        (f"bytes<={'9' * 5000}", "bytes must be a number above 0; got inf"),
         ("small", "'small' is no bound; write such as accuracy>=0.98"),
         ("", "'' is no bound"),
     ],
@@ -48,7 +69,8 @@ def test_a_target_that_cannot_be_met_or_read_is_refused(text: str, message: str)
     """The refusal names the target and what is wrong with it."""
     with pytest.raises(ConfigError) as caught:
         read_target(text)
-    assert str(caught.value).startswith(f"--target {text}: ")
+    assert str(caught.value).startswith(f"--target {text[:1000]}")
+    assert len(str(caught.value).splitlines()) == 1
     assert message in str(caught.value)
 
 
@@ -61,3 +83,10 @@ def test_every_refused_target_gets_a_line_and_none_stands_twice() -> None:
         read_targets(["bytes<=10,macs<=0.3", "macs<=0.3,bytes<=10"])
     with pytest.raises(ConfigError, match="name at least one"):
         read_targets([])
+
+
+def test_the_largest_bounds_still_name_a_folder() -> None:
+    """A slug is a folder's name, and part of a model's."""
+    text = "accuracy>=0.12345678901234568,parameters<=1e15,bytes<=1e15,macs<=1.2345678901234567e-300,latency_ms<=1e9"
+    assert len(read_target(text).slug) < 200
+    assert read_target(read_target(text).text) == read_target(text)

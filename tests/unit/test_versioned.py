@@ -1,5 +1,6 @@
 """Data that another repository versions with DVC comes here by revision, or the reason is said."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,16 @@ def test_a_repository_that_is_not_there_is_said_without_its_password(tmp_path: P
     with pytest.raises(DataError, match="cannot be brought here") as caught:
         commit_of("https://someone:hunter2@127.0.0.1:9/repository.git", revision="main")
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_repository_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The wait is told with its limit, and git ends with it."""
+    monkeypatch.setattr("odn.waiting.FIRST", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://someone:hunter22@127.0.0.1:{silent.getsockname()[1]}/r.git"
+        with pytest.raises(DataError, match=r"r\.git at main cannot be brought here \(no answer within 0\.5 s\)") as caught:
+            commit_of(address, revision="main", limit=0.5)
+    said = capsys.readouterr().err
+    assert said.startswith("odn: waiting for data/ of http://***@127.0.0.1:")
+    assert "at most 0.5 s" in said
+    assert "hunter22" not in said + str(caught.value)

@@ -14,16 +14,30 @@ def write_checksums(folder: Path) -> list[Path]:
     """Write `SHA256SUMS` over every file below the folder, in the order of their names, and return the files.
 
     Raises:
-        DataError: a file's name holds a line break, which no line of the list can hold.
+        DataError: a name cannot stand in a line of the list, or in JSON, or is the list's own.
     """
     files = _files(folder)
     names = [path.relative_to(folder).as_posix() for path in files]
     for name in names:
-        if "\n" in name or "\r" in name:
-            raise DataError(f"a file's name holds a line break: {name!r}; rename it")
+        require_name(name)
     lines = [f"{sha256_of(path)}  {name}\n" for path, name in zip(files, names, strict=True)]
     write_bytes(folder / NAME, os.fsencode("".join(lines)))
     return files
+
+
+def require_name(name: str, *, shown_as: str | None = None) -> None:
+    """Require that the name of a file or a class, relative to the raw data, can be listed and written down.
+
+    Raises:
+        DataError: it holds a line break, is not UTF-8, or is that of the list.
+    """
+    shown = shown_as or name
+    if "\n" in name or "\r" in name:
+        raise DataError(f"a file's name holds a line break: {shown!r}; rename it")
+    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+        raise DataError(f"the name of {shown} is not UTF-8; rename it")
+    if NAME in name.split("/"):
+        raise DataError(f"{shown} has the name of odn's own list of files; rename it")
 
 
 def verify_checksums(folder: Path) -> None:
@@ -34,7 +48,7 @@ def verify_checksums(folder: Path) -> None:
         DataError: the list is damaged, or a file is missing, changed, truncated or not on the list.
     """
     try:
-        lines = os.fsdecode((folder / NAME).read_bytes()).splitlines()
+        lines = os.fsdecode((folder / NAME).read_bytes()).removesuffix("\n").split("\n")
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(f"raw data is missing: no {folder / NAME}; run 'dvc repro prepare', which fetches it first") from None
     listed = {}

@@ -5,31 +5,35 @@ N images, C channels, H height, W width; K classes.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
 from odn.errors import DataError, MissingInputError
-from odn.files import read_json, write_json
+from odn.files import sha256_of, write_json
+from odn.records import Fraction, Record, Sha256, read_record
 
 Images = npt.NDArray[np.uint8]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
+SPLITS = ("train", "val", "test")
+Side = Annotated[int, Field(ge=1, le=2**16)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class Manifest(Record):
     """Describe prepared data: the content of `dataset.json`."""
 
     source: str
     classes: tuple[str, ...]  # K names; a label is an index into them
-    channels: int
-    height: int
-    width: int
-    mean: tuple[float, ...]  # per channel, in [0, 1], over train only
-    std: tuple[float, ...]
+    channels: Side
+    height: Side
+    width: Side
+    mean: tuple[Fraction, ...]  # per channel, in [0, 1], over train only
+    std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
     counts: dict[str, dict[str, Any]]  # {split: {"total": n, "per_class": [n, ...]}}
-    sha256: dict[str, str]  # {split: hex digest of images.npy then labels.npy}
+    sha256: dict[str, Sha256]  # {split: hex digest of images.npy then labels.npy}
 
     @property
     def n_classes(self) -> int:
@@ -39,6 +43,28 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Write `dataset.json` atomically."""
         write_json(path, asdict(self))
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if not self.classes or not all(self.classes) or len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: expected names, none of them empty and each once")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise ValueError(f"{name}: expected {self.channels} numbers, one a channel; got {len(getattr(self, name))}")
+        for name in ("counts", "sha256"):
+            if set(getattr(self, name)) != set(SPLITS):
+                raise ValueError(f"{name}: expected the splits {', '.join(SPLITS)}; got {', '.join(getattr(self, name)) or 'none'}")
+        for split, counts in self.counts.items():
+            if not _adds_up(counts, n_classes=self.n_classes):
+                raise ValueError(f"counts.{split}: expected a total and as many counts as classes, which add up to it; got {counts!r:.100}")
+        return self
+
+
+def _adds_up(counts: dict[str, Any], *, n_classes: int) -> bool:
+    if set(counts) != {"total", "per_class"} or not isinstance(counts["per_class"], list) or len(counts["per_class"]) != n_classes:
+        return False
+    is_whole = all(type(count) is int and count >= 0 for count in (counts["total"], *counts["per_class"]))
+    return is_whole and 0 < counts["total"] == sum(counts["per_class"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +83,34 @@ def read_manifest(path: Path) -> Manifest:
     """Read `dataset.json`.
 
     Raises:
-        MissingInputError: it is not there, or not JSON.
-        DataError: its fields are not a manifest's.
+        MissingInputError: it is not there.
+        DataError: it is damaged.
     """
-    content = read_json(path, made_by="prepare")
-    try:
-        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-        return Manifest(**fields)
-    except (TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a manifest of prepared data ({error}); run 'dvc repro -f prepare' to write it anew") from None
+    return read_record(Manifest, path, made_by="prepare")
+
+
+def verified_split(folder: Path, *, manifest: Manifest) -> Split:
+    """Open one prepared split, named as its folder is, after its files were held to the manifest: each stage does so once.
+
+    Raises:
+        MissingInputError: the folder or one of its two arrays is not there.
+        DataError: a file is not the one that `prepare` wrote.
+    """
+    split = read_split(folder)
+    found, wanted = sha256_of(folder / "images.npy", folder / "labels.npy"), manifest.sha256[folder.name]
+    if found != wanted:
+        raise DataError(
+            f"{folder} is not what was prepared (sha256 {found[:12]}…, dataset.json says {wanted[:12]}…); "
+            "run 'dvc repro -f prepare' to write it anew"
+        )
+    shape = (manifest.counts[folder.name]["total"], manifest.channels, manifest.height, manifest.width)
+    if split.images.shape != shape:
+        raise DataError(f"{folder} holds images {split.images.shape}, dataset.json says {shape}; run 'dvc repro -f prepare'")
+    labels, n_classes = split.labels, manifest.n_classes
+    in_range = int(labels.min()) >= 0 and int(labels.max()) < n_classes
+    if not in_range or np.bincount(labels, minlength=n_classes).tolist() != manifest.counts[folder.name]["per_class"]:
+        raise DataError(f"{folder} does not hold as many images of each class as dataset.json says; run 'dvc repro -f prepare'")
+    return split
 
 
 def read_split(folder: Path) -> Split:

@@ -11,6 +11,7 @@ from odn.data.official import DIGITS_SHA256, digits_file, download_dataset
 from odn.data.sources import Source
 from odn.errors import DataError
 from odn.files import sha256_of
+from odn.waiting import waiting
 
 TIMEOUT = 15.0  # seconds without an answer, for each connection and each read
 
@@ -59,7 +60,8 @@ def _download(source: Source, *, folder: Path) -> None:
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download.") as cache:
         try:
-            with _socket_timeout(TIMEOUT):
+            limit = f"a server is given up after {TIMEOUT:g} s without an answer"
+            with _socket_timeout(TIMEOUT), waiting(f"the download of {source.title}", limit=limit):
                 download_dataset(source, root=Path(cache))
         # OSError: no network, no answer, no space. RuntimeError: torchvision's own word for all mirrors failed or a wrong MD5.
         except (OSError, RuntimeError, HTTPException, TarError, BadZipFile, EOFError) as error:

@@ -1,9 +1,12 @@
-"""Read images from class folders: ROOT/CLASS/IMAGE, any format that Pillow reads, one decoded at a time.
+"""Read images from class folders: ROOT/CLASS/IMAGE, in any of FORMATS, one decoded at a time.
 
 N images, C channels, H height, W width. Files and folders whose names start with a dot are not looked at; everything else counts,
 so that nothing is skipped silently.
 """
 
+import logging
+import os
+import re
 import shutil
 import struct
 import warnings
@@ -14,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from odn.data.checksums import MEND
+from odn.data.checksums import MEND, require_name
 from odn.data.checksums import NAME as CHECKSUMS
 from odn.data.dataset import Images
 from odn.data.sources import Part, Raw
@@ -25,7 +28,13 @@ from odn.errors import DataError
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "RGB": 3, "P": 3, "PA": 3, "RGBA": 3}
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of Pillow's, those whose decoders start no other program
+TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# What Pillow raises of damaged files: its own errors, and what its readers stumble over.
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, MemoryError, struct.error)
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it would log of a damaged file it raises as well
 
 
 def copy_class_folders(root: Path, *, into: Path) -> None:
@@ -73,7 +82,7 @@ def open_folder(folder: Path, *, image_size: int | None) -> Raw:
     def read(indices: Indices) -> Images:
         images = np.empty((len(indices), channels, height, width), np.uint8)
         for position, index in enumerate(indices):
-            with _opened(paths[index]) as image:
+            with _opened(paths[index]) as image, _unheard(image):
                 pixels = _pixels(image, path=paths[index], image_size=image_size)
             images[position] = pixels.reshape(height, width, channels).transpose(2, 0, 1)
         return images
@@ -84,6 +93,8 @@ def open_folder(folder: Path, *, image_size: int | None) -> Raw:
 
 def _class_files(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
     """Return the files of each class in order, or the DataError that names what is out of place."""
+    for folder in (path for path in _visible(root) if path.is_dir()):
+        require_name(folder.name, shown_as=f"{shown_as}/{folder.name}")
     for stray in (path for path in _visible(root) if not path.is_dir() and path.name != CHECKSUMS):
         raise DataError(f"{shown_as}/{stray.name} lies beside the class folders; move it into one of them, or out of {shown_as}")
     files = {folder.name: _visible(folder) for folder in _visible(root) if folder.is_dir()}
@@ -94,6 +105,7 @@ def _class_files(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
         if not paths:
             raise DataError(f"{shown_as}/{name}: the class folder is empty; add images to it or remove it")
         for path in paths:
+            require_name(path.name, shown_as=f"{shown_as}/{name}/{path.name}")
             if path.is_dir():
                 shown = f"{shown_as}/{name}/{path.name}"
                 raise DataError(f"{shown} is a folder; a class folder holds images only: move them up or give them a class of their own")
@@ -112,12 +124,35 @@ def _opened(path: Path, *, shown_as: str | None = None) -> Iterator[Image.Image]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # odd metadata; the pixels decode or raise
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 yield image
     except UnidentifiedImageError:
-        raise DataError(f"{shown} is not an image that Pillow can read; replace or remove it{mend}") from None
+        raise DataError(f"{shown} is not an image in one of the formats {', '.join(FORMATS)}; replace or remove it{mend}") from None
+    except TOO_LARGE as error:
+        found = re.search("[0-9]+", str(error))
+        n_pixels = f"{int(found[0]):,}" if found else "too many"
+        raise DataError(
+            f"{shown} has {n_pixels} pixels, and at most {Image.MAX_IMAGE_PIXELS:,} are decoded, lest one image fill the memory; "
+            f"make it smaller or remove it{mend}"
+        ) from None
     except UNREADABLE as error:
         raise DataError(f"{shown} cannot be decoded ({error}): it is truncated or corrupt; replace or remove it{mend}") from None
+
+
+@contextmanager
+def _unheard(image: Image.Image) -> Iterator[None]:
+    """Keep back what libtiff, of all decoders, writes to standard error by itself; what is wrong Pillow raises as well."""
+    if image.format != "TIFF":
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _size(image: Image.Image) -> tuple[int, int]:

@@ -2,50 +2,41 @@
 
 import dataclasses
 from itertools import pairwise
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field
 
 from odn.config import N_BLOCKS, Config
+from odn.records import Record
 
 Stem = Literal["cifar", "imagenet"]
 Shortcut = Literal["avgpool", "conv"]
+MOST, WIDEST = 2**20, 4  # channels and classes; the multiplier of channels, as model.width
+Channels = Annotated[int, Field(ge=1, le=MOST)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CutBlock:
+class CutBlock(Record):
     """Say what is left of a block: which of the backbone's it is, from 1, and the channels of its inner convolutions and its output.
 
     Where `inner` is empty the residual is gone, and only the shortcut is left.
     """
 
-    number: int
-    inner: tuple[int, ...]
-    out: int
+    number: Channels
+    inner: tuple[Channels, ...]
+    out: Channels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cut:
+class Cut(Record):
     """Say what is left of a backbone that lost channels or blocks: the stem's channels, and the blocks that remain, ascending."""
 
-    stem: int
+    stem: Channels
     blocks: tuple[CutBlock, ...]
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Self:
-        """Read what `dataclasses.asdict` made of it.
-
-        Raises:
-            ValueError: a field is missing, unknown or refused.
-        """
-        try:
-            blocks = tuple(CutBlock(**(block | {"inner": tuple(block["inner"])})) for block in values["blocks"])
-            cut = cls(**(values | {"blocks": blocks}))
-        except (TypeError, KeyError):
-            raise ValueError(f"cut: expected stem and blocks, each with number, inner and out; got {values!r}") from None
-        return cut
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Architecture:
+class Architecture(Record):
     """Name a backbone kept to `depth` blocks, for images of `in_channels` and `n_classes` classes.
 
     With a `cut` the blocks are those that it lists, with the channels that it says, and `depth` counts them.
@@ -70,12 +61,12 @@ class Architecture:
             raise ValueError(f"stem: {self.stem!r} is not one of {', '.join(get_args(Stem))}")
         if self.shortcut not in get_args(Shortcut):
             raise ValueError(f"shortcut: {self.shortcut!r} is not one of {', '.join(get_args(Shortcut))}")
-        if isinstance(self.width, bool) or not isinstance(self.width, (int, float)) or not 0 < self.width < float("inf"):
-            raise ValueError(f"width: expected a number above 0; got {self.width!r}")
-        for name, most in (("in_channels", None), ("n_classes", None), ("depth", N_BLOCKS[self.backbone])):
+        if isinstance(self.width, bool) or not isinstance(self.width, (int, float)) or not 0 < self.width <= WIDEST:
+            raise ValueError(f"width: expected a number above 0, and at most {WIDEST}; got {self.width!r}")
+        for name, most in (("in_channels", MOST), ("n_classes", MOST), ("depth", N_BLOCKS[self.backbone])):
             value = getattr(self, name)
-            if type(value) is not int or value < 1 or (most is not None and value > most):
-                allowed = "≥ 1" if most is None else f"from 1 to {most}, the blocks of {self.backbone}"
+            if type(value) is not int or not 1 <= value <= most:
+                allowed = f"from 1 to {most}" + (f", the blocks of {self.backbone}" if name == "depth" else "")
                 raise ValueError(f"{name}: expected a whole number {allowed}; got {value!r}")
         if self.cut is not None:
             self._check_cut(self.cut)
@@ -123,15 +114,3 @@ class Architecture:
     def to_dict(self) -> dict[str, Any]:
         """Return what `architecture.json` holds; a `cut` only where there is one."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "cut" or value is not None}
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ValueError: a field is missing, unknown or refused.
-        """
-        names = [field.name for field in dataclasses.fields(cls) if field.name != "cut"]
-        if not isinstance(values, dict) or set(values) - {"cut"} != set(names):
-            raise ValueError(f"expected exactly the fields {', '.join(names)}, and cut for a network that was cut; got {values!r}")
-        return cls(**(values | {"cut": Cut.from_dict(values["cut"]) if "cut" in values else None}))

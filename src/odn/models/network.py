@@ -4,10 +4,9 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 import hashlib
-import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from odn.files import write_bytes, write_json
 from odn.models.architecture import Architecture
 from odn.models.resnet import ResidualBlock
 from odn.models.zoo import BACKBONES
+from odn.records import read_record
 
 
 class DepthNetwork(nn.Module):
@@ -165,26 +165,40 @@ def _packed(network: DepthNetwork) -> bytes:
 def load_network(folder: Path) -> DepthNetwork:
     """Read what `save_network` wrote, onto the CPU, in eval mode, with the heads that the weights have.
 
+    The description is held to the weights before anything is allocated for it.
+
     Raises:
         MissingInputError: a file is not there.
         DataError: a file is damaged, or the weights are not those of the architecture.
     """
-    path = folder / "architecture.json"
-    try:
-        architecture = Architecture.from_dict(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing; run 'dvc repro' to train the network first") from None
-    except ValueError as error:
-        raise DataError(f"{path} does not describe a network: {error}; delete it and run 'dvc repro'") from None
-    weights = folder / "weights.safetensors"
+    path, weights = folder / "architecture.json", folder / "weights.safetensors"
+    architecture = read_record(Architecture, path, made_by="dvc repro")
     tensors = _read_weights(weights)
-    heads = [int(found[1]) for name in tensors if (found := re.fullmatch(r"heads\.(\d+)\.weight", name))]
     try:
-        network = empty(architecture, heads=heads)
+        network = described(architecture, tensors)
     except ValueError as error:
-        raise DataError(f"{weights} is not for the network of {path}: {error}") from None
+        raise DataError(f"{weights} is not for the network of {path}: {error}; delete both and run 'dvc repro'") from None
     _fill(network, tensors, weights)
     return network.eval()
+
+
+def described(architecture: Architecture, tensors: Mapping[str, Tensor]) -> DepthNetwork:
+    """Return the network of these weights, of shapes alone, with the heads that they have: it takes no memory, whatever it is.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    heads = [int(found[1]) for name in tensors if (found := re.fullmatch(r"heads\.(\d{1,4})\.weight", name))]
+    return empty(architecture, heads=heads, device="meta")
+
+
+def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """Say which tensor is not there, or not of the shape and type that is wanted, or not wanted; None where all are right."""
+    for name in sorted(wanted.keys() | found.keys()):
+        asked, there = (f"{tuple(t[name].shape)} {t[name].dtype}" if name in t else "none" for t in (wanted, found))
+        if asked != there:
+            return f"for {name} it holds {there} where {asked} is needed"
+    return None
 
 
 def load_weights(network: DepthNetwork, path: Path) -> None:
@@ -202,17 +216,18 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise MissingInputError(f"{path} is missing; run 'dvc repro' to train the network first")
     try:
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise DataError(f"{path} is damaged: {error}; delete it and run 'dvc repro'") from None
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}; delete it and run 'dvc repro'") from None
 
 
 def _fill(network: DepthNetwork, tensors: dict[str, Tensor], path: Path) -> None:
-    mine = network.state_dict()
-    for name in sorted(mine.keys() | tensors.keys()):
-        wanted, found = (f"{tuple(t[name].shape)} {t[name].dtype}" if name in t else "none" for t in (mine, tensors))
-        if wanted != found:
-            raise DataError(f"{path} does not fit its architecture: for {name} it holds {found} where {wanted} is needed")
-    network.load_state_dict(tensors)
+    wrong = misfit(network.state_dict(), tensors)
+    if wrong is not None:
+        raise DataError(f"{path} does not fit its architecture: {wrong}; delete it and run 'dvc repro'")
+    if next(network.parameters()).is_meta:  # a copy: tensors that are read may be a view of the file
+        network.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    else:
+        network.load_state_dict(tensors)
 
 
 def _checked(heads: Iterable[int], depth: int) -> list[int]:

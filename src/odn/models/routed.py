@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from odn.models.network import DepthNetwork, empty
+from odn.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exit:
+class Exit(Record):
     """Say when an image leaves at the head of `depth`: when its confidence is above the threshold; 0 lets all leave, 1 none.
 
     Raises:

@@ -1,27 +1,51 @@
 """Write and read networks that route single images: architecture.json, weights.safetensors, routing.json, whole or not at all."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import safetensors
 import safetensors.torch
+import torch
+from pydantic import Field
+from torch import Tensor
 
-from odn.errors import DataError, MissingInputError
+from odn.errors import MissingInputError
 from odn.files import write_bytes, write_json
 from odn.models.gated import GatedNetwork
-from odn.models.network import load_network, save_network
+from odn.models.network import load_network, misfit, save_network
 from odn.models.routed import Exit, RoutedNetwork
+from odn.records import Record, damaged, read_record
 
 Routes = RoutedNetwork | GatedNetwork
 GATES = "gates.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByConfidence(Record):
+    """Say at which exits images leave."""
+
+    kind: Literal["confidence"]
+    exits: tuple[Exit, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByGates(Record):
+    """Say what gates are made of, and by how much their scores are shifted."""
+
+    kind: Literal["gate"]
+    hidden: Annotated[int, Field(ge=1, le=2**16)]
+    shift: float
+
+
+ROUTING: Any = Annotated[ByConfidence | ByGates, Field(discriminator="kind")]
 
 
 def save_routed(routes: Routes, folder: Path) -> None:
     """Write the network and its routing; equal networks give equal bytes."""
     save_network(routes.network, folder)
     if isinstance(routes, RoutedNetwork):
-        exits = [{"depth": one.depth, "threshold": one.threshold, "temperature": one.temperature} for one in routes.exits]
+        exits = [{"depth": one.depth, "threshold": float(one.threshold), "temperature": float(one.temperature)} for one in routes.exits]
         write_json(folder / "routing.json", {"kind": "confidence", "exits": exits})
         return
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in routes.gates.state_dict().items()}
@@ -37,36 +61,31 @@ def load_routed(folder: Path) -> Routes:
         DataError: a file is damaged, or they do not fit one another.
     """
     path = folder / "routing.json"
-    routing = _routing(path)
+    routing: ByConfidence | ByGates = read_record(ROUTING, path, made_by="odn route")
     network = load_network(folder)
     try:
-        if routing["kind"] == "confidence":
-            return RoutedNetwork(network, [Exit(**one) for one in routing["exits"]])
-        if routing["kind"] == "gate":
-            made = GatedNetwork(network, hidden=routing["hidden"], shift=routing["shift"])
-            _fill_gates(made, folder / GATES)
-            return made.eval()
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} does not describe a routing: {error}; delete it and run 'odn route' again") from None
-    raise DataError(f"{path}: kind is confidence or gate; got {routing['kind']!r}; delete it and run 'odn route' again")
-
-
-def _routing(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing; run 'odn route' first") from None
+        if isinstance(routing, ByConfidence):
+            return RoutedNetwork(network, routing.exits)
+        with torch.device("meta"):
+            shapes = GatedNetwork(network, hidden=routing.hidden)
+        tensors = _read_gates(folder / GATES, like=shapes)
+        made = GatedNetwork(network, hidden=routing.hidden, shift=routing.shift)
     except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and run 'odn route' again") from None
-    if not isinstance(content, dict) or "kind" not in content:
-        raise DataError(f"{path} does not describe a routing: it has no kind; delete it and run 'odn route' again")
-    return content
+        raise damaged(path, str(error), made_by="odn route") from None
+    made.gates.load_state_dict(tensors)
+    return made.eval()
 
 
-def _fill_gates(made: GatedNetwork, path: Path) -> None:
+def _read_gates(path: Path, *, like: GatedNetwork) -> dict[str, Tensor]:
+    """Read the gates' tensors, and hold them to those of a network of shapes alone."""
+    made_by = "odn route --kind gate"
     if not path.exists():
-        raise MissingInputError(f"{path} is missing; run 'odn route --kind gate' first")
+        raise MissingInputError(f"{path} is missing; run '{made_by}' first")
     try:
-        made.gates.load_state_dict(safetensors.torch.load_file(path))
-    except (safetensors.SafetensorError, OSError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged, or not for this network: {error}; delete it and run 'odn route --kind gate' again") from None
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, " ".join(str(error).split()), made_by=made_by) from None
+    wrong = misfit(like.gates.state_dict(), tensors)
+    if wrong is not None:
+        raise damaged(path, wrong, made_by=made_by)
+    return tensors

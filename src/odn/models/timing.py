@@ -15,19 +15,20 @@ from torch import Tensor, nn
 from odn.models.gated import Gate
 from odn.models.network import DepthNetwork, block_of
 from odn.models.routed import confidence
+from odn.records import Amount, Positive, Record
 
 ROUNDS, MIN_REPEATS = 4, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartTimes:
+class PartTimes(Record):
     """Hold milliseconds for one image, part by part: blocks from the first, `heads` with their decision, by depth."""
 
-    stem: float
-    residuals: tuple[float, ...]
-    shortcuts: tuple[float, ...]
-    gates: tuple[float, ...]
-    heads: dict[int, float]
+    stem: Amount
+    residuals: tuple[Amount, ...]
+    shortcuts: tuple[Amount, ...]
+    gates: tuple[Amount, ...]
+    heads: dict[Positive, Amount]
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from typing import Any
 
 from odn.report.findings import Depth, Findings
 from odn.report.words import PHASES, VERDICTS, amount, headline, kept_because, kept_blocks, remedies, saving, span
+from odn.sanitize import sanitized
 
 WIDTH = 100  # columns
 MOST_DEPTHS = 9  # rows: of a longer search the first are drawn together
@@ -32,13 +33,17 @@ class Account:
 
     def describe(self, *, colour: bool = False) -> str:
         """Return the account as text, with the terminal's codes for bold and colour if asked."""
-        if not colour:
-            return "\n".join(line.text for line in self.lines)
-        return "\n".join(f"{CODES[line.style]}{line.text}{RESET}" if line.style else line.text for line in self.lines)
+        shown = [(sanitized(line.text), line.style) for line in self.lines]
+        return "\n".join(f"{CODES[style]}{text}{RESET}" if colour and style else text for text, style in shown)
 
 
-def account(findings: Findings, *, registration: Mapping[str, Any] | None, model: Path, report: Path | None) -> Account:
-    """Tell what a search found, what it cost, where things are and what to try next; `None`: not there yet."""
+def account(
+    findings: Findings, *, registration: Mapping[str, Any] | None, model: Path, report: Path | None, standing: str = "there"
+) -> Account:
+    """Tell what a search found, what it cost, where things are and what to try next; `None`: not there yet.
+
+    `standing` says whether the registered version is there still, gone, or not asked for.
+    """
     mood = "good" if findings.is_reached else "bad"
     lines = [Line(headline(findings), mood), Line()]
     lines += _depth_lines(findings)
@@ -55,7 +60,7 @@ def account(findings: Findings, *, registration: Mapping[str, Any] | None, model
     lines += [Line(), *_saving_lines(findings), Line()]
     lines += _entry("Mode", findings.advice) if findings.advice else []
     lines += _entry("Search", _cost_words(findings))
-    lines += _entry("Model", f"{model}/{_registered(findings, registration)}")
+    lines += _entry("Model", f"{model}/{_registered(findings, registration, standing)}")
     lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: odn report")
     lines += _next_lines(findings, registration)
     return Account(tuple(lines))
@@ -116,12 +121,16 @@ def _cost_words(findings: Findings) -> str:
     return f"cost {findings.full_depth_epochs:.2f} full-depth epochs (of all {findings.n_blocks} blocks): {parts}"
 
 
-def _registered(findings: Findings, registration: Mapping[str, Any] | None) -> str:
+def _registered(findings: Findings, registration: Mapping[str, Any] | None, standing: str) -> str:
     if registration is None:
         return f"; not in the registry as {findings.config.registry.name} yet: odn register"
-    aliases = " and ".join(registration["aliases"])
+    version, place = f"{registration['name']} version {registration['version']}", registration["tracking_uri"]
+    if standing == "gone":
+        return f"; it was registered as {version} at {place}, which does not hold it any more: odn register"
+    aliases = " and ".join(registration["aliases"]) or "without an alias"
+    when = " (as it was registered; not asked again)" if standing == "unasked" else ""
     why = "" if registration["champion"] or not findings.is_reached else f"; not champion: {registration['reason']}"
-    return f", in the registry {registration['name']} version {registration['version']}, {aliases}, at {registration['tracking_uri']}{why}"
+    return f", in the registry {version}, {aliases}, at {place}{when}{why}"
 
 
 def _next_lines(findings: Findings, registration: Mapping[str, Any] | None) -> Iterator[Line]:

@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from odn.config import N_BLOCKS, Config
+from odn.config import Config
 from odn.errors import MissingInputError
-from odn.files import read_json
+from odn.models.architecture import Architecture
+from odn.records import damaged, read_record
+from odn.search import outcome
+from odn.search.certified import OTHERS, Evaluation, LatencyRecord
+from odn.search.results import Card, JudgedStep, SearchLog
 from odn.search.statistics import wilson_interval
 
 Interval = tuple[float, float]
+BATCHES = (("1 image", ""), ("128 images", "_batch128"))  # and how the names of their numbers end
 BEFORE = ("advice", "teacher")  # phases before the first depth
 PHASES = (*BEFORE, "stable", "probe", "finish", "shave")
 COUNTED = (("parameters", "n_params", "params_saved"), ("bytes", "size_bytes", "bytes_saved"), ("MACs", "macs", "macs_saved"))
@@ -153,50 +157,64 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
 
     Raises:
         MissingInputError: the search has not ended, its model is not evaluated, or the files are of another search.
+        DataError: a record is damaged.
     """
-    card, search = (read_json(model / name, made_by="truncate") for name in ("card.json", "search.json"))
-    backbone = read_json(model / "architecture.json", made_by="truncate")["backbone"]
+    card = read_record(Card, model / "card.json", made_by="truncate")
+    search = read_record(SearchLog, model / "search.json", made_by="truncate")
+    architecture = read_record(Architecture, model / "architecture.json", made_by="truncate")
+    backbone = architecture.backbone
     _check_search(card, config=config, backbone=backbone, model=model)
-    evaluation, latency = (read_json(metrics / name, made_by="evaluate") for name in ("evaluation.json", "latency.json"))
-    depths = tuple(_depth(step, confidence=config.search.confidence) for step in search["steps"])
-    kept = next(one for one in depths if one.depth == card["depth"])
-    if evaluation["n_params"] != kept.n_params:
+    evaluation = read_record(Evaluation, metrics / "evaluation.json", made_by="evaluate")
+    latency = read_record(LatencyRecord, metrics / "latency.json", made_by="evaluate")
+    depths = tuple(_depth(step, confidence=config.search.confidence) for step in search.steps)
+    kept = next((one for one in depths if one.depth == card.depth), None)
+    if kept is None or (architecture.depth, search.depth) != (card.depth, card.depth):
+        raise damaged(model / "card.json", f"depth {card.depth} is not that of the network and of search.json", made_by="truncate")
+    if evaluation.n_params != kept.n_params:
         raise MissingInputError(f"{metrics / 'evaluation.json'} is of another model than {model}/; run 'dvc repro evaluate' first")
-    advice = search.get("advice")
+    advice = search.advice
     if advice is not None:
-        config = config.in_mode(advice["mode"])
+        config = config.in_mode(advice.mode)
     return Findings(
         config=config,
-        source=card["source"],
+        source=card.source,
         backbone=backbone,
-        n_blocks=N_BLOCKS[backbone],
-        **{name: card[name] for name in ("depth", "verdict", "reason", "target", "val_accuracy", "weights_from", "data_sha256")},
-        val_interval=_interval(card["val_interval"]),
+        n_blocks=architecture.n_blocks,
+        depth=card.depth,
+        verdict=card.verdict,
+        reason=card.reason,
+        target=card.target,
+        val_accuracy=card.val_accuracy,
+        val_interval=card.val_interval,
+        weights_from=card.weights_from,
         depths=depths,
-        ledger=tuple(Phase(**entry) for entry in search["ledger"]),
-        full_depth_epochs=search["full_depth_epochs"],
-        advice=f"{advice['mode']}: {advice['why']}" if advice is not None else "",
-        shaves=tuple(_shave(entry) for entry in search.get("shaves", [])),
-        test_accuracy=evaluation["test_accuracy"],
-        test_interval=(evaluation["test_accuracy_low"], evaluation["test_accuracy_high"]),
-        n_test=evaluation["n_test"],
+        ledger=tuple(
+            Phase(depth=one.depth, phase=one.phase, epochs=one.epochs, full_depth_epochs=one.full_depth_epochs) for one in search.ledger
+        ),
+        full_depth_epochs=search.full_depth_epochs,
+        advice=f"{advice.mode}: {advice.why}" if advice is not None else "",
+        shaves=tuple(_shave(one) for one in search.shaves),
+        test_accuracy=evaluation.test_accuracy,
+        test_interval=(evaluation.test_accuracy_low, evaluation.test_accuracy_high),
+        n_test=evaluation.n_test,
         savings=(*_counted(evaluation), *_measured(latency)),
         comparisons=_comparisons(evaluation),
-        machine=latency["machine"],
-        device=latency["device"],
-        threads=latency["threads"],
-        classes=tuple(card["classes"]),
+        machine=latency.machine,
+        device=latency.device,
+        threads=latency.threads,
+        classes=card.classes,
+        data_sha256=card.data_sha256,
     )
 
 
-def _check_search(card: dict[str, Any], *, config: Config, backbone: str, model: Path) -> None:
+def _check_search(card: Card, *, config: Config, backbone: str, model: Path) -> None:
     wanted = {
         "data.source": config.data.source,
         "model.backbone": config.model.backbone,
         "seed": config.seed,
         "search.target": config.search.target,
     }
-    found = {"data.source": card["source"], "model.backbone": backbone, "seed": card["seed"], "search.target": card["target"]}
+    found = {"data.source": card.source, "model.backbone": backbone, "seed": card.seed, "search.target": card.target}
     for name, value in wanted.items():
         if found[name] != value:
             raise MissingInputError(
@@ -204,48 +222,53 @@ def _check_search(card: dict[str, Any], *, config: Config, backbone: str, model:
             )
 
 
-def _depth(step: dict[str, Any], *, confidence: float) -> Depth:
-    same = ("depth", "verdict", "reason", "n_val", "epochs", "stopped", "why", "n_params", "size_bytes", "macs", "pruned_from")
+def _depth(step: JudgedStep, *, confidence: float) -> Depth:
     return Depth(
-        **{name: step[name] for name in same},
-        read_out=step["val_accuracy"],
-        read_out_interval=wilson_interval(step["val_correct"], step["n_val"], confidence=confidence),
-        probe=step["probe_accuracy"],
-        probe_interval=_interval(step["probe_interval"]) if step["probed"] else None,
+        depth=step.depth,
+        verdict=step.verdict,
+        reason=step.reason,
+        read_out=step.val_accuracy,
+        read_out_interval=wilson_interval(step.val_correct, step.n_val, confidence=confidence),
+        probe=step.probe_accuracy,
+        probe_interval=step.probe_interval,
+        n_val=step.n_val,
+        epochs=step.epochs,
+        stopped=step.stopped,
+        why=step.why,
+        n_params=step.n_params,
+        size_bytes=step.size_bytes,
+        macs=step.macs,
+        pruned_from=step.pruned_from,
     )
 
 
-def _shave(entry: dict[str, Any]) -> Shave:
-    return Shave(accuracy=entry["n_correct"] / entry["n"], **{name: entry[name] for name in ("depth", "reached", "reason")})
+def _shave(one: outcome.Shave) -> Shave:
+    return Shave(depth=one.depth, accuracy=one.n_correct / one.n, reached=one.reached, reason=one.reason)
 
 
-def _interval(pair: list[float]) -> Interval:
-    return pair[0], pair[1]
-
-
-def _counted(evaluation: dict[str, Any]) -> list[Saving]:
+def _counted(evaluation: Evaluation) -> list[Saving]:
     return [
-        Saving(name=name, kept=evaluation[key], full=evaluation[f"{key}_full"], saved=evaluation[saved]) for name, key, saved in COUNTED
+        Saving(name=name, kept=getattr(evaluation, key), full=getattr(evaluation, f"{key}_full"), saved=getattr(evaluation, saved))
+        for name, key, saved in COUNTED
     ]
 
 
-def _measured(latency: dict[str, Any]) -> list[Saving]:
-    ends = [name.removeprefix("latency_ms") for name in latency if name.startswith("latency_ms") and not name.startswith("latency_ms_full")]
+def _measured(latency: LatencyRecord) -> list[Saving]:
     return [
         Saving(
-            name=f"latency, {end.removeprefix('_batch')} images" if end else "latency, 1 image",
-            kept=latency[f"latency_ms{end}"],
-            full=latency[f"latency_ms_full{end}"],
-            saved=latency[f"latency_saved{end}"],
+            name=f"latency, {name}",
+            kept=getattr(latency, f"latency_ms{end}"),
+            full=getattr(latency, f"latency_ms_full{end}"),
+            saved=getattr(latency, f"latency_saved{end}"),
             unit="ms",
         )
-        for end in ends
+        for name, end in BATCHES
     ]
 
 
-def _comparisons(evaluation: dict[str, Any]) -> tuple[Comparison, ...]:
-    return tuple(
-        Comparison(depth=evaluation[f"{name}_depth"], accuracy=evaluation[f"test_accuracy_{name}"], p=evaluation[f"mcnemar_p_{name}"])
-        for name in ("shallower", "full_depth", "shaved_from")
-        if f"{name}_depth" in evaluation
-    )
+def _comparisons(evaluation: Evaluation) -> tuple[Comparison, ...]:
+    found = [
+        (getattr(evaluation, f"{name}_depth"), getattr(evaluation, f"test_accuracy_{name}"), getattr(evaluation, f"mcnemar_p_{name}"))
+        for name in OTHERS
+    ]
+    return tuple(Comparison(depth=depth, accuracy=accuracy, p=p) for depth, accuracy, p in found if depth is not None)

@@ -1,18 +1,18 @@
 """Find the test images that the model gets wrong, and make small pictures of them."""
 
-import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from odn.data.dataset import Split
 from odn.errors import MissingInputError
+from odn.records import damaged, read_table
+from odn.search.certified import PredictionRow
 
 MOST = 24  # images shown
 LONGEST_SIDE = 96  # pixels of a picture in the page
@@ -54,19 +54,16 @@ def read_mistakes(predictions: Path, *, test: Split, classes: Sequence[str]) -> 
 
     Raises:
         MissingInputError: there are no predictions, or they are of other images than these.
+        DataError: the table is damaged.
     """
-    try:
-        with predictions.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise MissingInputError(f"{predictions} is missing; run 'dvc repro evaluate' first") from None
-    labels = [int(row["label"]) for row in rows]
-    if labels != test.labels.tolist():
+    rows = read_table(PredictionRow, predictions, made_by="evaluate")
+    if [row.index for row in rows] != list(range(len(rows))) or any(row.predicted >= len(classes) for row in rows):
+        why = f"it must number the images from 0, and each answer be one of {len(classes)} classes"
+        raise damaged(predictions, why, made_by="evaluate")
+    if [row.label for row in rows] != test.labels.tolist():
         raise MissingInputError(f"{predictions} is of other images than the test split; run 'dvc repro evaluate' first")
-    wrong = sorted(
-        (row for row in rows if row["label"] != row["predicted"]), key=lambda row: (-float(row["confidence"]), int(row["index"]))
-    )
-    pairs = Counter((int(row["label"]), int(row["predicted"])) for row in wrong)
+    wrong = sorted((row for row in rows if row.label != row.predicted), key=lambda row: (-row.confidence, row.index))
+    pairs = Counter((row.label, row.predicted) for row in wrong)
     often = sorted((pair for pair in pairs.items() if pair[1] > 1), key=lambda pair: (-pair[1], pair[0]))
     return Mistakes(
         n_wrong=len(wrong),
@@ -75,12 +72,12 @@ def read_mistakes(predictions: Path, *, test: Split, classes: Sequence[str]) -> 
     )
 
 
-def _mistake(row: dict[str, Any], *, test: Split, classes: Sequence[str]) -> Mistake:
-    image = np.asarray(test.images[int(row["index"])])  # (C, H, W)
+def _mistake(row: PredictionRow, *, test: Split, classes: Sequence[str]) -> Mistake:
+    image = np.asarray(test.images[row.index])  # (C, H, W)
     return Mistake(
-        index=int(row["index"]),
-        label=classes[int(row["label"])],
-        predicted=classes[int(row["predicted"])],
-        confidence=float(row["confidence"]),
+        index=row.index,
+        label=classes[row.label],
+        predicted=classes[row.predicted],
+        confidence=row.confidence,
         pixels=image[0] if len(image) == 1 else image.transpose(1, 2, 0),
     )

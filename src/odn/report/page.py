@@ -29,6 +29,7 @@ from odn.report.words import (
     span,
     subline,
 )
+from odn.sanitize import escaped
 from odn.search.convergence import AS_TRAINED
 
 STRETCHED = "The scale stretches towards 100%: each halving of the error is the same step up."
@@ -53,7 +54,7 @@ def write_page(findings: Findings, *, manifest: Manifest, mistakes: Mistakes, pi
     """Return the page as HTML; every word that a user chose (class names, paths) is escaped."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False, keep_trailing_newline=True)
+    environment = Environment(autoescape=True, finalize=_in_a_line, undefined=StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     content = _top(findings, manifest) | _tables(findings) | _mistakes(mistakes) | _provenance(findings, manifest)
     return template.render(
@@ -63,6 +64,10 @@ def write_page(findings: Findings, *, manifest: Manifest, mistakes: Mistakes, pi
         notes=_notes(findings),
         weights_sha256=weights_sha256,
     )
+
+
+def _in_a_line(value: Any) -> Any:
+    return escaped(value) if type(value) is str else value  # and no Markup, which is of ours
 
 
 def alternatives(findings: Findings) -> dict[str, str]:
@@ -285,11 +290,12 @@ def _whole_note(findings: Findings) -> str:
 
 def _provenance(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     import yaml
+    from markupsafe import escape
 
-    settings = findings.config.model_dump(mode="json")
+    settings = yaml.safe_dump(findings.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return {
         "provenance": f"odn {__version__}, data {findings.source}, seed {findings.config.seed}; weights of depth {findings.depth} from its "
         f"{PHASES[findings.weights_from]}. The git commit and the DVC versions of data and model are tags of the run in MLflow.",
         "splits": [(name, f"{manifest.counts[name]['total']:,}", findings.data_sha256[name]) for name in ("train", "val", "test")],
-        "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        "settings": escape("\n".join(map(escaped, settings.split("\n")))),
     }

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from odn.sanitize import sanitized
+
 
 def describe(card: Mapping[str, Any], *, static: Sequence[Any], clock: Mapping[str, Any], folder: Path) -> str:
     """Return the account as text: the accuracy, the mean cost, the static exit that does as well, and the clock."""
@@ -28,7 +30,7 @@ def describe(card: Mapping[str, Any], *, static: Sequence[Any], clock: Mapping[s
             if rival is not None and rival.name != static[-1].name:
                 text += f", {times[f'exit {rival.name}'] / times['routed']:.2f} times as exit {rival.name}"
             lines.append(text)
-    return "\n".join(lines)
+    return "\n".join(map(sanitized, lines))
 
 
 def as_good(val_accuracy: float, static: Sequence[Any]) -> Any | None:

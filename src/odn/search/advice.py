@@ -5,20 +5,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from odn.config import Config
+from odn.records import Amount, Fraction, Positive, Record
 from odn.search.convergence import one_standard_error_depth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Advice:
+class Advice(Record):
     """Say which mode is chosen, and why: the content of advice.json."""
 
     mode: Literal["growth", "supernet"]
-    depth: int  # that the data seem to need
+    depth: Positive  # that the data seem to need
     why: str
-    accuracies: dict[int, float]  # on val of each exit, after the short training
-    n_val: int
-    epochs: int
-    cost: float  # full-depth epochs that the look took
+    accuracies: dict[Positive, Fraction]  # on val of each exit, after the short training
+    n_val: Positive
+    epochs: Positive
+    cost: Amount  # full-depth epochs that the look took
 
 
 def advise(accuracies: Mapping[int, float], *, n_val: int, cost: float, config: Config) -> Advice:

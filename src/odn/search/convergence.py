@@ -7,8 +7,11 @@ A curve is the accuracy of the read-out on val after each epoch of the stable ph
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
+from pydantic import model_validator
+
+from odn.records import Amount, Count, Fraction, Interval, Positive, Record
 from odn.search.statistics import standard_error, wilson_interval
 from odn.sections import GrowthConfig, SearchConfig
 
@@ -18,29 +21,35 @@ EXPONENTS = [0.25 * k for k in range(1, 13)]  # of the power law that are tried
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthStep:
+class DepthStep(Record):
     """Hold what training one depth gave: the content of a depth's metrics.json."""
 
-    depth: int
-    after: int  # the depth that it grew from; 0 for none
-    epochs: int  # 0 for an exit of a supernet, whose training is booked on the first depth
+    depth: Positive
+    after: Count  # the depth that it grew from; 0 for none
+    epochs: Count  # 0 for an exit of a supernet, whose training is booked on the first depth
     stopped: Literal["flat", "ceiling", "max_epochs", "supernet"]
     why: str
-    val_accuracy: float  # of the last read-out
-    val_correct: int
-    n_val: int
-    curve: tuple[float, ...]
-    n_params: int
-    size_bytes: int
-    macs: int
-    macs_full: int
-    cost: float  # full-depth epochs that training this depth took
-    left: int | None = None  # blocks that are left of it; None where no block or channel was cut
+    val_accuracy: Fraction  # of the last read-out
+    val_correct: Count
+    n_val: Positive
+    curve: tuple[Fraction, ...]
+    n_params: Positive
+    size_bytes: Positive
+    macs: Positive
+    macs_full: Positive
+    cost: Amount  # full-depth epochs that training this depth took
+    left: Positive | None = None  # blocks that are left of it; None where no block or channel was cut
 
     @property
     def kept(self) -> int:
         """Count the blocks of the network that training left: the depth, but for what was cut."""
         return self.depth if self.left is None else self.left
+
+    @model_validator(mode="after")
+    def _is_counted(self) -> Self:
+        if self.val_correct > self.n_val or abs(self.val_accuracy * self.n_val - self.val_correct) > 1:
+            raise ValueError(f"val_accuracy: {self.val_accuracy!r} is not {self.val_correct} of {self.n_val}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,26 +63,32 @@ class Probe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(Record):
     """Say what becomes of a depth, and why: the content of verdict.json."""
 
-    depth: int
+    depth: Positive
     verdict: Literal["expand", "target_reached", "exhausted"]
     reason: str
     reached: bool  # whether this depth is good enough; a grid goes on to the next all the same
-    target: float
-    accept: str
-    val_accuracy: float  # of the probe where there was one, else of the read-out
-    val_interval: tuple[float, float]
-    read_out: float
+    target: Fraction
+    accept: Literal["point", "lower_bound"]
+    val_accuracy: Fraction  # of the probe where there was one, else of the read-out
+    val_interval: Interval
+    read_out: Fraction
     probed: bool
-    probe_epochs: int
-    cost: float  # full-depth epochs that the probe took
+    probe_epochs: Count
+    cost: Amount  # full-depth epochs that the probe took
 
     @property
     def shown(self) -> str:
         """Say what the depth itself is worth: `target_reached` also where a grid goes on all the same."""
         return "target_reached" if self.reached else self.verdict
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.reached != (self.verdict == "target_reached") and not (self.reached and self.verdict == "expand"):
+            raise ValueError(f"reached: {self.reached} contradicts the verdict {self.verdict}")
+        return self
 
 
 @dataclass(frozen=True)

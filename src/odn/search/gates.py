@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ from odn.search.phases import run
 from odn.training.adam import Adam
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
-from odn.training.fit import EpochRow, Position, Tick
+from odn.training.fit import EpochRow, PhaseName, Position, Progress, Tick
 from odn.training.readout import ReadOut, batch_size, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 
@@ -96,7 +95,9 @@ def train_gates(
 class GatesTask:
     """Train gates and, where its rate is above 0, the backbone beneath them; the rate falls along a cosine, epoch by epoch."""
 
-    phase, replayable = "gates", False
+    phase: PhaseName = "gates"
+    later: str | None = None
+    replayable = False  # noise and aim differ from step to step
 
     def __init__(self, teacher: DepthNetwork, *, costs: GateCosts, budget: float, n_images: int, config: Config, machine: Machine) -> None:
         route = config.route
@@ -162,14 +163,14 @@ class GatesTask:
         """Return weights and moments."""
         return {f"network.{name}": tensor for name, tensor in self.student.state_dict().items()} | self._adam.moments
 
-    def record(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, int | None]:
         """Return how many steps the moments have seen."""
         return {"n_steps": self._adam.n_steps}
 
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Take over an interrupted training."""
         self.student.load_state_dict({name: tensors[f"network.{name}"] for name in self.student.state_dict()})
-        self._adam.load(tensors, n_steps=record["n_steps"])
+        self._adam.load(tensors, n_steps=progress.counts["n_steps"] or 0)
 
 
 def _said(logits: Tensor, taught: Tensor, labels: Tensor, *, config: Config) -> Tensor:

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from pydantic import model_validator
+
+from odn.records import Amount, Count, Positive, Record
 from odn.search.convergence import DepthStep, Probe, Verdict, one_standard_error_depth
 from odn.search.statistics import wilson_interval
+
+LedgerPhase = Literal["advice", "teacher", "stable", "probe", "finish", "shave"]
 
 
 @dataclass(frozen=True)
@@ -26,26 +31,32 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LedgerEntry:
+class LedgerEntry(Record):
     """Say what a phase of a depth cost: its epochs, and the same in full-depth epochs; of a pruned network the depth is what was left."""
 
-    depth: int
-    phase: str
-    epochs: int
-    full_depth_epochs: float
+    depth: Positive
+    phase: LedgerPhase
+    epochs: Count
+    full_depth_epochs: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shave:
+class Shave(Record):
     """Say what came of trying a shallower depth after one was accepted: one look at val."""
 
-    depth: int
-    epochs: int
-    n_correct: int
-    n: int
-    full_depth_epochs: float
+    depth: Positive
+    epochs: Count
+    n_correct: Count
+    n: Positive
+    full_depth_epochs: Amount
     reached: bool  # it is good enough, and kept unless a still shallower one is
     reason: str
+
+    @model_validator(mode="after")
+    def _is_counted(self) -> Self:
+        if self.n_correct > self.n:
+            raise ValueError(f"n_correct: {self.n_correct} of {self.n}")
+        return self
 
 
 def choose(search: Sequence[Judged]) -> Choice | None:

@@ -7,7 +7,6 @@ Source: a network and its parts in one step, the whole teaching the parts: Yu an
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +14,14 @@ from torch import Tensor
 
 from odn.config import Config
 from odn.data.batches import Images
+from odn.errors import DataError
 from odn.models.budget import Prices, closed_to, expected
 from odn.models.gates import Gates, gated_forward, with_gates
-from odn.models.network import DepthNetwork
+from odn.models.network import DepthNetwork, misfit
 from odn.models.surgery import cut
 from odn.search.data import SearchData
 from odn.training.distillation import distillation_loss
-from odn.training.fit import EpochRow, Position
+from odn.training.fit import PhaseName, Position, Progress
 from odn.training.hard_concrete import Scores, p_open, sampled, settled
 from odn.training.optim import Optimiser, Updates
 from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
@@ -47,7 +47,9 @@ class Budget:
 class PruneTask:
     """Train, gate and cut one network; `state` is the ungated one, `left` what the gates left of it, once they are closed."""
 
-    phase, replayable = "stable", False
+    phase: PhaseName = "stable"
+    later: str | None = CUT
+    replayable = False
 
     def __init__(self, state: Optimiser, budget: Budget, *, data: SearchData, config: Config, depth: int, steps: int) -> None:
         self.depth, self.epochs, self.state, self.budget = depth, config.prune.epochs, state, budget
@@ -147,19 +149,24 @@ class PruneTask:
         cut_off = self.left.tensors() if self.left is not None else {}
         return self.state.tensors() | self.scores.tensors() | {f"{CUT}{name}": tensor for name, tensor in cut_off.items()}
 
-    def record(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, int | None]:
         """Return how long the averages and the gates' moments are; `n_left` is None before the cut."""
         n_left = self.left.n_averaged if self.left is not None else None
         return {"n_averaged": self.state.n_averaged, "n_steps": self.scores.n_steps, "n_left": n_left}
 
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Take over an interrupted training; where it was cut already, the same cut gives the network that the weights fit."""
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(CUT)}
-        self.state.load(own, n_averaged=record["n_averaged"])
-        self.scores.load(own, n_steps=record["n_steps"])
-        if record["n_left"] is not None:
-            left = self._close()
-            left.load({name.removeprefix(CUT): tensors[name] for name in tensors if name.startswith(CUT)}, n_averaged=record["n_left"])
+        self.state.load(own, n_averaged=progress.counts["n_averaged"] or 0)
+        self.scores.load(own, n_steps=progress.counts["n_steps"] or 0)
+        n_left = progress.counts["n_left"]
+        if n_left is not None:
+            kept, left = {name.removeprefix(CUT): tensors[name] for name in tensors if name.startswith(CUT)}, self._close()
+            if wrong := misfit(left.tensors(), kept):
+                raise DataError(
+                    f"what was kept of an interrupted pruning is damaged: {wrong}; delete .odn/progress and run 'dvc repro' again"
+                )
+            left.load(kept, n_averaged=n_left)
 
     def _close(self) -> Optimiser:
         """Close gates until the budget is kept and cut network, average and momentum; the ungated average is ready to teach after it."""

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ from odn.search.convergence import DepthStep, Stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.phases import run
 from odn.training.device import Machine
-from odn.training.fit import EpochRow, Position, Tick
+from odn.training.fit import EpochRow, PhaseName, Position, Progress, Tick
 from odn.training.optim import Scale
 from odn.training.readout import ReadOut, read_out
 from odn.training.seed import generator
@@ -49,7 +48,7 @@ class Published:
 
 
 @dataclass
-class Progress:
+class Patience:
     """Follow a depth's accuracies on val: what is best, when the rate falls, when searching becomes tuning, and when it all ends."""
 
     target: float
@@ -136,7 +135,9 @@ class WarmUpTask:
     The rate falls along a cosine, epoch by epoch. Nothing is read off val.
     """
 
-    phase, replayable = "warm-up", True
+    phase: PhaseName = "warm-up"
+    later: str | None = None
+    replayable = True
 
     def __init__(self, network: DepthNetwork, *, config: Config, machine: Machine) -> None:
         self.sgd = PlainSgd(network, depths=tuple(reversed(network.head_depths)), config=config, machine=machine)
@@ -171,11 +172,11 @@ class WarmUpTask:
         """Return weights and momentum."""
         return self.sgd.tensors()
 
-    def record(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, int | None]:
         """Return nothing: the rate follows from the epoch."""
         return {}
 
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Take over an interrupted warm-up."""
         self.sgd.load(tensors)
 
@@ -183,14 +184,16 @@ class WarmUpTask:
 class PublishedTask:
     """Train one depth; after each epoch keep the weights that are the best so far, and say when it is enough."""
 
+    phase: PhaseName = "stable"
+    later: str | None = None
     replayable = True
 
     def __init__(self, network: DepthNetwork, *, config: Config, machine: Machine, first_lr: float, deepest: bool) -> None:
         self.sgd = PlainSgd(network, depths=(network.depth,), config=config, machine=machine)
-        self.depth, self.phase, self.epochs, self.lr = network.depth, "stable", config.growth.max_epochs, first_lr
+        self.depth, self.epochs, self.lr = network.depth, config.growth.max_epochs, first_lr
         self.best = _copied(network)
         self.stop: Stop | None = None
-        self.progress = Progress(
+        self.patience = Patience(
             target=config.paper.target, patience=config.paper.patience, max_epochs=config.growth.max_epochs, deepest=deepest
         )
         self._config, self._machine, self._first_lr = config, machine, first_lr
@@ -206,7 +209,7 @@ class PublishedTask:
 
     def begin(self, position: Position) -> None:
         """Set the rate of the epoch."""
-        self.lr = self._first_lr * DECAY**self.progress.decays
+        self.lr = self._first_lr * DECAY**self.patience.decays
         self.sgd.network.train()
 
     def announce(self, position: Position) -> None:
@@ -220,7 +223,7 @@ class PublishedTask:
     def evaluate(self, *, train: Images, val: Images) -> ReadOut:
         """Read the weights off val as they are, and keep them where they are the best."""
         seen = read_out(self.sgd.network, val, machine=self._machine)
-        is_best, self.stop = self.progress.saw(seen.accuracy)
+        is_best, self.stop = self.patience.saw(seen.accuracy)
         if is_best:
             self.best = _copied(self.sgd.network)
         return seen
@@ -229,16 +232,16 @@ class PublishedTask:
         """Return weights, momentum and the best weights."""
         return self.sgd.tensors() | {f"best.{name}": tensor for name, tensor in self.best.items()}
 
-    def record(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, int | None]:
         """Return nothing: progress follows from the rows."""
         return {}
 
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Take over an interrupted depth."""
         self.sgd.load(tensors)
         self.best = {name: tensors[f"best.{name}"].to(self._machine.device) for name in self.best}
-        for row in rows:
-            _, self.stop = self.progress.saw(row.val_accuracy)
+        for row in progress.rows:
+            _, self.stop = self.patience.saw(row.val_accuracy)
 
 
 def warm_up(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | Warm]:
@@ -270,12 +273,12 @@ def train_published(
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
-            if task.stop is not None and len(rows) == task.progress.n_epochs:
+            if task.stop is not None and len(rows) == task.patience.n_epochs:
                 break
     assert task.stop is not None, "max_epochs ends every depth"
     network.load_state_dict(task.best)
     cost = warmup_cost(warm.architecture, data=data, config=config) if is_first else 0.0
-    best = rows[task.progress.best_epoch - 1]
+    best = rows[task.patience.best_epoch - 1]
     step = _step(rows, task.stop, best=best, architecture=network.architecture, data=data, config=config)
     yield Published(network, replace(step, cost=step.cost + cost), tuple(rows))
 

@@ -49,9 +49,9 @@ class Target:
             raise ConfigError(f"odn route needs exactly one of {flags}; got {shown}")
         if self.accuracy is not None and not 0 < self.accuracy <= 1:
             raise ConfigError(f"--accuracy: expected a fraction above 0 and at most 1; got {self.accuracy:g}")
-        for name, value in (("--macs", self.macs), ("--latency-ms", self.latency_ms)):
-            if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"{name}: expected a number above 0; got {value:g}")
+        for name, value, most in (("--macs", self.macs, 1e15), ("--latency-ms", self.latency_ms, 1e9)):
+            if value is not None and not 0 < value <= most:
+                raise ConfigError(f"{name}: expected a number above 0 and at most {most:g}; got {value:g}")
 
     @property
     def unit(self) -> Literal["MACs", "ms"]:

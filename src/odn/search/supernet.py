@@ -56,7 +56,7 @@ def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None)
     for event in run(task, data=data, config=config, checkpoint=checkpoint):
         yield event
         rows += [event] if isinstance(event, EpochRow) else []
-    by_depth = zip(plan.depths, zip(*task.n_correct, strict=True), strict=True)
+    by_depth = zip(plan.depths, task.n_correct.T.tolist(), strict=True)
     curves = Curves({depth: tuple(column) for depth, column in by_depth}, len(data.val))
     cost = supernet_cost(state.network.architecture, data=data, config=config)
     yield Supernet(network=state.average.eval(), rows=tuple(rows), curves=curves, cost=cost)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 COUNTS = {"parameters": "n_params", "bytes": "size_bytes", "macs": "macs"}  # as they are called in a target → in `Cost`
 OPERATORS = {"accuracy": ">=", **dict.fromkeys(COUNTS, "<="), "latency_ms": "<="}
-BOUND = re.compile(r"^([a-z_]+)\s*(>=|<=|==|=|>|<)\s*(\S+)$")
+LARGEST = {"accuracy": 1.0, **dict.fromkeys(COUNTS, 1e15), "latency_ms": 1e9}
+BOUND = re.compile(r"([a-z_]+)\s*([<>=]+)\s*([^\s<>=]*)")
+NUMBER = re.compile(r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|inf|nan)")
 EXAMPLE = "such as accuracy>=0.98 or bytes<=100000,latency_ms<=1.5"
 
 
@@ -100,7 +102,7 @@ def read_target(text: str) -> Target:
 
 
 def _bound(part: str, text: str) -> tuple[str, float]:
-    found = BOUND.match(part)
+    found = BOUND.fullmatch(part)
     if found is None:
         raise ConfigError(f"--target {text}: {part!r} is no bound; write {EXAMPLE}")
     kind, operator, number = found.groups()
@@ -110,12 +112,12 @@ def _bound(part: str, text: str) -> tuple[str, float]:
         raise ConfigError(f"--target {text}: unknown kind {kind} ({hint})")
     if operator != OPERATORS[kind]:
         raise ConfigError(f"--target {text}: {kind} is bounded by {OPERATORS[kind]}; got {operator}")
-    try:
-        bound = float(number)
-    except ValueError:
-        raise ConfigError(f"--target {text}: {number!r} is no number") from None
-    _check_range(kind, bound, text)
-    return kind, bound
+    if not number:
+        raise ConfigError(f"--target {text}: no number stands behind {kind}{operator}; write {EXAMPLE}")
+    if NUMBER.fullmatch(number) is None:
+        raise ConfigError(f"--target {text}: {number!r} is no number")
+    _check_range(kind, float(number), text)
+    return kind, float(number)
 
 
 def _check_range(kind: str, bound: float, text: str) -> None:
@@ -123,6 +125,8 @@ def _check_range(kind: str, bound: float, text: str) -> None:
         raise ConfigError(f"--target {text}: {kind} must be a number above 0; got {bound:g}")
     if kind == "accuracy" and bound > 1:
         raise ConfigError(f"--target {text}: an accuracy is a fraction, at most 1; got {bound:g}")
+    if bound > LARGEST[kind]:
+        raise ConfigError(f"--target {text}: every network meets {kind} of {bound:g}; leave it out, or take at most {LARGEST[kind]:g}")
     if kind in COUNTS and bound >= 1 and not bound.is_integer():
         raise ConfigError(f"--target {text}: {kind} is a whole number, or below 1 a share of the whole backbone's; got {bound:g}")
 

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from odn.config import Config
-from odn.errors import MissingInputError
-from odn.files import read_json, write_json
+from odn.files import write_json
+from odn.records import read_record
 from odn.search.advice import Advice
 
 NAME = "advice.json"  # in the folder of each depth
@@ -35,16 +35,12 @@ def read_advice(folder: Path, config: Config) -> Advice | None:
     """Read what was advised for the depth in `folder`; None where `search.mode` says itself what is done.
 
     Raises:
-        MissingInputError: it is not there, or it is damaged.
+        MissingInputError: it is not there.
+        DataError: it is damaged.
     """
     if config.search.mode != "auto":
         return None
-    content = read_json(folder / NAME, made_by=f"train@{folder.name}")
-    try:
-        accuracies = {int(depth): accuracy for depth, accuracy in content["accuracies"].items()}
-        return Advice(**(content | {"accuracies": accuracies}))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise MissingInputError(f"{folder / NAME} was written by another version of odn; run 'dvc repro -f' to write it anew") from None
+    return read_record(Advice, folder / NAME, made_by=f"train@{folder.name}")
 
 
 def write_advice(folder: Path, advice: Advice) -> None:

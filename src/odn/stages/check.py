@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from odn.config import Config
-from odn.files import new_folder, write_json
+from odn.files import new_folder, require_own_folder, write_json
 from odn.search.convergence import DepthStep, Verdict, judge, wants_probe
+from odn.search.results import read_depth_step
 from odn.stages.advised import followed, read_advice
-from odn.stages.records import SKIPPED, Gate, history_rows, read_depth_step, read_gate, write_gate, write_table
+from odn.stages.records import SKIPPED, Gate, history_rows, read_gate, write_gate, write_table
 
 
 def run(
@@ -22,8 +23,12 @@ def run(
 
     Raises:
         MissingInputError: prepared data, the gate or the trained depth is missing.
+        ConfigError: the schedule does not grow `depth` from `after`.
+        OutputError: the place of the verdict's folder holds what odn did not write.
         TrainingError: the loss is not finite.
     """
+    config.require_pair(depth, after=after)
+    require_own_folder(out)
     before = read_gate(gate, made_by=f"check@{after}" if after else "open")
     step = read_depth_step(trained)
     if not before.is_open or step is None:

@@ -15,6 +15,7 @@ from odn.errors import MissingInputError
 from odn.models.architecture import Architecture
 from odn.models.cost import Cost, Latency, cost, latency_ms
 from odn.models.network import build
+from odn.sanitize import sanitized
 from odn.training.device import choose_machine
 from odn.training.seed import generator
 
@@ -76,7 +77,7 @@ class CostTable:
             "One head. Bytes: parameters and BatchNorm's buffers. MACs: multiply-accumulates for one image. "
             f"ms: one image on {self.device}, float32, median ± half the distance between the quartiles. %: of full depth."
         )
-        return "\n".join((title, "", *table, "", note))
+        return "\n".join(map(sanitized, (title, "", *table, "", note)))
 
 
 def run(config: Config, *, prepared: Path) -> CostTable:

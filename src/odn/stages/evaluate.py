@@ -13,12 +13,15 @@ import torch
 
 from odn.config import Config
 from odn.data.batches import on_device
-from odn.data.dataset import Manifest, read_manifest, read_split
-from odn.files import new_folder, read_json, write_json
+from odn.data.dataset import Manifest, read_manifest, verified_split
+from odn.files import new_folder, require_own_folder, write_json
 from odn.models.cost import cost, latency_ms
 from odn.models.network import DepthNetwork, build, load_network
+from odn.records import damaged, read_known, read_record
+from odn.search.certified import LatencyRecord
+from odn.search.results import Card, read_depth_step
 from odn.search.statistics import mcnemar_p, wilson_interval
-from odn.stages.records import read_depth_step, write_table
+from odn.stages.records import write_table
 from odn.training.device import Machine, choose_machine, processor_name
 from odn.training.readout import Predictions, predict
 from odn.training.seed import generator
@@ -36,12 +39,14 @@ def run(
     was shaved with the depth that the search had accepted.
 
     Raises:
+        OutputError: the place of the predictions holds what odn did not write.
         MissingInputError: prepared data or the model is missing.
         DataError: the model does not fit the data.
     """
+    require_own_folder(evaluation)
     manifest, machine = read_manifest(prepared / "dataset.json"), choose_machine(config.train)
-    test = on_device(read_split(prepared / "test"), manifest=manifest, device=machine.device)
-    network = load_network(model)
+    test = on_device(verified_split(prepared / "test", manifest=manifest), manifest=manifest, device=machine.device)
+    network = _fitting(load_network(model), model, manifest=manifest)
 
     def predictions_of(other: DepthNetwork) -> Predictions:
         return predict(machine.holding(other), test, machine=machine)
@@ -50,11 +55,11 @@ def run(
     low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
     accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
-    shaved_from = read_json(model / "card.json", made_by="truncate").get("shaved_from")
+    shaved_from = read_record(Card, model / "card.json", made_by="truncate").shaved_from
     for name, depth in _others(config, network, shaved_from=shaved_from).items():
         folder = _network_folder(depth, depths=depths, checks=checks)
         if folder is not None:
-            other = predictions_of(load_network(folder))
+            other = predictions_of(_fitting(load_network(folder), folder, manifest=manifest))
             ours, theirs = seen.is_correct(), other.is_correct()
             record |= {f"{name}_depth": depth, f"test_accuracy_{name}": other.n_correct / len(other.labels)}
             record[f"mcnemar_p_{name}"] = mcnemar_p(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()))
@@ -63,6 +68,22 @@ def run(
     write_json(metrics, record)
     _measure_latency(latency, network, manifest=manifest, machine=machine)
     return record
+
+
+def _fitting(network: DepthNetwork, folder: Path, *, manifest: Manifest) -> DepthNetwork:
+    """Return the network of a folder if it is for images and classes of the prepared data.
+
+    Raises:
+        DataError: it is not.
+    """
+    for name, mine, wanted in (
+        ("in_channels", network.architecture.in_channels, manifest.channels),
+        ("n_classes", network.architecture.n_classes, manifest.n_classes),
+        ("heads", network.head_depths, (network.depth,)),
+    ):
+        if mine != wanted:
+            raise damaged(folder / "architecture.json", f"{name} must be {wanted}, for the prepared data; got {mine}", made_by="dvc repro")
+    return network
 
 
 def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
@@ -112,9 +133,10 @@ def _measure_latency(path: Path, network: DepthNetwork, *, manifest: Manifest, m
         "width": manifest.width,
         "architecture": architecture.to_dict(),
     }
-    if path.exists():
-        before = read_json(path, made_by="evaluate")
-        if {name: before.get(name) for name in measured} == measured:
+    before = read_known(LatencyRecord, path, otherwise="latency is measured anew")
+    if before is not None:
+        known = asdict(before) | {"architecture": before.architecture.to_dict()}
+        if {name: known[name] for name in measured} == measured:
             return
     full = build(architecture.whole, generator(0, "latency"))
     for batch_size in LATENCY_BATCHES:

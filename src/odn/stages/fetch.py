@@ -31,6 +31,7 @@ def run(config: Config, *, downloads: Path) -> Fetched:
     Raises:
         DataError: the source is missing, incomplete or cannot be downloaded, or a class folder holds what is not an image.
         StorageError: the s3:// address cannot be read.
+        OutputError: the output's place holds what odn did not write.
     """
     with new_folder(downloads) as folder:
         origin = _fill(config.data, folder=folder)

@@ -16,7 +16,7 @@ from odn.data.checksums import verify_checksums
 from odn.data.dataset import Labels, Manifest
 from odn.data.selection import select
 from odn.data.sources import open_raw
-from odn.files import new_folder, sha256_of
+from odn.files import new_folder, require_own_folder, sha256_of
 
 
 def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manifest: Path) -> Manifest:
@@ -27,9 +27,12 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
 
     Raises:
         MissingInputError: raw data is not there.
+        OutputError: the output's place holds what odn did not write.
         DataError: raw data is damaged or cannot be split.
         ConfigError: a fraction or a size leaves a split without a class.
     """
+    for path in (train, val, test):
+        require_own_folder(path)
     verify_checksums(data)
     raw = open_raw(config.data, folder=data)
     selection = select(raw, config=config.data, seed=config.seed)

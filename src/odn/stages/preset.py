@@ -6,14 +6,14 @@ Config: all
 """
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from odn.config import Config, make_config
 from odn.errors import ConfigError
+from odn.plain import read_yaml
 
 FOLDER = Path("params")
 
@@ -47,13 +47,13 @@ def read_preset(name: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     known = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
     if name not in known:
         raise ConfigError(f"there is no preset {name}; those in {folder}/ are: {', '.join(known) or 'none'}")
-    content = yaml.safe_load((folder / f"{name}.yaml").read_text())
+    content = read_yaml(folder / f"{name}.yaml")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{folder}/{name}.yaml: expected lines such as 'search.mode: paper'")
     return content
 
 
-def apply(config: Config, settings: dict[str, Any]) -> Config:
+def apply(config: Config, settings: Mapping[str, Any]) -> Config:
     """Return the config with some settings, by their dotted names, changed.
 
     Raises:
@@ -61,8 +61,8 @@ def apply(config: Config, settings: dict[str, Any]) -> Config:
     """
     content = json.loads(config.to_json())
     for key, value in settings.items():
-        section, _, setting = key.partition(".")
-        if not setting:
+        section, found, setting = key.partition(".")
+        if not found:
             content[section] = value
         elif isinstance(content.get(section), dict):
             content[section][setting] = value

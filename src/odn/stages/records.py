@@ -5,31 +5,57 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from odn.errors import MissingInputError
-from odn.files import read_json, write_json, write_text
-from odn.search.convergence import DepthStep, Verdict
+from pydantic import model_validator
+
+from odn.files import write_json, write_text
+from odn.records import Count, Fraction, Positive, Record, Sha256, damaged, read_record, read_table
 from odn.search.outcome import Judged
+from odn.search.results import HistoryRow, read_depth_step, read_verdict
 
 if TYPE_CHECKING:
     from odn.training.fit import EpochRow
 
 SKIPPED = {"skipped": True}  # what a depth behind a closed gate leaves, beside its number
-HISTORY = ("depth", "phase", "epoch", "lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")
+HISTORY = tuple(field.name for field in fields(HistoryRow))
 
 
 @dataclass(frozen=True)
-class Gate:
+class Gate(Record):
     """Say whether the search goes on; it holds no number, so that an open gate does not change with the target."""
 
     verdict: Literal["expand", "target_reached", "exhausted"]
-    accepted: int | None = None  # depth, where the target is reached
+    accepted: Positive | None = None  # depth, where the target is reached
 
     @property
     def is_open(self) -> bool:
         """Return whether the next depth is to be trained."""
         return self.verdict == "expand"
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if (self.accepted is not None) != (self.verdict == "target_reached"):
+            raise ValueError(f"accepted: {self.accepted} contradicts the verdict {self.verdict}")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetCard(Record):
+    """Say what was trained together, on which data: the content of a supernet's card.json."""
+
+    depths: tuple[Positive, ...]
+    widths: tuple[Fraction, ...]
+    seed: Count
+    data_sha256: dict[str, Sha256]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt(Record):
+    """Say which weights are registered under which name: the content of registered.json."""
+
+    name: str
+    weights_sha256: Sha256
 
 
 def write_gate(path: Path, gate: Gate) -> None:
@@ -41,36 +67,10 @@ def read_gate(path: Path, *, made_by: str) -> Gate:
     """Read a gate.
 
     Raises:
-        MissingInputError: there is none, or it is damaged.
+        MissingInputError: there is none.
+        DataError: it is damaged.
     """
-    return Gate(**read_json(path, made_by=made_by))
-
-
-def read_depth_step(folder: Path) -> DepthStep | None:
-    """Read a trained depth's record; None for a depth that was skipped.
-
-    Raises:
-        MissingInputError: the depth has no record, or it is damaged.
-    """
-    content = read_json(folder / "metrics.json", made_by=f"train@{folder.name}")
-    return None if content.get("skipped") else _typed(DepthStep, content, folder / "metrics.json")
-
-
-def read_verdict(folder: Path) -> Verdict | None:
-    """Read a judged depth's verdict; None for a depth that was skipped.
-
-    Raises:
-        MissingInputError: the depth has no verdict, or it is damaged.
-    """
-    content = read_json(folder / "verdict.json", made_by=f"check@{folder.name}")
-    return None if content.get("skipped") else _typed(Verdict, content, folder / "verdict.json")
-
-
-def _typed(kind: Any, content: dict[str, Any], path: Path) -> Any:
-    names = {field.name for field in fields(kind)}
-    if set(content) != names:
-        raise MissingInputError(f"{path} was written by another version of odn; run 'dvc repro -f' to write it anew")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+    return read_record(Gate, path, made_by=made_by)
 
 
 def history_rows(rows: Iterable["EpochRow"]) -> list[dict[str, Any]]:
@@ -82,12 +82,16 @@ def read_search(schedule: Sequence[int], *, depths: Path, checks: Path) -> list[
     """Read the judged depths of a search, shallow to deep, without those that were skipped.
 
     Raises:
-        MissingInputError: a record is missing or damaged.
+        MissingInputError: a record is missing.
+        DataError: a record is damaged, or a verdict is not on what was trained.
     """
     search = []
     for depth in schedule:
         step, verdict = read_depth_step(depths / str(depth)), read_verdict(checks / str(depth))
         if step is not None and verdict is not None:
+            if verdict.read_out != step.val_accuracy:
+                why = f"read_out {verdict.read_out!r} is not the accuracy of the depth that was trained, {step.val_accuracy!r}"
+                raise damaged(checks / str(depth) / "verdict.json", why, made_by=f"check@{depth}")
             search.append(Judged(step=step, verdict=verdict))
     return search
 
@@ -105,13 +109,11 @@ def join_histories(
     path: Path, search: Sequence[Judged], *, depths: Path, checks: Path, last: Sequence["EpochRow"], first: Sequence[Path] = ()
 ) -> None:
     """Write the histories of all depths and probes, that of a teacher first and the `last` rows behind, in the order of training."""
-    rows: list[dict[str, Any]] = []
-    files = list(first)
+    files = [(history, f"train@{history.parents[1].name}") for history in first]
     for item in search:
-        folders = [depths, checks] if item.verdict.probed else [depths]
-        files += [folder / str(item.step.depth) / "history.csv" for folder in folders]
-    for history in files:
-        with history.open(newline="") as file:
-            rows.extend(csv.DictReader(file))
-    rows.extend(history_rows(last))
-    write_table(path, rows)
+        depth = str(item.step.depth)
+        files.append((depths / depth / "history.csv", f"train@{depth}"))
+        if item.verdict.probed:
+            files.append((checks / depth / "history.csv", f"check@{depth}"))
+    rows = [asdict(row) for history, made_by in files for row in read_table(HistoryRow, history, made_by=made_by)]
+    write_table(path, rows + history_rows(last), columns=HISTORY)

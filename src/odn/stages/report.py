@@ -6,17 +6,17 @@ Writes: report
 Config: all
 """
 
-import csv
 from pathlib import Path
 
 from odn.config import Config
-from odn.data.dataset import read_manifest, read_split
-from odn.errors import MissingInputError
-from odn.files import new_folder, sha256_of, write_bytes, write_text
+from odn.data.dataset import read_manifest, verified_split
+from odn.files import new_folder, require_own_folder, sha256_of, write_bytes, write_text
+from odn.records import read_table
 from odn.report.figures import DARK, LIGHT, Epoch, draw_cost, draw_curves, draw_depths, draw_ledger, draw_mistakes, drawing
 from odn.report.findings import Findings, read_findings
 from odn.report.mistakes import read_mistakes
 from odn.report.page import Picture, alternatives, write_page
+from odn.search.results import HistoryRow
 
 
 def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Path, evaluation: Path, out: Path) -> Findings:
@@ -24,11 +24,14 @@ def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Pa
 
     Raises:
         MissingInputError: a record is missing, or the files are of another search.
+        OutputError: the output's place holds what odn did not write.
         DataError: the test split is damaged.
     """
+    require_own_folder(out)
     findings = read_findings(config, model=model, metrics=metrics)
     manifest, history = read_manifest(prepared / "dataset.json"), _read_history(plots / "history.csv")
-    mistakes = read_mistakes(evaluation / "predictions.csv", test=read_split(prepared / "test"), classes=manifest.classes)
+    test = verified_split(prepared / "test", manifest=manifest)
+    mistakes = read_mistakes(evaluation / "predictions.csv", test=test, classes=manifest.classes)
     words = alternatives(findings)
     with drawing(), new_folder(out) as folder:
         pictures = {
@@ -49,16 +52,7 @@ def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Pa
 
 
 def _read_history(path: Path) -> list[Epoch]:
-    try:
-        with path.open(newline="") as file:
-            return [
-                Epoch(
-                    depth=int(row["depth"]),
-                    phase=row["phase"],
-                    val_accuracy=float(row["val_accuracy"]),
-                    train_accuracy=float(row["train_accuracy"]),
-                )
-                for row in csv.DictReader(file)
-            ]
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing; run 'dvc repro truncate' first") from None
+    return [
+        Epoch(depth=row.depth, phase=row.phase, val_accuracy=row.val_accuracy, train_accuracy=row.train_accuracy)
+        for row in read_table(HistoryRow, path, made_by="truncate")
+    ]

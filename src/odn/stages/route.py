@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from odn.config import Config
 from odn.data.batches import on_device
-from odn.data.dataset import read_split
-from odn.files import new_folder
+from odn.data.dataset import verified_split
+from odn.files import new_folder, require_own_folder
 from odn.search.routing_target import Target
 from odn.stages.routers.clock import wall_clock
 from odn.stages.routers.confidence import fit_confidence
@@ -57,15 +57,17 @@ def run(
         MissingInputError: data is not prepared, or there is no network with several exits.
         DataError: the network is damaged, or not for this data.
         ConfigError: nothing meets the target; the message says the nearest that can be had.
+        OutputError: routed/KIND holds what odn did not write.
         TrackingError: MLflow cannot be reached; what was fitted stays.
     """
+    require_own_folder(out / kind)
     data = opened(prepared, train=config.train)
     given = read_supernet(supernet, manifest=data.manifest, machine=data.machine)
     times = None
     if target.unit == "ms":
         settings: dict[str, Any] = {"manifest": data.manifest, "machine": data.machine, "hidden": config.route.hidden}
         times = measured_times(out / "latency.json", given, **settings)
-    test = on_device(read_split(prepared / "test"), manifest=data.manifest, device=data.machine.device)
+    test = on_device(verified_split(prepared / "test", manifest=data.manifest), manifest=data.manifest, device=data.machine.device)
     if kind == "confidence":
         found = fit_confidence(given, target=target, times=times, data=data, test=test, config=config)
     else:

@@ -5,13 +5,17 @@ Writes: nothing
 Config: all
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from odn.config import Config
-from odn.files import read_json, sha256_of
+from odn.files import sha256_of
+from odn.records import read_record
 from odn.report.account import Account, account
 from odn.report.findings import read_findings
+from odn.stages.records import Receipt
+from odn.tracking.standing import Standing, standing
 
 
 def run(config: Config, *, model: Path, metrics: Path, receipt: Path, registration: Path, report: Path) -> Account:
@@ -21,15 +25,18 @@ def run(config: Config, *, model: Path, metrics: Path, receipt: Path, registrati
         MissingInputError: the search has not ended, its model is not evaluated, or the files are of another search.
     """
     findings = read_findings(config, model=model, metrics=metrics)
-    registered = _registration(model, receipt=receipt, registration=registration)
+    registered, standing = _registration(model, receipt=receipt, registration=registration)
     page = report / "report.html"
-    return account(findings, registration=registered, model=model, report=page if page.exists() else None)
+    return account(findings, registration=registered, standing=standing, model=model, report=page if page.exists() else None)
 
 
-def _registration(model: Path, *, receipt: Path, registration: Path) -> dict[str, Any] | None:
-    """Read which version the model became; None where these very weights are not registered."""
+def _registration(model: Path, *, receipt: Path, registration: Path) -> tuple[dict[str, Any] | None, Standing]:
+    """Read which version the model became, and whether it still is; None where these very weights are not registered."""
     if not (receipt.exists() and registration.exists()):
-        return None
-    registered = read_json(receipt, made_by="register")["weights_sha256"] == sha256_of(model / "weights.safetensors")
-    content: dict[str, Any] = read_json(registration, made_by="register")
-    return content if registered else None
+        return None, "unasked"
+    weights = sha256_of(model / "weights.safetensors")
+    if read_record(Receipt, receipt, made_by="register").weights_sha256 != weights:
+        return None, "unasked"
+    from odn.tracking.registry import Registration
+
+    return standing(asdict(read_record(Registration, registration, made_by="register")), weights_sha256=weights)

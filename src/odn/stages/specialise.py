@@ -5,7 +5,6 @@ Writes: nothing that dvc.yaml tracks; specialised/SLUG for each target, to be ve
 Config: all
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from odn.config import Config
 from odn.errors import DataError, MissingInputError
-from odn.files import new_folder, read_json, write_json
+from odn.files import new_folder, remove_folder, require_own_folder, write_json
+from odn.records import damaged, read_record
+from odn.sanitize import markdown
 from odn.search.statistics import wilson_interval
 from odn.search.targets import Target
+from odn.stages.records import SupernetCard
 from odn.tracking.provenance import provenance
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ def run(
     Raises:
         MissingInputError: data is not prepared, or no supernet was trained with these settings.
         DataError: the supernet was trained on other data.
+        OutputError: the folder of a target holds what odn did not write.
         TrackingError: MLflow cannot be reached or refuses; the folders are written.
     """
     from odn.models.network import load_network
@@ -78,20 +81,27 @@ def run(
     from odn.search.subnetworks import Measured, Space
     from odn.stages.working import opened
 
+    for target in targets:
+        require_own_folder(out / target.slug)
     place = depths / str(config.search.schedule[0]) / "supernet"
     if not (place / "card.json").exists():
         raise MissingInputError(f"{place} is missing; set search.mode: supernet and run 'dvc repro' first")
-    card, data = read_json(place / "card.json", made_by="train"), opened(prepared, train=config.train)
-    if card["data_sha256"] != data.manifest.sha256:
+    made_by = f"train@{config.search.schedule[0]}"
+    card, data = read_record(SupernetCard, place / "card.json", made_by=made_by), opened(prepared, train=config.train)
+    if card.data_sha256 != data.manifest.sha256:
         raise DataError(f"{place} was trained on other data than {prepared} holds; run 'dvc repro' first")
-    space = Space(config.model.backbone, tuple(card["depths"]), tuple(card["widths"]))
-    measured = Measured(load_network(place), space=space, data=data, uses_table=uses_table)
+    network = load_network(place)
+    if card.depths != network.head_depths or 1.0 not in card.widths or len(set(card.widths)) < len(card.widths):
+        why = f"depths and widths must be those of the network, with exits at {list(network.head_depths)}; got {card.depths}, {card.widths}"
+        raise damaged(place / "card.json", why, made_by=made_by)
+    space = Space(network.architecture.backbone, card.depths, card.widths)
+    measured = Measured(network, space=space, data=data, uses_table=uses_table)
     specialiser = Specialiser(measured, seed=config.seed, enumerates=enumerates, predicts=predicts)
     made, missed = [], []
     for target in targets:
         found, folder = specialiser.find(target), out / target.slug
         if found.subnetwork is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             missed.append(f"no sub-network meets --target {target.text}: {found.miss} ({found.how})")
             continue
         about = _write(config, found, measured=measured, data=data, folder=folder)
@@ -147,12 +157,13 @@ def _register(config: Config, one: Made, *, data: "SearchData", project: Path) -
     card, slug = one.card, one.folder.name
     numbers = {name: float(card[name]) for name in ("val_accuracy", "n_params", "size_bytes", "macs", "latency_ms")}
     low, high = card["val_interval"]
-    text = f"Cut out of a supernet for {config.data.name}, without training, for the target {card['target']}"
+    data_name = markdown(config.data.name)
+    text = f"Cut out of a supernet for {data_name}, without training, for the target {card['target']}"
     model = Model(
         name=f"{config.registry.name}-{slug}",
         folder=one.folder,
         log=log_classifier(load_network(one.folder), manifest=data.manifest),
-        about=f"{config.model.backbone} for {config.data.name}, specialised for {card['target']}. `candidate` is the newest version.",
+        about=f"{config.model.backbone} for {data_name}, specialised for {card['target']}. `candidate` is the newest version.",
         description=f"{text}: depth {card['depth']}, {card['val_accuracy']:.2%} on val ({low:.2%} to {high:.2%}), {card['macs']:,} MACs.",
         metrics=numbers | {"val_accuracy_low": low, "val_accuracy_high": high},
         tags={**provenance(project), "odn.target": card["target"], "odn.depth": str(card["depth"])},

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from odn.config import Config
-from odn.files import new_folder, write_json
+from odn.files import new_folder, require_own_folder, write_json
 from odn.search.convergence import DepthStep
 from odn.stages.advised import ask, followed, read_advice, write_advice
 from odn.stages.records import SKIPPED, read_gate
@@ -22,8 +22,12 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, before: Path,
     Raises:
         MissingInputError: prepared data, the gate or the depth before is missing.
         TrainingError: the loss is not finite.
+        ConfigError: the schedule does not grow `depth` from `after`.
+        OutputError: the place of the depth's folder holds what odn did not write.
         TrackingError, DataError: the teacher that `search.distill` names cannot be fetched, or is for other data.
     """
+    config.require_pair(depth, after=after)
+    require_own_folder(out)
     if not read_gate(gate, made_by=f"check@{after}" if after else "open").is_open:
         with new_folder(out) as folder:
             write_json(folder / "metrics.json", {"depth": depth, **SKIPPED})

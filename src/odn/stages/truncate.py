@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odn.config import N_BLOCKS, Config
-from odn.data.dataset import read_manifest
-from odn.errors import MissingInputError
-from odn.files import new_folder, read_json, write_json
+from odn.config import Config
+from odn.data.dataset import Manifest, read_manifest
+from odn.errors import DataError, MissingInputError
+from odn.files import new_folder, require_own_folder, write_json
+from odn.models.architecture import Architecture
+from odn.records import damaged, read_record
 from odn.search.advice import Advice
 from odn.search.convergence import AS_TRAINED
 from odn.search.outcome import Choice, Judged, LedgerEntry, choose, finish_wins, full_depth_epochs, ledger, summary
@@ -37,9 +39,11 @@ def run(
     Where the search is exhausted the best depth by the one-standard-error rule is kept, and the model says so.
 
     Raises:
+        OutputError: the model's place holds what odn did not write.
         MissingInputError: a record is missing, or the search has not ended.
         TrainingError: the loss is not finite.
     """
+    require_own_folder(model)
     advice = read_advice(depths / str(config.search.schedule[0]), config)
     config = followed(config, advice)
     search = read_search(config.search.schedule, depths=depths, checks=checks)
@@ -54,8 +58,9 @@ def run(
         about = summary(choice, finish, confidence=config.search.confidence, shaves=tries)
         with new_folder(model) as folder:
             phase = _write_network(folder, trained, choice, depths=depths, checks=checks)
-            architecture = read_json(folder / "architecture.json", made_by="truncate")
-            write_json(folder / "card.json", about | _provenance(config, phase, prepared=prepared))
+            manifest = read_manifest(prepared / "dataset.json")
+            architecture = _fitting(folder / "architecture.json", depth=about["depth"], manifest=manifest)
+            write_json(folder / "card.json", about | _provenance(config, phase, manifest=manifest))
             record = {
                 "steps": _steps(search),
                 "ledger": [asdict(entry) for entry in entries],
@@ -69,7 +74,7 @@ def run(
         low, high = about["val_interval"]
         flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
         flat |= {"val_accuracy_low": low, "val_accuracy_high": high, "target": config.search.target}
-        flat |= {"n_blocks": N_BLOCKS[architecture["backbone"]], "full_depth_epochs": full_depth_epochs(entries)}
+        flat |= {"n_blocks": architecture.n_blocks, "full_depth_epochs": full_depth_epochs(entries)}
         flat |= {name: about[name] for name in ("shaved_from",) if name in about}
         write_table(plots / "depths.csv", _depth_rows(search))
         rows = (*(cooled.rows if cooled is not None else ()), *(shaves.rows if shaves is not None else ()))
@@ -156,16 +161,34 @@ def _before_first(config: Config, advice: Advice | None, *, depths: Path) -> lis
     if advice is not None:
         entries.append(LedgerEntry(depth=schedule[-1], phase="advice", epochs=advice.epochs, full_depth_epochs=advice.cost))
     if config.search.distill == "full":
-        record = read_json(depths / str(schedule[0]) / "teacher" / "teacher.json", made_by="train")
-        cost = record["full_depth_epochs"]
-        entries.append(LedgerEntry(depth=record["depth"], phase="teacher", epochs=record["epochs"], full_depth_epochs=cost))
+        from odn.stages.teachers import read_teacher_record
+
+        folder = depths / str(schedule[0]) / "teacher"
+        record = read_teacher_record(folder)
+        if record.depth is None or record.epochs is None or record.full_depth_epochs is None:
+            raise damaged(folder / "teacher.json", "it does not say what training the teacher took", made_by=f"train@{schedule[0]}")
+        cost = record.full_depth_epochs
+        entries.append(LedgerEntry(depth=record.depth, phase="teacher", epochs=record.epochs, full_depth_epochs=cost))
     return entries
 
 
-def _provenance(config: Config, phase: str, *, prepared: Path) -> dict[str, Any]:
-    manifest = asdict(read_manifest(prepared / "dataset.json"))
-    shape = {name: manifest[name] for name in ("source", "classes", "channels", "height", "width", "mean", "std")}
-    return {"weights_from": phase, "target": config.search.target, **shape, "data_sha256": manifest["sha256"], "seed": config.seed}
+def _fitting(path: Path, *, depth: int, manifest: Manifest) -> Architecture:
+    """Read what network is kept.
+
+    Raises:
+        DataError: it is damaged, or not for the prepared data and the depth that was judged.
+    """
+    architecture = read_record(Architecture, path, made_by="dvc repro")
+    found = architecture.depth, architecture.in_channels, architecture.n_classes
+    if found != (depth, manifest.channels, manifest.n_classes):
+        wanted = f"depth {depth}, {manifest.channels} channels and {manifest.n_classes} classes"
+        raise DataError(f"the network that was judged is not one of {wanted}, but of {found}; run 'dvc repro -f check@{depth}'")
+    return architecture
+
+
+def _provenance(config: Config, phase: str, *, manifest: Manifest) -> dict[str, Any]:
+    shape = {name: getattr(manifest, name) for name in ("source", "classes", "channels", "height", "width", "mean", "std")}
+    return {"weights_from": phase, "target": config.search.target, **shape, "data_sha256": manifest.sha256, "seed": config.seed}
 
 
 def _steps(search: Sequence[Judged]) -> list[dict[str, Any]]:

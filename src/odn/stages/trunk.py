@@ -1,12 +1,23 @@
 """Read and write a trunk: all that the next depth inherits."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from odn.errors import DataError
 from odn.models.architecture import Architecture
-from odn.models.network import empty
+from odn.models.network import described, empty, misfit
+from odn.records import Count, Record
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.device import Machine
 from odn.training.optim import Optimiser
+
+
+@dataclass(frozen=True)
+class TrunkRecord(Record):
+    """Say which network a trunk is of, and for how many steps its weights were averaged."""
+
+    architecture: Architecture
+    n_averaged: Count
 
 
 def write_trunk(path: Path, optimiser: Optimiser) -> None:
@@ -19,12 +30,20 @@ def read_trunk(path: Path, *, machine: Machine) -> Optimiser:
     """Read a trunk onto the machine.
 
     Raises:
-        MissingInputError: it is not there, or it is damaged.
+        MissingInputError: it is not there.
+        DataError: it is damaged; nothing is allocated for a network that its tensors are not of.
     """
-    saved = load_checkpoint(path)
-    architecture = Architecture.from_dict(saved.record["architecture"])
-    heads = sorted(int(name.split(".")[2]) for name in saved.tensors if name.startswith("network.heads.") and name.endswith(".weight"))
-    network = machine.holding(empty(architecture, heads=heads))
-    optimiser = Optimiser.fresh(network)
-    optimiser.load(saved.tensors, n_averaged=saved.record["n_averaged"])
+    saved = load_checkpoint(path, TrunkRecord)
+    architecture = saved.record.architecture
+    try:
+        shapes = described(
+            architecture, {name.removeprefix("network."): tensor for name, tensor in saved.tensors.items() if name.startswith("network.")}
+        )
+        wrong = misfit(Optimiser.fresh(shapes).tensors(), saved.tensors)
+    except ValueError as error:
+        wrong = str(error)
+    if wrong is not None:
+        raise DataError(f"{path} is not of the network that it names: {wrong}; delete it and run 'dvc repro' again")
+    optimiser = Optimiser.fresh(machine.holding(empty(architecture, heads=shapes.head_depths)))
+    optimiser.load(saved.tensors, n_averaged=saved.record.n_averaged)
     return optimiser

@@ -10,7 +10,7 @@ import torch
 
 from odn import __version__
 from odn.config import Config
-from odn.data.dataset import read_manifest, read_split
+from odn.data.dataset import read_manifest, verified_split
 from odn.display import phase_display
 from odn.files import sha256_of
 from odn.search.data import SearchData, search_data
@@ -27,11 +27,13 @@ def opened(prepared: Path, *, train: TrainConfig) -> SearchData:
 
     Raises:
         MissingInputError: data is not prepared.
+        DataError: it is not what was prepared.
         ConfigError: the device is not there.
     """
     manifest = read_manifest(prepared / "dataset.json")
     machine = choose_machine(train)
-    return search_data(read_split(prepared / "train"), read_split(prepared / "val"), manifest=manifest, machine=machine)
+    train_split, val_split = (verified_split(prepared / name, manifest=manifest) for name in ("train", "val"))
+    return search_data(train_split, val_split, manifest=manifest, machine=machine)
 
 
 def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:

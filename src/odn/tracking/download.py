@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from odn.errors import TrackingError
 from odn.files import new_folder, sha256_of
-from odn.tracking.connection import AwayError, Connection, connect, failures
+from odn.tracking.connection import AwayError, Connection, answering, connect, failures
 from odn.tracking.place import tracking_place
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def download_model(reference: str, *, folder: Path) -> Downloaded:
     place = tracking_place()
     connection = connect(place)
     try:
-        version = _version(connection, reference)
-        return _download(connection, version, folder=folder / version.name)
+        with answering(place):
+            version = _version(connection, reference)
+            return _download(connection, version, folder=folder / version.name)
     except failures() as error:
         raise AwayError(place, error) from None
 

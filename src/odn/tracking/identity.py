@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from odn.config import Config
+from odn.sanitize import redacted
 
 
 def search_id(config: Config, data_sha256: Mapping[str, str]) -> str:
@@ -20,8 +21,8 @@ def search_name(config: Config) -> str:
 
 
 def flat_params(config: Config) -> dict[str, str]:
-    """Return every setting as `section.name`, as MLflow shows params: strings."""
+    """Return every setting as `section.name`, as MLflow shows params: strings, without secrets."""
     flat: dict[str, Any] = {}
     for section, value in config.model_dump(mode="json").items():
         flat |= {f"{section}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {section: value}
-    return {name: item if isinstance(item, str) else json.dumps(item) for name, item in flat.items()}
+    return {name: redacted(item if isinstance(item, str) else json.dumps(item)) for name, item in flat.items()}

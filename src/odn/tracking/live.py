@@ -22,7 +22,6 @@ FLUSH_SECONDS = 5.0  # at the end, for what is still on its way
 READY = b"ready"
 WORKER_ENVIRONMENT = {
     **QUIET,
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from odn.config import make_config
 from odn.errors import TrackingError
+from odn.sanitize import sanitized
+from odn.tracking.alone import alone
 from odn.tracking.connection import AwayError, Connection, connect, failures, short
 from odn.tracking.live import READY
 from odn.tracking.place import Place, tracking_place, why_unreachable
@@ -34,9 +36,10 @@ def main() -> None:
         warn(place, unreachable)
         return
     try:
-        connection = connect(place)
+        connection = connect(place, tells=False)
         logging.disable(logging.CRITICAL)  # one line of warning is enough
-        run = _run(connection, header)
+        with alone(place, tells=False):
+            run = _run(connection, header)
         if run is None:
             return
         os.write(sys.stdout.fileno(), READY)
@@ -51,10 +54,11 @@ def main() -> None:
 
 def warn(place: Place, reason: object) -> None:
     """Say once that tracking stops, and what to do about it later."""
-    sys.stderr.write(
-        f"odn: tracking at {place.shown} failed ({short(reason, place)}); training goes on, the record is in the stage's files; "
-        "'odn track --replay' puts it there later\n"
+    said = (
+        f"tracking at {place.shown} failed ({short(reason)}); training goes on, the record is in the stage's files; "
+        "'odn track --replay' puts it there later"
     )
+    sys.stderr.write(f"odn: {sanitized(said)}\n")
 
 
 def _run(connection: Connection, header: dict[str, Any]) -> "Run | None":

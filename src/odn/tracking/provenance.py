@@ -21,7 +21,8 @@ def provenance(project: Path) -> dict[str, str]:
         tags |= {"mlflow.source.git.commit": commit, "odn.git.dirty": "true" if changed else "false"}
     data = _outs(_yaml(project / "data.dvc").get("outs"))
     stages = _yaml(project / "dvc.lock").get("stages")
-    model = _outs(stages.get("truncate", {}).get("outs") if isinstance(stages, dict) else None)
+    truncate = stages.get("truncate") if isinstance(stages, dict) else None
+    model = _outs(truncate.get("outs") if isinstance(truncate, dict) else None)
     if "data" in data:
         tags["odn.dvc.data"] = data["data"]
     if "model" in model:
@@ -40,7 +41,7 @@ def _git(project: Path, *arguments: str) -> str | None:
 def _yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # damaged, or no file of DVC's
         return {}
     return content if isinstance(content, dict) else {}
 

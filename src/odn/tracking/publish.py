@@ -6,17 +6,18 @@ Doing it again changes nothing; doing it later mends what is missing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from odn.config import Config
 from odn.files import sha256_of
+from odn.tracking.alone import written
 from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.identity import flat_params
 from odn.tracking.place import tracking_place
 from odn.tracking.registry import Registration
 from odn.tracking.replay import log_changed, log_folders
 from odn.tracking.runs import log_params, model_run, set_tags
-from odn.tracking.versions import Log, find_version, logged, registered_model, tag_version
+from odn.tracking.versions import Log, find_version, logged, new_version, registered_model, tag_version
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -47,7 +48,7 @@ def publish_model(model: Model, *, config: Config, again: str) -> Registration:
     place = tracking_place()
     try:
         connection = connect(place)
-        return _publish(connection, model, config)
+        return written(place, lambda: _publish(connection, model, config))
     except AwayError as error:
         raise AwayError(place, error.reason, again=again) from None
     except failures() as error:
@@ -64,14 +65,8 @@ def _publish(connection: Connection, model: Model, config: Config) -> Registrati
     if found is None:
         name = model.name.replace(".", "-")  # a logged model's name holds no point; a registered one's may
         model_id = logged(connection, model.log, run_id=run.info.run_id, name=name, weights_sha256=weights)
-        found = client.create_model_version(
-            model.name,
-            source=f"models:/{model_id}",
-            run_id=run.info.run_id,
-            model_id=model_id,
-            description=model.description,
-            tags={**model.tags, **identity},
-        )
+        made: dict[str, Any] = {"model_id": model_id, "run_id": run.info.run_id, "description": model.description}
+        found = new_version(connection, model.name, **made, tags=model.tags, identity=identity)
     tag_version(connection, found, model.tags)
     version = str(found.version)
     if str(described.aliases.get("candidate")) != version:

@@ -1,15 +1,16 @@
 """Read what the stages of one search wrote, finished or not, as far as it belongs together."""
 
-import csv
-import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from odn.config import Config
 from odn.data.dataset import Manifest, read_manifest
 from odn.files import sha256_of
+from odn.records import read_if_there, read_table
+from odn.search.certified import Evaluation, LatencyRecord
+from odn.search.convergence import DepthStep, Verdict
+from odn.search.results import Card, HistoryRow, SearchNumbers, read_depth_step, read_verdict
 from odn.tracking.identity import search_id
 
 CURVES = ("lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")  # columns of history.csv that are drawn by epoch
@@ -29,15 +30,15 @@ class DepthRecord:
     """Hold what one depth left."""
 
     depth: int
-    step: dict[str, Any]  # metrics.json of the training
-    verdict: dict[str, Any] | None  # verdict.json of the check; None while it is not judged
+    step: DepthStep  # metrics.json of the training
+    verdict: Verdict | None  # verdict.json of the check; None while it is not judged
     points: tuple[Point, ...]
     files: tuple[Path, ...]
 
     @property
     def kept(self) -> int:
         """Count the blocks of the network that training left: the depth, but for what was cut."""
-        return int(self.step.get("left") or self.depth)
+        return self.step.kept
 
     @property
     def sha256(self) -> str:
@@ -52,9 +53,9 @@ class SearchRecord:
     config: Config
     manifest: Manifest
     depths: tuple[DepthRecord, ...]
-    search: dict[str, Any] | None  # metrics/search.json; None while no depth is accepted
+    search: SearchNumbers | None  # metrics/search.json; None while no depth is accepted
     metrics: dict[str, float]  # every number in metrics/*.json that belongs to this search
-    card: dict[str, Any]  # model/card.json; empty while there is no model
+    card: Card | None  # model/card.json; None while there is no model
     model: Path
     folders: dict[str, Path]  # name in MLflow → folder of artifacts that are there
 
@@ -66,7 +67,7 @@ class SearchRecord:
     @property
     def verdict(self) -> str | None:
         """Return how the search ended; None while it runs."""
-        return None if self.search is None else str(self.search["verdict"])
+        return None if self.search is None else self.search.verdict
 
 
 def read_record(
@@ -79,6 +80,7 @@ def read_record(
 
     Raises:
         MissingInputError: data is not prepared.
+        DataError: a record is damaged.
     """
     manifest = read_manifest(dataset)
     chain: list[DepthRecord] = []
@@ -87,65 +89,56 @@ def read_record(
         if found is None:
             break
         chain.append(found)
-        if found.verdict is None or found.verdict["verdict"] != "expand":
+        if found.verdict is None or found.verdict.verdict != "expand":
             break
-    search = _json(metrics / "search.json")
+    search = read_if_there(SearchNumbers, metrics / "search.json", made_by="truncate")
     if search is None or not chain or not _agrees(search, chain, config):
-        return SearchRecord(config, manifest, tuple(chain), None, {}, {}, model, {})
+        return SearchRecord(config, manifest, tuple(chain), None, {}, None, model, {})
     chain = [_finished(one, plots / "history.csv") for one in chain]
+    evaluation = read_if_there(Evaluation, metrics / "evaluation.json", made_by="evaluate")
+    latency = read_if_there(LatencyRecord, metrics / "latency.json", made_by="evaluate")
     numbers: dict[str, float] = {}
-    for name in ("search", "evaluation", "latency"):
-        numbers |= {key: float(value) for key, value in (_json(metrics / f"{name}.json") or {}).items() if type(value) in {int, float}}
+    for one in (search, evaluation, latency):
+        numbers |= {name: float(value) for name, value in (vars(one) if one else {}).items() if type(value) in {int, float}}
     folders = {"report": report, "plots": plots, "metrics": metrics, "model": model}
     there = {name: path for name, path in folders.items() if path.is_dir()}
-    return SearchRecord(config, manifest, tuple(chain), search, numbers, _json(model / "card.json") or {}, model, there)
+    card = read_if_there(Card, model / "card.json", made_by="truncate")
+    return SearchRecord(config, manifest, tuple(chain), search, numbers, card, model, there)
 
 
-def _agrees(search: dict[str, Any], chain: Sequence[DepthRecord], config: Config) -> bool:
+def _agrees(search: SearchNumbers, chain: Sequence[DepthRecord], config: Config) -> bool:
     """Tell whether metrics/search.json was made from these depths."""
     verdicts = [one.verdict for one in chain if one.verdict is not None]
-    enough = [one.kept for one in chain if one.verdict is not None and one.verdict["reached"]]
-    if len(verdicts) < len(chain) or verdicts[-1]["verdict"] == "expand" or search.get("target") != config.search.target:
+    enough = [one.kept for one in chain if one.verdict is not None and one.verdict.reached]
+    if len(verdicts) < len(chain) or verdicts[-1].verdict == "expand" or search.target != config.search.target:
         return False
-    accepted = search.get("shaved_from", search.get("depth"))  # a shave keeps a shallower depth than the search accepted
-    return (search.get("verdict"), accepted) == ("target_reached", enough[0]) if enough else search.get("verdict") == "exhausted"
+    accepted = search.shaved_from or search.depth  # a shave keeps a shallower depth than the search accepted
+    return (search.verdict, accepted) == ("target_reached", enough[0]) if enough else search.verdict == "exhausted"
 
 
 def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | None:
-    step, verdict = _json(folder / "metrics.json"), _json(check / "verdict.json")
-    if step is None or step.get("skipped"):
+    step = read_depth_step(folder) if (folder / "metrics.json").exists() else None
+    if step is None:
         return None
-    if verdict is not None and verdict.get("skipped"):
-        verdict = None
+    verdict = read_verdict(check) if (check / "verdict.json").exists() else None
     files = [folder / "metrics.json", folder / "history.csv"]
-    points = _points(folder / "history.csv", after=0)
+    points = _points(folder / "history.csv", after=0, made_by=f"train@{depth}")
     if verdict is not None:
         files.append(check / "verdict.json")
-        if verdict["probed"]:
+        if verdict.probed:
             files.append(check / "history.csv")
-            points += _points(check / "history.csv", after=len(points))
+            points += _points(check / "history.csv", after=len(points), made_by=f"check@{depth}")
     return DepthRecord(depth, step, verdict, points, tuple(files))
 
 
 def _finished(record: DepthRecord, history: Path) -> DepthRecord:
     """Let the curve of a depth run on into the epochs that finished or shaved it."""
-    points = _points(history, after=len(record.points), depth=record.depth, phases={"finish", "shave"})
+    points = _points(history, after=len(record.points), made_by="truncate", depth=record.depth, phases={"finish", "shave"})
     return replace(record, points=record.points + points, files=(*record.files, history)) if points else record
 
 
-def _points(path: Path, *, after: int, depth: int | None = None, phases: Container[str] = ()) -> tuple[Point, ...]:
+def _points(path: Path, *, after: int, made_by: str, depth: int | None = None, phases: Container[str] = ()) -> tuple[Point, ...]:
     """Read the curve in a history.csv; where a depth is named, only its epochs of these phases."""
-    if not path.exists():
-        return ()
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if depth is None or (int(row["depth"]) == depth and row["phase"] in phases)]
-    return tuple(Point(after + int(row["epoch"]), {name: float(row[name]) for name in CURVES if row.get(name)}) for row in rows)
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None where there is none yet."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    rows = read_table(HistoryRow, path, made_by=made_by) if path.exists() else []
+    wanted = [row for row in rows if depth is None or (row.depth == depth and row.phase in phases)]
+    return tuple(Point(after + row.epoch, {name: getattr(row, name) for name in CURVES}) for row in wanted)

@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from odn.files import sha256_of
+from odn.records import Record
+from odn.tracking.alone import written
 from odn.tracking.champion import Contender, decide
-from odn.tracking.connection import AwayError, Connection, connect, failures
+from odn.tracking.connection import AwayError, Connection, answering, connect, failures
 from odn.tracking.place import tracking_place, why_unreachable
 from odn.tracking.record import SearchRecord
 from odn.tracking.replay import Replayed, replay
 from odn.tracking.schema import made_meanwhile
-from odn.tracking.versions import find_version, log_classifier, logged, registered_model, tag_version
+from odn.tracking.versions import find_version, log_classifier, logged, new_version, registered_model, tag_version
 from odn.tracking.words import model_note, version_note
 
 
 @dataclass(frozen=True)
-class Registration:
+class Registration(Record):
     """Say what became of the model: the content of registration.json."""
 
     name: str
@@ -35,7 +38,8 @@ def publish(record: SearchRecord, *, tags: Mapping[str, str]) -> Registration:
         TrackingError: see `replay` and `register_model`.
     """
     place = tracking_place()
-    unreachable = why_unreachable(place)
+    with answering(place):
+        unreachable = why_unreachable(place)
     if unreachable is not None:
         raise AwayError(place, unreachable)
     if place.sqlite_file is not None and not place.sqlite_file.exists():
@@ -62,7 +66,7 @@ def register_model(record: SearchRecord, *, replayed: Replayed, tags: Mapping[st
     place = replayed.place
     connection = connect(place)
     try:
-        return _register(connection, record, replayed.run_id, tags)
+        return written(place, lambda: _register(connection, record, replayed.run_id, tags))
     except failures() as error:
         raise AwayError(place, error) from None
 
@@ -76,14 +80,9 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
     contender = _contender(record, version=str(found.version) if found else "")
     if found is None:
         model_id = _log_model(connection, record, run_id, weights)
-        found = client.create_model_version(
-            rule.name,
-            source=f"models:/{model_id}",
-            run_id=run_id,
-            model_id=model_id,
-            description=version_note(record),
-            tags={**tags, **identity, **contender.tags(), "odn.depth": str(record.search["depth"] if record.search else "")},
-        )
+        about = {**tags, **contender.tags(), "odn.depth": str(record.search.depth if record.search else "")}
+        made: dict[str, Any] = {"model_id": model_id, "run_id": run_id, "description": version_note(record)}
+        found = new_version(connection, rule.name, **made, tags=about, identity=identity)
         contender = _contender(record, version=str(found.version))
     tag_version(connection, found, tags)  # the same weights may be registered again, by another commit or run
     present_aliases = {alias: str(version) for alias, version in client.get_registered_model(rule.name).aliases.items()}
@@ -126,6 +125,6 @@ def _log_model(connection: Connection, record: SearchRecord, run_id: str, weight
     """Log the network with its normalisation inside, and return the id of the logged model."""
     from odn.models.network import load_network
 
-    name = f"{record.config.model.backbone}-depth-{record.search['depth']}" if record.search else "model"
+    name = f"{record.config.model.backbone}-depth-{record.search.depth}" if record.search else "model"
     log = log_classifier(load_network(record.model), manifest=record.manifest)
     return logged(connection, log, run_id=run_id, name=name, weights_sha256=weights_sha256)

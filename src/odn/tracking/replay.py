@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from odn.sanitize import redacted
+from odn.tracking.alone import written
 from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import Place, tracking_place
 from odn.tracking.record import BY_DEPTH, BY_EPOCH, CURVES, DepthRecord, SearchRecord
@@ -33,8 +35,8 @@ class Replayed:
     @property
     def url(self) -> str | None:
         """Return the page of the parent run, where the store is a server."""
-        web = self.place.uri.startswith(("http://", "https://"))
-        return f"{self.place.shown.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}" if web else None
+        page = f"{self.place.shown.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return page if self.place.is_server else None
 
     def describe(self) -> str:
         """Say in a line where the search is, and what was added."""
@@ -53,7 +55,7 @@ def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None
     place = place or tracking_place()
     connection = connect(place)
     try:
-        return _replay(connection, record, tags)
+        return written(place, lambda: _replay(connection, record, tags))
     except failures() as error:
         raise AwayError(place, error) from None
 
@@ -81,9 +83,9 @@ def _ending(record: SearchRecord) -> dict[str, str]:
     if record.search is None:
         return {}
     ending = {
-        "odn.verdict": record.search["verdict"],
-        "odn.depth.accepted": record.search["depth"],
-        "odn.reason": record.card.get("reason", ""),
+        "odn.verdict": record.search.verdict,
+        "odn.depth.accepted": record.search.depth,
+        "odn.reason": record.card.reason if record.card is not None else "",
     }
     return {name: str(value) for name, value in ending.items()}
 
@@ -113,7 +115,7 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
         set_tags(connection, run, {"mlflow.note.content": depth_note(record)})
         _set_status(connection, run, "RUNNING")
         return run_id, True
-    verdict = {"odn.verdict": str(record.verdict["verdict"]), "odn.reason": str(record.verdict["reason"])}
+    verdict = {"odn.verdict": record.verdict.verdict, "odn.reason": record.verdict.reason}
     set_tags(connection, run, {**verdict, "mlflow.note.content": depth_note(record)})
     _set_status(connection, run, "FINISHED")
     set_tags(connection, run, {"odn.complete": digest})  # last: a replay that breaks off before is done again
@@ -134,13 +136,12 @@ def _contradicts(there: dict[tuple[str, int], float], wanted: dict[tuple[str, in
 
 def _scalars(record: DepthRecord) -> dict[str, float]:
     """Return what is known of a depth as single numbers, named apart from the curves."""
-    step, verdict = record.step, record.verdict or {}
-    scalars: dict[str, float] = {name: float(step[name]) for name in ("n_params", "size_bytes", "macs")}
-    scalars |= {"read_out_accuracy": float(step["val_accuracy"]), "full_depth_epochs": float(step["cost"]) + float(verdict.get("cost", 0))}
-    if verdict:
-        low, high = verdict["val_interval"]
-        scalars |= {"judged_accuracy": float(verdict["val_accuracy"])}
-        scalars |= {"judged_accuracy_low": float(low), "judged_accuracy_high": float(high)}
+    step, verdict = record.step, record.verdict
+    scalars = {"n_params": float(step.n_params), "size_bytes": float(step.size_bytes), "macs": float(step.macs)}
+    scalars |= {"read_out_accuracy": step.val_accuracy, "full_depth_epochs": step.cost + (verdict.cost if verdict is not None else 0)}
+    if verdict is not None:
+        low, high = verdict.val_interval
+        scalars |= {"judged_accuracy": verdict.val_accuracy, "judged_accuracy_low": low, "judged_accuracy_high": high}
     return scalars
 
 
@@ -148,7 +149,7 @@ def _log_by_depth(connection: Connection, run_id: str, depths: tuple[DepthRecord
     """Draw accuracy against depth in the parent run, with the depth as the step."""
     name = f"{BY_DEPTH}val_accuracy"
     there = {metric.step: metric.value for metric in connection.client.get_metric_history(run_id, name)}
-    wanted = {one.kept: float(one.verdict["val_accuracy"]) for one in depths if one.verdict is not None}
+    wanted = {one.kept: one.verdict.val_accuracy for one in depths if one.verdict is not None}
     metrics = [_metric(name, value, depth) for depth, value in wanted.items() if there.get(depth) != value]
     log_metrics(connection, run_id, metrics)
 
@@ -183,7 +184,7 @@ def _datasets(record: SearchRecord) -> "list[DatasetInput]":
     """Describe the three splits as inputs, without reading an image."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    manifest, root = record.manifest, record.config.data.root or "data"
+    manifest, root = record.manifest, redacted(record.config.data.root or "data")
     source_type = "s3" if root.startswith("s3://") else "local"
     inputs = []
     for split, digest in manifest.sha256.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 from odn.config import Config
 from odn.data.dataset import Manifest
+from odn.sanitize import markdown
 from odn.tracking.connection import import_mlflow
 from odn.tracking.publish import Model, publish_model
 from odn.tracking.registry import Registration
@@ -35,7 +36,7 @@ def register_routed(folder: Path, *, card: Mapping[str, Any], manifest: Manifest
         folder=folder,
         weights=("weights.safetensors", "routing.json") + (("gates.safetensors",) if kind == "gate" else ()),
         log=log_routed(folder, manifest=manifest),
-        about=f"A depth for each image of {config.data.name}, by {kind}.",
+        about=f"A depth for each image of {markdown(config.data.name)}, by {kind}.",
         description=(
             f"{card['test_accuracy']:.2%} on test for {card['test_macs_share']:.1%} of the multiply-accumulates of the deepest exit, "
             f"on average; fitted to {asked} {value:g}."

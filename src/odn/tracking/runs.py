@@ -12,16 +12,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 PARAMS_A_CALL, METRICS_A_CALL = 100, 500  # MLflow's own limits are 100 and 1,000
+SAME = 10  # runs of equal tags that are looked at: two machines may make them at once
 SHOWN_AS = {"mlflow.source.name": "odn", "mlflow.source.type": "PROJECT"}
 
 
 def search_run(connection: Connection, config: Config, data_sha256: Mapping[str, str]) -> "Run":
     """Return the parent run of a search: the first that has its tag, else a new one with the settings as params."""
-    identity = search_id(config, data_sha256)
-    found = _first(connection, f"tags.`odn.search` = '{identity}'")
-    if found is None:
-        tags = {**SHOWN_AS, **_user(), "odn.search": identity}
-        found = connection.client.create_run(connection.experiment_id, run_name=search_name(config), tags=tags)
+    found = _found_or_made(connection, {"odn.search": search_id(config, data_sha256)}, name=search_name(config))
     missing = {name: value for name, value in flat_params(config).items() if name not in found.data.params}
     if missing:
         log_params(connection, found.info.run_id, missing)
@@ -30,24 +27,19 @@ def search_run(connection: Connection, config: Config, data_sha256: Mapping[str,
 
 def depth_run(connection: Connection, parent_id: str, *, depth: int) -> "Run | None":
     """Return the child run of a depth, if there is one."""
-    return _first(connection, f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.`odn.depth` = '{depth}'")
+    return _first(connection, _depth_tags(parent_id, depth))
 
 
 def new_depth_run(connection: Connection, parent_id: str, *, depth: int) -> "Run":
-    """Make the child run of a depth."""
-    tags = {**SHOWN_AS, **_user(), "mlflow.parentRunId": parent_id, "odn.depth": str(depth)}
-    run = connection.client.create_run(connection.experiment_id, run_name=f"depth-{depth}", tags=tags)
+    """Make the child run of a depth, or return the one that another process made meanwhile."""
+    run = _found_or_made(connection, _depth_tags(parent_id, depth), name=f"depth-{depth}")
     log_params(connection, run.info.run_id, {"depth": str(depth)})
     return run
 
 
 def model_run(connection: Connection, name: str, identity: Mapping[str, str]) -> "Run":
     """Return the run of a registered model's weights: the first that has the tags of `identity`, else a new one."""
-    tags = {"odn.model": name, **identity}
-    found = _first(connection, " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items()))
-    if found is None:
-        found = connection.client.create_run(connection.experiment_id, run_name=name, tags={**SHOWN_AS, **_user(), **tags})
-    return found
+    return _found_or_made(connection, {"odn.model": name, **identity}, name=name)
 
 
 def log_params(connection: Connection, run_id: str, params: Mapping[str, str]) -> None:
@@ -74,9 +66,27 @@ def set_tags(connection: Connection, run: "Run", tags: Mapping[str, str]) -> Non
         connection.client.log_batch(run.info.run_id, tags=changed)
 
 
-def _first(connection: Connection, condition: str) -> "Run | None":
-    runs = connection.client.search_runs([connection.experiment_id], condition, max_results=1, order_by=["attributes.start_time ASC"])
-    return runs[0] if runs else None
+def _found_or_made(connection: Connection, identity: Mapping[str, str], *, name: str) -> "Run":
+    """Return the first run that has these tags, made where there is none; of two that are made at once, the later is deleted again."""
+    found = _first(connection, identity)
+    if found is not None:
+        return found
+    client = connection.client
+    made = client.create_run(connection.experiment_id, run_name=name, tags={**SHOWN_AS, **_user(), **identity})
+    first = _first(connection, identity) or made
+    if first.info.run_id != made.info.run_id:
+        client.delete_run(made.info.run_id)
+    return first
+
+
+def _first(connection: Connection, identity: Mapping[str, str]) -> "Run | None":
+    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+    runs = connection.client.search_runs([connection.experiment_id], condition, max_results=SAME, order_by=["attributes.start_time ASC"])
+    return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+
+def _depth_tags(parent_id: str, depth: int) -> dict[str, str]:
+    return {"mlflow.parentRunId": parent_id, "odn.depth": str(depth)}
 
 
 def _user() -> dict[str, str]:

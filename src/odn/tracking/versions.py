@@ -69,14 +69,34 @@ def registered_model(connection: Connection, name: str, *, description: str) -> 
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-    return connection.client.create_registered_model(name, description=description)
+    try:
+        return connection.client.create_registered_model(name, description=description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return connection.client.get_registered_model(name)  # another process was quicker
 
 
 def find_version(connection: Connection, name: str, identity: Mapping[str, str]) -> "ModelVersion | None":
-    """Return the version of a registered model that has these tags."""
+    """Return the first version of a registered model that has these tags."""
     conditions = [f"name = '{name}'", *(f"tags.`{key}` = '{value}'" for key, value in identity.items())]
-    found = connection.client.search_model_versions(" and ".join(conditions), max_results=1)
-    return found[0] if found else None
+    found = connection.client.search_model_versions(" and ".join(conditions))
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def new_version(
+    connection: Connection, name: str, *, model_id: str, run_id: str, description: str, tags: Mapping[str, str], identity: Mapping[str, str]
+) -> "ModelVersion":
+    """Make a version of a logged model; of two that are made at once of one `identity`, the later is deleted again."""
+    client = connection.client
+    made = client.create_model_version(
+        name, source=f"models:/{model_id}", run_id=run_id, model_id=model_id, description=description, tags={**tags, **identity}
+    )
+    first = find_version(connection, name, identity) or made
+    if str(first.version) != str(made.version):
+        client.delete_model_version(name, str(made.version))
+        client.delete_logged_model(model_id)
+    return first
 
 
 def tag_version(connection: Connection, version: "ModelVersion", tags: Mapping[str, str]) -> None:

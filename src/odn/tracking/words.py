@@ -1,5 +1,6 @@
 """Say in Markdown what a run, a model and a version are: what a person reads first on their pages."""
 
+from odn.sanitize import markdown
 from odn.tracking.record import DepthRecord, SearchRecord
 
 
@@ -8,11 +9,11 @@ def depth_note(record: DepthRecord) -> str:
     if record.kept != record.depth:
         pruned = f" Pruned: {record.kept} of its {record.depth} blocks are left, with fewer channels."
     else:
-        pruned = " Pruned: its blocks have fewer channels." if record.step.get("left") else ""
+        pruned = " Pruned: its blocks have fewer channels." if record.step.left is not None else ""
     if record.verdict is None:
-        return f"Depth {record.depth} is trained ({record.step['val_accuracy']:.2%} on val) and not judged yet.{pruned}"
-    name = str(record.verdict["verdict"]).replace("_", " ")
-    return f"**{name}**: {record.verdict['reason']}{'.' if pruned else ''}{pruned}"
+        return f"Depth {record.depth} is trained ({record.step.val_accuracy:.2%} on val) and not judged yet.{pruned}"
+    name = record.verdict.verdict.replace("_", " ")
+    return f"**{name}**: {markdown(record.verdict.reason)}{'.' if pruned else ''}{pruned}"
 
 
 def search_note(record: SearchRecord) -> str:
@@ -20,11 +21,11 @@ def search_note(record: SearchRecord) -> str:
     lines = [f"| depth | accuracy on val | {record.config.search.confidence:.0%} interval | verdict |", "|---|---|---|---|"]
     for one in record.depths:
         if one.verdict is None:
-            lines.append(f"| {one.kept} | {one.step['val_accuracy']:.2%} | – | not judged yet |")
+            lines.append(f"| {one.kept} | {one.step.val_accuracy:.2%} | – | not judged yet |")
         else:
-            low, high = one.verdict["val_interval"]
-            verdict = str(one.verdict["verdict"]).replace("_", " ")
-            lines.append(f"| {one.kept} | {one.verdict['val_accuracy']:.2%} | {low:.2%} – {high:.2%} | {verdict} |")
+            low, high = one.verdict.val_interval
+            verdict = one.verdict.verdict.replace("_", " ")
+            lines.append(f"| {one.kept} | {one.verdict.val_accuracy:.2%} | {low:.2%} – {high:.2%} | {verdict} |")
     return "\n".join([_headline(record), "", *lines])
 
 
@@ -32,7 +33,7 @@ def version_note(record: SearchRecord) -> str:
     """Describe a model version: what it can do, how big it is, what goes in and what comes out."""
     manifest, numbers = record.manifest, record.metrics
     size = f"{manifest.channels}, {manifest.height}, {manifest.width}"
-    classes = ", ".join(manifest.classes[:12]) + (", …" if manifest.n_classes > 12 else "")
+    classes = ", ".join(map(markdown, manifest.classes[:12])) + (", …" if manifest.n_classes > 12 else "")
     smaller, quicker = f"{numbers['params_saved']:.1%} fewer than at full depth", f"{numbers['macs_saved']:.1%} fewer"
     return "\n\n".join(
         [
@@ -54,21 +55,22 @@ def model_note(record: SearchRecord) -> str:
         "bytes": f"smaller, and at most {rule.margin:.2%} less accurate on the same test images",
     }
     return (
-        f"{record.config.model.backbone} for {record.config.data.name}, {made}. "
+        f"{record.config.model.backbone} for {markdown(record.config.data.name)}, {made}. "
         f"`candidate` is the newest version; `champion` moves to a version that reached its target and is {rules[rule.champion_by]}."
     )
 
 
 def _headline(record: SearchRecord) -> str:
+    data_name = markdown(record.config.data.name)
     if record.search is None:
         goal = f"target {record.config.search.target:.2%} on val"
-        return f"Searching the depth of {record.config.model.backbone} for {record.config.data.name}: {goal}."
+        return f"Searching the depth of {record.config.model.backbone} for {data_name}: {goal}."
     search = record.search
     ending = "reached" if record.verdict == "target_reached" else "**not reached**; the best depth was kept"
     channels = ", channels cut" if record.config.search.mode == "prune" else ""
     test = f", {record.metrics['test_accuracy']:.2%} on test" if "test_accuracy" in record.metrics else ""
     return (
-        f"{record.config.model.backbone} on {record.config.data.name}: depth **{search['depth']}** of {search['n_blocks']} kept{channels}, "
-        f"{search['val_accuracy']:.2%} on val{test}. Target {search['target']:.2%} on val {ending}. "
-        f"The search cost {search['full_depth_epochs']:.2f} full-depth epochs."
+        f"{record.config.model.backbone} on {data_name}: depth **{search.depth}** of {search.n_blocks} kept{channels}, "
+        f"{search.val_accuracy:.2%} on val{test}. Target {search.target:.2%} on val {ending}. "
+        f"The search cost {search.full_depth_epochs:.2f} full-depth epochs."
     )

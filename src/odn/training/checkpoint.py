@@ -4,46 +4,72 @@ import contextlib
 import fcntl
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from odn.errors import MissingInputError
+from odn.errors import DataError, MissingInputError
 from odn.files import write_bytes
+from odn.models.network import misfit
+from odn.records import parse_record
+from odn.sanitize import sanitized
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Generic[T]):
     """Hold tensors by name and a record that JSON can carry."""
 
     tensors: dict[str, Tensor]
-    record: dict[str, Any]
+    record: T
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint[dict[str, Any]]) -> None:
     """Write the checkpoint: the same content gives the same bytes."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
     write_bytes(path, save(tensors, {"odn": json.dumps(checkpoint.record, sort_keys=True)}))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
+def load_checkpoint(path: Path, kind: type[T]) -> Checkpoint[T]:
+    """Read a checkpoint whose record is of this kind.
 
     Raises:
-        MissingInputError: it is not there, or it is damaged.
+        MissingInputError: it is not there.
+        DataError: it is damaged.
     """
     if not path.exists():
         raise MissingInputError(f"{path} is missing; run 'dvc repro' to make it")
     try:
         with safe_open(path, framework="pt") as file:
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["odn"]))  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise MissingInputError(f"{path} is damaged ({error}); delete it and run 'dvc repro' again") from None
+            record = parse_record(kind, (file.metadata() or {}).get("odn", ""))
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, record)  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}; delete it and run 'dvc repro' again") from None
+
+
+def resume(path: Path | None, kind: type[T], *, like: Mapping[str, Tensor], more: str | None = None) -> Checkpoint[T] | None:
+    """Read what an interrupted phase kept, whose tensors are `like` these; None where there is nothing to go on from.
+
+    What is damaged is left out, with a line that says so: the phase begins anew. There may be others, whose names begin with `more`.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        saved = load_checkpoint(path, kind)
+    except DataError as error:
+        wrong: str | None = str(error).removeprefix(f"{path} is damaged: ").partition("; delete it")[0]
+    else:
+        wrong = misfit(like, {name: tensor for name, tensor in saved.tensors.items() if more is None or not name.startswith(more)})
+        if wrong is None:
+            return saved
+    sys.stderr.write(f"odn: {DataError(f'{path} is damaged: {wrong}; it is left out, and the phase begins anew')}\n")
+    return None
 
 
 @contextlib.contextmanager
@@ -58,7 +84,7 @@ def in_progress(path: Path, *, keep: bool = False) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.stderr.write(f"odn: waiting for another process that works in {path.parent}\n")
+            sys.stderr.write(f"odn: waiting for another process that works in {sanitized(path.parent)}\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in path.parent.glob("*.safetensors"):
             if stale != path:

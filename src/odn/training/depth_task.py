@@ -5,7 +5,6 @@ Source: warm-up–stable–decay (Hu et al., arXiv 2404.06395, section 4; Hägel
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,15 +12,13 @@ from torch import Tensor
 from odn.data.batches import Images
 from odn.sections import TrainConfig
 from odn.training.device import Machine
-from odn.training.fit import EpochRow, Position
+from odn.training.fit import PhaseName, Position, Progress
 from odn.training.objective import Objective
 from odn.training.optim import Optimiser, Updates
 from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 
 LABELS = Objective()  # nothing but the labels is learnt
-
-PhaseName = Literal["stable", "probe", "finish", "teacher", "shave"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,14 @@ class Phase:
 class DepthTask:
     """Train a network at its own depth; after a row the averaged network holds the weights that were read out."""
 
+    later: str | None = None
     replayable = True
 
     def __init__(
         self, state: Optimiser, phase: Phase, *, settings: TrainConfig, machine: Machine, steps: int, objective: Objective = LABELS
     ) -> None:
         """Take the state to train, the steps of an epoch, and what is learnt beside the labels."""
-        self.depth, self.phase, self.epochs = phase.depth, str(phase.name), phase.epochs
+        self.depth, self.phase, self.epochs = phase.depth, phase.name, phase.epochs
         self._phase, self._state, self._settings, self._machine, self._objective = phase, state, settings, machine, objective
         self._updates = Updates(state, train=settings, machine=machine, steps_per_epoch=steps)
         self._rate = 0.0
@@ -97,10 +95,10 @@ class DepthTask:
         """Return weights, averaged weights and momentum."""
         return self._state.tensors()
 
-    def record(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, int | None]:
         """Return how long the average is."""
         return {"n_averaged": self._state.n_averaged}
 
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Take over an interrupted phase."""
-        self._state.load(tensors, n_averaged=record["n_averaged"])
+        self._state.load(tensors, n_averaged=progress.counts["n_averaged"] or 0)

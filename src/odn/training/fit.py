@@ -7,15 +7,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from odn.data.batches import Images, n_steps, training_batches
 from odn.errors import TrainingError
+from odn.records import Count, Fraction, Positive, Record
 from odn.sections import AugmentConfig, TrainConfig
-from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from odn.training.checkpoint import Checkpoint, resume, save_checkpoint
 from odn.training.device import Machine
 from odn.training.readout import ReadOut
 from odn.training.replay import replayed
@@ -23,6 +24,8 @@ from odn.training.replay import replayed
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
 CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
 TICK_SECONDS = 0.5
+
+PhaseName = Literal["stable", "probe", "finish", "gates", "teacher", "shave", "warm-up"]
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,29 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class EpochRow:
+class EpochRow(Record):
     """Hold one line of history.csv."""
 
-    depth: int
-    phase: str
-    epoch: int  # from 1
+    depth: Positive
+    phase: PhaseName
+    epoch: Positive
     lr: float  # of the last step
     train_loss: float
-    train_accuracy: float  # on the augmented batches, as they were trained on
-    val_accuracy: float  # of the averaged weights
+    train_accuracy: Fraction  # on the augmented batches, as they were trained on
+    val_accuracy: Fraction  # of the averaged weights
     val_loss: float
-    val_correct: int
-    n_val: int
+    val_correct: Count
+    n_val: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Record):
+    """Hold what an interrupted training had done, beside its tensors."""
+
+    rows: tuple[EpochRow, ...]
+    epochs: Count  # that were over
+    step: Count  # of the epoch after them that comes next
+    counts: dict[str, Count | None]  # the task's own
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,9 @@ class Task(Protocol):
     """Say what is trained: what one step computes, what is evaluated after an epoch, and what a checkpoint holds."""
 
     depth: int  # that rows and errors name
-    phase: str  # likewise
+    phase: PhaseName  # likewise
     epochs: int  # most; the caller may stop after any row
+    later: str | None  # before the names of tensors that only later steps have; None where all are there from the beginning
     replayable: bool  # every step runs the same kernels on the same tensors: see `training.replay`
 
     @property
@@ -98,11 +112,11 @@ class Task(Protocol):
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a checkpoint has to hold, by name."""
 
-    def record(self) -> dict[str, Any]:
-        """Return the rest of what a checkpoint has to hold, as JSON can carry it."""
+    def counts(self) -> dict[str, int | None]:
+        """Return the numbers that a checkpoint has to hold beside them."""
 
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
-        """Take over what `tensors` and `record` gave, after the epochs of `rows`."""
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
+        """Take over what `tensors` and `counts` gave."""
 
 
 def fit(
@@ -111,6 +125,7 @@ def fit(
     """Train, yielding a row after each epoch that is evaluated.
 
     Where `checkpoint` exists, the rows it holds are yielded again, then training goes on from its step; where it is None nothing is kept.
+    One that is damaged is left out, with a line that says so.
 
     Raises:
         TrainingError: a loss that is not finite, naming depth, phase, epoch and step.
@@ -119,20 +134,19 @@ def fit(
     losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
     rows: list[EpochRow] = []
     done, first_step = 0, 0  # epochs that are over, and the step of the next one that comes first
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint)
+    own = {"progress.losses": losses, "progress.hits": hits}
+    saved = resume(checkpoint, Progress, like=task.tensors() | own, more=task.later)
+    if saved is not None and saved.record.step < steps and saved.record.counts.keys() == task.counts().keys():
         losses.copy_(saved.tensors.pop("progress.losses"))
         hits.copy_(saved.tensors.pop("progress.hits"))
-        rows = [EpochRow(**row) for row in saved.record["rows"]]
-        done, first_step = saved.record["epochs"], saved.record["step"]
-        task.restore(saved.tensors, saved.record["task"], rows=rows)
+        rows, done, first_step = list(saved.record.rows), saved.record.epochs, saved.record.step
+        task.restore(saved.tensors, saved.record)
         yield from rows
 
     def keep(done: int, step: int) -> None:
         if checkpoint is not None:
-            tensors = task.tensors() | {"progress.losses": losses, "progress.hits": hits}
-            record = {"rows": [asdict(row) for row in rows], "epochs": done, "step": step, "task": task.record()}
-            save_checkpoint(checkpoint, Checkpoint(tensors, record))
+            progress = Progress(rows=tuple(rows), epochs=done, step=step, counts=task.counts())
+            save_checkpoint(checkpoint, Checkpoint(task.tensors() | own, asdict(progress)))
 
     def one_step(images: Tensor, labels: Tensor) -> Tensor:
         logits, loss = task.learn(images, labels)

@@ -4,8 +4,6 @@ The deepest exit at full width learns from the labels; it teaches the others, wh
 Source: in-place distillation, arXiv 1903.05134, section 3.3.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from odn.models.network import DepthNetwork
 from odn.sections import SupernetConfig, TrainConfig
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
-from odn.training.fit import EpochRow, Position
+from odn.training.fit import PhaseName, Position, Progress
 from odn.training.optim import Optimiser, Updates
 from odn.training.readout import ReadOut, read_out_exits, reestimate_batchnorm
 from odn.training.sandwich import Pass, Plan, rate_at
@@ -29,13 +27,15 @@ class SupernetTask:
     After a row the averaged network holds the weights that were read out, and BatchNorm's statistics for them at full width.
     """
 
-    phase = "stable"
+    phase: PhaseName = "stable"
+    later: str | None = None
     replayable = False  # the passes differ from step to step
 
     def __init__(self, state: Optimiser, plan: Plan, *, settings: TrainConfig, machine: Machine, steps: int) -> None:
         """Take the state to train, and the steps of an epoch."""
         self.depth, self.epochs = plan.depths[0], plan.settings.epochs
-        self.n_correct: list[list[int]] = []  # for each epoch, of val, by exit
+        self.n_correct = torch.zeros(plan.settings.epochs, len(plan.depths), dtype=torch.int64)  # of val, by epoch and exit
+        self._epoch = 0
         self._state, self._plan, self._settings, self._machine = state, plan, settings, machine
         self._updates = Updates(state, train=settings, machine=machine, steps_per_epoch=steps)
         self._shared = [parameter for name, parameter in state.network.named_parameters() if not name.startswith("heads.")]
@@ -59,6 +59,7 @@ class SupernetTask:
 
     def begin(self, position: Position) -> None:
         """Draw the passes of the epoch; where widths open, put the important channels first."""
+        self._epoch = position.epoch
         if position.step == 0 and self._plan.opens_widths(position.epoch):
             _sort(self._state)
         self._passes = list(self._plan.passes(position.epoch, steps=position.steps))
@@ -84,21 +85,21 @@ class SupernetTask:
         """Read every exit of the averaged weights off val."""
         reestimate_batchnorm(self._state.average, train, machine=self._machine)
         seen = read_out_exits(self._state.average, val, machine=self._machine)
-        self.n_correct.append([seen[depth].n_correct for depth in self._plan.depths])
+        self.n_correct[self._epoch - 1] = torch.tensor([seen[depth].n_correct for depth in self._plan.depths])
         return seen[self.depth]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights, averaged weights and momentum."""
-        return self._state.tensors()
+        """Return weights, averaged weights, momentum, and what every exit got right so far."""
+        return self._state.tensors() | {"exits.n_correct": self.n_correct}
 
-    def record(self) -> dict[str, Any]:
-        """Return how long the average is, and what every exit got right so far."""
-        return {"n_averaged": self._state.n_averaged, "n_correct": self.n_correct}
+    def counts(self) -> dict[str, int | None]:
+        """Return how long the average is."""
+        return {"n_averaged": self._state.n_averaged}
 
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any], *, rows: list[EpochRow]) -> None:
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Take over an interrupted training."""
-        self._state.load(tensors, n_averaged=record["n_averaged"])
-        self.n_correct = record["n_correct"]
+        self._state.load(tensors, n_averaged=progress.counts["n_averaged"] or 0)
+        self.n_correct = tensors["exits.n_correct"]
 
 
 def joint_loss(

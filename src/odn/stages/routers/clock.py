@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from odn.data.batches import Images
-from odn.files import read_json, sha256_of, write_json
+from odn.files import sha256_of, write_json
 from odn.models.stored_routes import Routes
 from odn.models.timing import quietest_ms
+from odn.records import Milliseconds, read_known
 from odn.stages.routers.given import Supernet, machine_identity
 from odn.training.device import Machine
 
@@ -28,16 +29,22 @@ def wall_clock(
     """
     files = [folder / "routing.json", *sorted(folder.glob("*.safetensors"))]
     identity = machine_identity(machine) | {"sha256": sha256_of(*files), "supernet_sha256": supernet.sha256, "unit": "ms an image"}
-    if before.exists():
-        known: dict[str, Any] = read_json(before, made_by="route")
-        if {name: known.get(name) for name in identity} == identity:
-            write_json(path, known)
-            return known
     networks: dict[str, nn.Module] = {"routed": routes}
     networks |= {f"exit {depth}": supernet.network.truncated(depth) for depth in supernet.network.head_depths}
+    known = read_known(dict[str, str | int | dict[str, Milliseconds]], before, otherwise="times are measured anew")
+    if known is not None and _is_of(known, identity, networks):
+        write_json(path, known)
+        return known
     record = identity | {f"batch {size}": _timed(networks, size=size, val=val) for size in BATCHES}
     write_json(path, record)
     return record
+
+
+def _is_of(known: dict[str, Any], identity: dict[str, Any], networks: dict[str, nn.Module]) -> bool:
+    """Tell whether all of this, and nothing else, was measured."""
+    batches = [known.get(f"batch {size}") for size in BATCHES]
+    whole = all(isinstance(times, dict) and times.keys() == networks.keys() for times in batches)
+    return whole and len(known) == len(identity) + len(BATCHES) and {name: known.get(name) for name in identity} == identity
 
 
 @torch.inference_mode()

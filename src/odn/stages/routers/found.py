@@ -1,21 +1,22 @@
 """What a fit leaves, whatever its kind."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from odn.models.stored_routes import Routes
+from odn.records import Amount, Fraction, Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(Record):
     """Hold one point of the curve: accuracy and mean multiply-accumulates an image, on val and on test."""
 
-    kind: str  # static, confidence or gate
+    kind: Literal["static", "confidence", "gate"]
     name: str  # the depth of a static exit, `target` for what was chosen
-    val_macs: float
-    val_accuracy: float
-    test_macs: float
-    test_accuracy: float
+    val_macs: Amount
+    val_accuracy: Fraction
+    test_macs: Amount
+    test_accuracy: Fraction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ import torch
 
 from odn.data.dataset import Manifest
 from odn.errors import DataError, MissingInputError
-from odn.files import read_json, sha256_of, write_json
+from odn.files import sha256_of, write_json
 from odn.models.cost import PartMacs, part_macs
 from odn.models.network import DepthNetwork, load_network
 from odn.models.timing import PartTimes, part_times
+from odn.records import Positive, Record, Sha256, read_known
 from odn.training.device import Machine, processor_name
 
 LEAST_EXITS = 2
@@ -30,6 +31,20 @@ class Supernet:
     def deepest(self) -> int:
         """Return the depth of the last exit."""
         return self.network.head_depths[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredParts(Record):
+    """Hold what the parts of a network take, and on what that was measured: the content of routed/latency.json."""
+
+    machine: str
+    device: str
+    threads: Positive
+    torch: str
+    supernet_sha256: Sha256
+    hidden: Positive
+    unit: str
+    parts: PartTimes
 
 
 def read_supernet(folder: Path, *, manifest: Manifest, machine: Machine) -> Supernet:
@@ -61,10 +76,9 @@ def read_supernet(folder: Path, *, manifest: Manifest, machine: Machine) -> Supe
 def measured_times(path: Path, supernet: Supernet, *, manifest: Manifest, machine: Machine, hidden: int) -> PartTimes:
     """Time the parts of the network for one image; what this kind of machine has measured of it before is taken as it is."""
     identity = machine_identity(machine) | {"supernet_sha256": supernet.sha256, "hidden": hidden}
-    if path.exists():
-        before = read_json(path, made_by="route")
-        if {name: before.get(name) for name in identity} == identity:
-            return _times(before["parts"])
+    before = read_known(MeasuredParts, path, otherwise="times are measured anew")
+    if before is not None and {name: getattr(before, name) for name in identity} == identity and _is_of(before.parts, supernet.network):
+        return before.parts
     shape = (1, manifest.channels, manifest.height, manifest.width)
     x = torch.zeros(shape, device=machine.device).contiguous(memory_format=torch.channels_last)
     times = part_times(supernet.network, x, hidden=hidden)
@@ -78,6 +92,7 @@ def machine_identity(machine: Machine) -> dict[str, Any]:
     return named | {"threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
-def _times(values: dict[str, Any]) -> PartTimes:
-    tuples = {name: tuple(values[name]) for name in ("residuals", "shortcuts", "gates")}
-    return PartTimes(stem=values["stem"], heads={int(depth): ms for depth, ms in values["heads"].items()}, **tuples)
+def _is_of(times: PartTimes, network: DepthNetwork) -> bool:
+    """Tell whether these are the parts of the network."""
+    lengths = {len(times.residuals), len(times.shortcuts), len(times.gates)}
+    return lengths == {network.depth} and tuple(sorted(times.heads)) == network.head_depths

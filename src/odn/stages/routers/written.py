@@ -1,16 +1,16 @@
 """Write what a routing is and what was measured of it; the curve holds both kinds where both were run on the same network."""
 
-import csv
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from odn.config import Config
 from odn.data.batches import Images
 from odn.data.dataset import Manifest
-from odn.files import read_json, write_bytes, write_json
+from odn.files import write_bytes, write_json
 from odn.models.stored_routes import save_routed
+from odn.records import Part, Sha256, read_record, read_table
 from odn.report.routing import Mark, draw_routing
 from odn.search.routing import exit_costs, said_by_exits
 from odn.search.routing_target import Target
@@ -20,6 +20,14 @@ from odn.stages.routers.found import Found, Point
 from odn.stages.routers.given import Supernet
 
 OTHER = {"confidence": "gate", "gate": "confidence"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin(Part):
+    """Hold what a routing was made of: a part of its card."""
+
+    supernet_sha256: Sha256
+    data_sha256: dict[str, Sha256]
 
 
 def static_points(supernet: Supernet, *, val: Images, test: Images) -> tuple[Point, ...]:
@@ -84,13 +92,11 @@ def _others(folder: Path, *, kind: str, card: dict[str, Any]) -> list[Point]:
     """Return the points of the other kind, where it was run on the same network and data."""
     if not ((folder / "card.json").exists() and (folder / "curve.csv").exists()):
         return []
-    other = read_json(folder / "card.json", made_by="route")
-    if any(other.get(name) != card[name] for name in ("supernet_sha256", "data_sha256")):
+    made_by = f"odn route --kind {kind}"
+    other = read_record(Origin, folder / "card.json", made_by=made_by)
+    if (other.supernet_sha256, other.data_sha256) != (card["supernet_sha256"], card["data_sha256"]):
         return []
-    numbers = {field.name for field in fields(Point)} - {"kind", "name"}
-    with (folder / "curve.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["kind"] == kind]
-    return [Point(**{name: float(value) if name in numbers else value for name, value in row.items()}) for row in rows]  # type: ignore[arg-type]
+    return [point for point in read_table(Point, folder / "curve.csv", made_by=made_by) if point.kind == kind]
 
 
 def _drawn(points: Sequence[Point], *, split: str, n_images: int) -> bytes:

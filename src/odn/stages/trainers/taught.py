@@ -5,12 +5,15 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from odn.config import N_BLOCKS, Config
-from odn.errors import DataError, TrackingError
-from odn.files import read_json, sha256_of, write_json
+from odn.errors import DataError, MissingInputError, TrackingError
+from odn.files import sha256_of, write_json
 from odn.models.network import load_network, save_network
+from odn.records import Fraction, Part, Positive, read_record
 from odn.search.data import SearchData
 from odn.search.teaching import TrainedTeacher, comes_from_outside, require_fit, teacher_of, train_teacher
 from odn.stages.records import history_rows, write_table
@@ -27,6 +30,18 @@ class Brought:
 
     teacher: Teacher
     folder: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen(Part):
+    """Hold what the card of a registered model says of the images that it knows."""
+
+    classes: tuple[str, ...]
+    channels: Positive
+    height: Positive
+    width: Positive
+    mean: tuple[Fraction, ...]
+    std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
 
 
 def bring_teacher(
@@ -94,17 +109,16 @@ def _fetch(reference: str, *, data: SearchData, folder: Path) -> None:
             ) from None
         except TrackingError as error:
             raise TrackingError(f"search.distill: {error}") from None
-        card = read_json(found.folder / "card.json", made_by="register")
-        lacking = [name for name in ("classes", "channels", "height", "width", "mean", "std") if name not in card]
-        if lacking:
-            raise DataError(
-                f"search.distill: the card of {reference} does not say {', '.join(lacking)}; name a model that a search registered"
-            )
-        shape = {name: card[name] for name in ("channels", "height", "width")}
-        require_fit(name=reference, classes=tuple(card["classes"]), **shape, manifest=data.manifest)
+        try:
+            card = read_record(Seen, found.folder / "card.json", made_by="register")
+        except (DataError, MissingInputError) as error:
+            why = str(error).rpartition("card.json")[2].partition("; ")[0].strip()
+            raise DataError(f"search.distill: the card of {reference} {why}; name a model that a search registered") from None
+        shape = {"channels": card.channels, "height": card.height, "width": card.width}
+        require_fit(name=reference, classes=card.classes, **shape, manifest=data.manifest)
         save_network(load_network(found.folder), folder)
         record = {"name": f"models:/{found.name}/{found.version}", "weights_sha256": sha256_of(found.folder / "weights.safetensors")}
-        write_json(folder / "teacher.json", {**record, "mean": card["mean"], "std": card["std"]})
+        write_json(folder / "teacher.json", {**record, "mean": card.mean, "std": card.std})
 
 
 def _normalisation(data: SearchData) -> dict[str, Any]:
