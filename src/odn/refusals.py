@@ -76,6 +76,8 @@ def _schema_of(root: type[BaseModel], name: str) -> dict[str, Any]:
 def _words(schema: dict[str, Any]) -> str:
     if "enum" in schema or "examples" in schema:
         return "one of " + ", ".join(schema.get("enum") or schema["examples"])
+    if "const" in schema:
+        return str(schema["const"])
     if schema["type"] == "array" and schema["items"]["type"] == "number":
         return "a list of numbers " + _words(schema["items"]).removeprefix("a number ")
     kinds = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text", "null": "null"}

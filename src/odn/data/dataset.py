@@ -3,7 +3,7 @@
 N images, C channels, H height, W width; K classes.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Manifest:
     std: tuple[float, ...]
     counts: dict[str, dict[str, Any]]  # {split: {"total": n, "per_class": [n, ...]}}
     sha256: dict[str, str]  # {split: hex digest of images.npy then labels.npy}
+    duplicates: dict[str, int] = field(default_factory=dict)  # images that are there twice, by where; empty where nobody looked
 
     @property
     def n_classes(self) -> int:

@@ -114,6 +114,8 @@ class Findings:
     machine: str  # that the latency was measured on
     device: str
     threads: int
+    busy: bool  # the machine did something else meanwhile
+    duplicates: dict[str, int]  # of the data, as `dataset.json` counts them
     classes: tuple[str, ...]
     data_sha256: dict[str, str]
 
@@ -185,6 +187,8 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         machine=latency["machine"],
         device=latency["device"],
         threads=latency["threads"],
+        busy=latency["busy"],
+        duplicates=card["duplicates"],
         classes=tuple(card["classes"]),
     )
 

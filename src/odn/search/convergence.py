@@ -35,6 +35,7 @@ class DepthStep:
     macs: int
     macs_full: int
     cost: float  # full-depth epochs that training this depth took
+    threads: int = 1  # of the processor; another number gives other bytes
     left: int | None = None  # blocks that are left of it; None where no block or channel was cut
 
     @property

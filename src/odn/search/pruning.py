@@ -164,5 +164,6 @@ def _step(task: Task, architecture: Architecture, rows: list[EpochRow]) -> Depth
         macs=costs.macs,
         macs_full=full_depth_cost(architecture, data.manifest).macs,
         cost=pruning_cost(architecture, data=data, config=config, depth=task.depth),
+        threads=data.machine.threads,
         left=architecture.depth,
     )

@@ -73,6 +73,24 @@ def _typed(kind: Any, content: dict[str, Any], path: Path) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
 
 
+def known_timing(path: Path, identity: Mapping[str, Any], *, made_by: str) -> dict[str, Any] | None:
+    """Read what this kind of machine has measured of the same networks before; None where it has not, or an older odn has.
+
+    Raises:
+        MissingInputError: the record is damaged.
+    """
+    if not path.exists():
+        return None
+    before = read_json(path, made_by=made_by)
+    is_same = {name: before.get(name) for name in identity} == identity
+    return before if is_same and isinstance(before.get("busy"), bool) and isinstance(before.get("spread"), float) else None
+
+
+def steadier(before: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured now, unless the machine was busy and what it measured before is at least as steady."""
+    return before if before is not None and measured["busy"] and measured["spread"] >= before["spread"] else measured
+
+
 def history_rows(rows: Iterable["EpochRow"]) -> list[dict[str, Any]]:
     """Return one line an epoch; no wall times, so that the table repeats to the byte."""
     return [{name: getattr(row, name) for name in HISTORY} for row in rows]

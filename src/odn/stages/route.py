@@ -59,7 +59,7 @@ def run(
         ConfigError: nothing meets the target; the message says the nearest that can be had.
         TrackingError: MLflow cannot be reached; what was fitted stays.
     """
-    data = opened(prepared, train=config.train)
+    data = opened(prepared, config=config)
     given = read_supernet(supernet, manifest=data.manifest, machine=data.machine)
     times = None
     if target.unit == "ms":

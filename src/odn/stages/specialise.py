@@ -38,10 +38,11 @@ class Made:
     def describe(self) -> str:
         """Say in a line what the network is."""
         card, low_high = self.card, "{:.2%} to {:.2%}".format(*self.card["val_interval"])
+        busy = " (the machine was busy)" if card["busy"] else ""
         where = f"; {self.registration.name} version {self.registration.version}" if self.registration is not None else ""
         return (
             f"{card['target']}: depth {card['depth']}, {card['val_accuracy']:.2%} on val ({low_high}), {card['n_params']:,} parameters, "
-            f"{card['size_bytes']:,} bytes, {card['macs']:,} MACs, {card['latency_ms']:.3f} ms, in {self.folder}/{where}"
+            f"{card['size_bytes']:,} bytes, {card['macs']:,} MACs, {card['latency_ms']:.3f} ms{busy}, in {self.folder}/{where}"
         )
 
 
@@ -81,7 +82,7 @@ def run(
     place = depths / str(config.search.schedule[0]) / "supernet"
     if not (place / "card.json").exists():
         raise MissingInputError(f"{place} is missing; set search.mode: supernet and run 'dvc repro' first")
-    card, data = read_json(place / "card.json", made_by="train"), opened(prepared, train=config.train)
+    card, data = read_json(place / "card.json", made_by="train"), opened(prepared, config=config)
     if card["data_sha256"] != data.manifest.sha256:
         raise DataError(f"{place} was trained on other data than {prepared} holds; run 'dvc repro' first")
     space = Space(config.model.backbone, tuple(card["depths"]), tuple(card["widths"]))
@@ -104,6 +105,8 @@ def run(
 def _write(config: Config, found: "Found", *, measured: "Measured", data: "SearchData", folder: Path) -> dict[str, Any]:
     """Write a network and its card."""
     from odn.models.network import save_network
+    from odn.models.timing import combined
+    from odn.training.device import machine_identity
 
     one = found.subnetwork
     assert one is not None, "the caller has looked"
@@ -118,7 +121,8 @@ def _write(config: Config, found: "Found", *, measured: "Measured", data: "Searc
         **asdict(measured.cost(one)),
         **{f"{name}_full": count for name, count in asdict(measured.whole).items()},
         "latency_ms": measured.latency_ms(one),
-        **_machine(data),
+        **combined([measured.timing(one)]),
+        **machine_identity(data.machine),
         "found_by": found.how,
         **{name: getattr(manifest, name) for name in ("source", "classes", "channels", "height", "width", "mean", "std")},
         "data_sha256": manifest.sha256,
@@ -128,15 +132,6 @@ def _write(config: Config, found: "Found", *, measured: "Measured", data: "Searc
         save_network(measured.network(one), place)
         write_json(place / "card.json", card)
     return card
-
-
-def _machine(data: "SearchData") -> dict[str, Any]:
-    import torch
-
-    from odn.training.device import processor_name
-
-    device = data.machine.device
-    return {"machine": processor_name(device), "device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def _register(config: Config, one: Made, *, data: "SearchData", project: Path) -> "Registration":

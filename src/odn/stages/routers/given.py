@@ -9,11 +9,12 @@ import torch
 
 from odn.data.dataset import Manifest
 from odn.errors import DataError, MissingInputError
-from odn.files import read_json, sha256_of, write_json
+from odn.files import sha256_of, write_json
 from odn.models.cost import PartMacs, part_macs
 from odn.models.network import DepthNetwork, load_network
-from odn.models.timing import PartTimes, part_times
-from odn.training.device import Machine, processor_name
+from odn.models.timing import PartTimes, combined, part_times
+from odn.stages.records import known_timing, steadier
+from odn.training.device import Machine, machine_identity
 
 LEAST_EXITS = 2
 
@@ -59,23 +60,18 @@ def read_supernet(folder: Path, *, manifest: Manifest, machine: Machine) -> Supe
 
 
 def measured_times(path: Path, supernet: Supernet, *, manifest: Manifest, machine: Machine, hidden: int) -> PartTimes:
-    """Time the parts of the network for one image; what this kind of machine has measured of it before is taken as it is."""
+    """Time the parts of the network for one image; what this kind of machine, while it was quiet, measured before is taken as it is."""
     identity = machine_identity(machine) | {"supernet_sha256": supernet.sha256, "hidden": hidden}
-    if path.exists():
-        before = read_json(path, made_by="route")
-        if {name: before.get(name) for name in identity} == identity:
-            return _times(before["parts"])
+    before = known_timing(path, identity, made_by="route")
+    if before is not None and not before["busy"]:
+        return _times(before["parts"])
     shape = (1, manifest.channels, manifest.height, manifest.width)
     x = torch.zeros(shape, device=machine.device).contiguous(memory_format=torch.channels_last)
-    times = part_times(supernet.network, x, hidden=hidden)
-    write_json(path, identity | {"unit": "ms, one image", "parts": dataclasses.asdict(times)})
-    return times
-
-
-def machine_identity(machine: Machine) -> dict[str, Any]:
-    """Say what a measured time is good for."""
-    named = {"machine": processor_name(machine.device), "device": machine.device.type}
-    return named | {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    times, timing = part_times(supernet.network, x, hidden=hidden)
+    measured = identity | {"unit": "ms, one image", "parts": dataclasses.asdict(times)} | combined([timing])
+    kept = steadier(before, measured)
+    write_json(path, kept)
+    return times if kept is measured else _times(kept["parts"])
 
 
 def _times(values: dict[str, Any]) -> PartTimes:
