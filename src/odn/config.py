@@ -147,7 +147,8 @@ def make_config(settings: Any) -> Config:
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(*(refusal(item, Config) for item in error.errors(include_url=False))) from None
+        lines = (refusal(item, Config) for item in error.errors(include_url=False))
+        raise ConfigError(*dict.fromkeys(lines)) from None  # a value of none of several kinds is refused once for each kind
     _cross_check(config)
     return config
 

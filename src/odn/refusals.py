@@ -27,8 +27,8 @@ def _every_name(root: type[BaseModel]) -> list[str]:
 def refusal(item: Any, root: type[BaseModel]) -> str:
     """Say of one of pydantic's errors on settings of the form `root` which setting it is, what is allowed, and what was found."""
     location: tuple[str | int, ...] = item["loc"]
-    if isinstance(location[-1], int) and item["type"] not in {"invalid_key", "extra_forbidden"}:
-        location = location[:-1]  # an entry of a list
+    if item["type"] not in {"invalid_key", "extra_forbidden"}:
+        location = location[:2]  # without the entry of a list, or the one of several kinds that a value may be of
     name, last = ".".join(str(part) for part in location), str(location[-1])
     if item["type"] == "extra_forbidden":
         known = _fields(location[:-1], root)

@@ -24,7 +24,7 @@ from odn.training.readout import Predictions, predict
 from odn.training.seed import generator
 
 LATENCY_BATCHES = (1, 128)
-LATENCY_SECONDS = 10.0  # for each of them at most, where the machine is busy
+LATENCY_SECONDS = 2.0  # for each of them at most, where the machine is busy
 
 
 def run(
