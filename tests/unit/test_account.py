@@ -164,7 +164,9 @@ def test_large_counts_are_short(count: float, text: str) -> None:
 
 def test_a_busy_machine_is_said_of_the_latency(tmp_path: Path) -> None:
     """A time that was measured beside other work is not told as if it were sure."""
-    assert "The machine was busy while they were taken" in " ".join(make_search(tmp_path / "busy", busy=True).show().describe().split())
+    assert "The machine was busy while latency was measured" in " ".join(
+        make_search(tmp_path / "busy", busy=True).show().describe().split()
+    )
     assert "machine was busy" not in make_search(tmp_path / "quiet").show().describe()
 
 

@@ -4,7 +4,7 @@ from odn.report.findings import Findings, Interval, Saving
 
 PHASES = {"advice": "advice", "teacher": "teacher", "stable": "training", "probe": "probe", "finish": "finish", "shave": "shave"}
 VERDICTS = {"expand": "expand", "target_reached": "target reached", "exhausted": "exhausted"}
-BUSY = "The machine was busy while they were taken: 'dvc repro -sf evaluate' takes them again, 'dvc repro' then writes the report."
+BUSY = "The machine was busy while latency was measured: 'dvc repro -sf evaluate' measures again, 'dvc repro' then tells it."
 NEXT_BACKBONE = {"resnet18": "resnet34 (16 blocks)"}
 
 

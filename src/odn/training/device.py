@@ -14,9 +14,9 @@ from odn.errors import ConfigError
 from odn.sections import TrainConfig
 from odn.training.cores import usable_cores
 
-WORK_OF_A_THREAD = (
-    1_000_000_000  # MACs of a batch, forward through the whole backbone, below which several threads mostly wait for each other
-)
+# MACs of a batch, forward through the whole backbone, from which on several threads pay; below, they mostly wait for each other, and beside
+# a busy process many times as long.
+WORK_OF_A_THREAD = 1_000_000_000
 
 Network = TypeVar("Network", bound=nn.Module)
 
