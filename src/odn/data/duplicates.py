@@ -6,6 +6,7 @@ N images. An image is known by a digest of 16 bytes, so that a million of them t
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,12 +146,25 @@ def find_twins(parts: Mapping[str, Compared]) -> Twins:
     return Twins(parts=parts, groups=groups, conflicting=(low != high)[groups], seen=seen)
 
 
-def small_classes(counts: Mapping[str, npt.NDArray[np.int64]], *, classes: tuple[str, ...]) -> Iterator[str]:
-    """Say in a line for each split which classes have so few images that they are hardly learnt, or hardly measured."""
+def told(twins: Twins, *, dropped: Mapping[str, int]) -> Iterator[str]:
+    """Say what was dropped and what is there twice all the same, a line for each kind, and what can be done."""
+    yield from (f"{_images(n)} of {name} are left out: elsewhere too, or under two labels" for name, n in dropped.items() if n)
+    problems = list(twins.problems())
+    yield from problems
+    if problems and not any(dropped.values()):
+        yield "data.duplicates: drop takes out of train and val what is elsewhere too, refuse stops here; docs/data.md says what counts"
+
+
+def small_classes(counts: Mapping[str, Mapping[str, Any]], *, classes: tuple[str, ...]) -> Iterator[str]:
+    """Say in a line for each split which classes have so few images that they are hardly learnt, or hardly measured.
+
+    `counts` are those of `dataset.json`.
+    """
     for split, least in FEW.items():
-        few = np.flatnonzero(counts[split] < least)
-        if len(few):
-            names = [f"{classes[one]!r} has {counts[split][one]}" for one in few[:NAMED].tolist()]
+        found = counts[split]["per_class"]
+        few = [one for one, n in enumerate(found) if n < least]
+        if few:
+            names = [f"{classes[one]!r} has {found[one]}" for one in few[:NAMED]]
             why = "are too few to learn a class from" if split == "train" else "measure a class in steps of more than 20 %"
             yield f"fewer than {least} images in {split} {why}: {_listed(names, len(few))}"
 

@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +17,13 @@ from odn.config import Config
 from odn.data.arrays import Written, statistics, write_split
 from odn.data.checksums import verify_checksums
 from odn.data.dataset import Labels, Manifest
-from odn.data.duplicates import Compared, Twins, find_twins, small_classes
+from odn.data.duplicates import Compared, Twins, find_twins, small_classes, told
 from odn.data.selection import Selection, select
 from odn.data.sources import open_raw
 from odn.data.splits import check_labels
 from odn.errors import DataError
 from odn.files import new_folder, sha256_of
 from odn.sanitize import sanitized
-
-REMEDY = "data.duplicates: drop takes out of train and val what is elsewhere too, refuse stops here; docs/data.md says what counts"
 
 
 def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manifest: Path) -> Manifest:
@@ -62,9 +61,10 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
                 )
             written |= {name: write(name) for name, n in dropped.items() if n}
             twins = _compared(written, selection)
-        _warn(twins, dropped, written, classes=raw.classes)
         pixels = statistics(written["train"].histogram)
         counts = {name: _counts(one.labels, n_classes=len(raw.classes)) for name, one in written.items()}
+        for line in (*told(twins, dropped=dropped), *small_classes(counts, classes=raw.classes)):
+            sys.stderr.write(f"odn: warning: {sanitized(line)}\n")
         digests = {name: sha256_of(folder / "images.npy", folder / "labels.npy") for name, folder in folders.items()}
         manifest.unlink(missing_ok=True)
     result = Manifest(
@@ -80,14 +80,5 @@ def _compared(written: dict[str, Written], selection: dict[str, Selection]) -> T
     return find_twins({name: Compared(digests=one.digests, labels=one.labels, name=selection[name].name) for name, one in written.items()})
 
 
-def _warn(twins: Twins, dropped: dict[str, int], written: dict[str, Written], *, classes: tuple[str, ...]) -> None:
-    """Say what makes a result doubtful, a line each; every kind of problem at most once."""
-    lines = [f"{n:,} images of {name} are left out, as they are elsewhere too or under two labels" for name, n in dropped.items() if n]
-    found = list(twins.problems())
-    lines += [*found, REMEDY] if found and not any(dropped.values()) else found
-    lines += small_classes({name: np.bincount(one.labels, minlength=len(classes)) for name, one in written.items()}, classes=classes)
-    sys.stderr.write("".join(f"odn: warning: {sanitized(line)}\n" for line in lines))
-
-
-def _counts(labels: Labels, *, n_classes: int) -> dict[str, int | list[int]]:
+def _counts(labels: Labels, *, n_classes: int) -> dict[str, Any]:
     return {"total": len(labels), "per_class": np.bincount(labels, minlength=n_classes).tolist()}
