@@ -29,7 +29,7 @@ def run_specialised(config: Config, *, arm: str, target: str, prepared: Path, su
     if not done.made:
         raise OdnError(f"{arm}: {done.missed[0]}")
     (made,) = done.made
-    seconds, data = time.monotonic() - begin, opened(prepared, train=config.train)
+    seconds, data = time.monotonic() - begin, opened(prepared, config=config)
     test = on_device(read_split(prepared / "test"), manifest=data.manifest, device=data.machine.device)
     seen = read_out(data.machine.holding(load_network(made.folder)), test, machine=data.machine)
     return Result(

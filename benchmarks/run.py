@@ -33,7 +33,7 @@ from odn.config import N_BLOCKS, Config, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
 from odn.models.architecture import Architecture
-from odn.search.data import full_depth_cost
+from odn.search.data import backbone_macs, full_depth_cost
 from odn.search.routing_target import Target
 from odn.stages.preset import apply, read_preset
 from odn.tracking import live
@@ -67,10 +67,8 @@ def _run(options: argparse.Namespace) -> None:
     path = options.out / f"{options.name}.json"
     known = read_results(path)
     results = list(known.results) if known else []
-    about = _about(base)
-    if known and known.about["config"] != about["config"]:
+    if known and known.about["config"] != _recorded(base):
         raise OdnError(f"{path} holds results under other settings; give these another name, or take that file away")
-    about = known.about if known else about
     with _workplace(options.work) as work:
         for seed in options.seeds:
             config = apply(base, {"seed": seed})
@@ -81,7 +79,7 @@ def _run(options: argparse.Namespace) -> None:
                     continue
                 result = _arm(arm, config=config, prepared=prepared, place=place, results=results, options=options)
                 results.append(result)
-                write_results(path, about, results)
+                write_results(path, known.about if known else _about(config, prepared=prepared), results)
                 print(
                     f"{arm} seed {seed}: depth {result.depth}, {result.test_accuracy:.2%} on test, {result.size_bytes:,} bytes, "
                     f"{result.full_depth_epochs:.2f} full-depth epochs, {result.seconds:.0f} s",
@@ -193,14 +191,14 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _about(config: Config) -> dict[str, Any]:
+def _about(config: Config, *, prepared: Path) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = choose_machine(config.train)
+    machine = choose_machine(config.train, macs=backbone_macs(config.model, read_manifest(prepared / "dataset.json")))
     return {
         "command": f"python -m benchmarks.run {shlex.join(_without_places(sys.argv[1:]))}",
         "commit": commit,
         "processor": processor_name(machine.device),
-        "threads": torch.get_num_threads(),
+        "threads": machine.threads,
         "precision": machine.precision,
         "python": platform.python_version(),
         "torch": torch.__version__,

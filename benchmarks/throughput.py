@@ -35,7 +35,7 @@ from odn.data.batches import n_steps, training_batches
 from odn.data.dataset import Split, read_manifest, read_split
 from odn.errors import ConfigError, OdnError
 from odn.files import write_json
-from odn.search.data import SearchData, search_data
+from odn.search.data import SearchData, backbone_macs, search_data
 from odn.search.expand import grown
 from odn.training.checkpoint import Checkpoint, save_checkpoint
 from odn.training.depth_task import DepthTask, Phase
@@ -89,7 +89,8 @@ class Bench:
 
 def open_bench(prepared: Path, *, config: Config, n_images: int | None) -> Bench:
     """Open train and val, or the first `n_images` of train and as large a part of val."""
-    manifest, machine = read_manifest(prepared / "dataset.json"), choose_machine(config.train)
+    manifest = read_manifest(prepared / "dataset.json")
+    machine = choose_machine(config.train, macs=backbone_macs(config.model, manifest))
     train, val = read_split(prepared / "train"), read_split(prepared / "val")
     n = len(train) if n_images is None else n_images
     if not config.train.batch_size <= n <= len(train):

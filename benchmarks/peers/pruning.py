@@ -32,7 +32,7 @@ MOST_EPOCHS = 60  # after the cut: a network of a hundredth of the MACs would tr
 def run_pruning(config: Config, *, arm: str, whole: Path, of: Measure, like: Result, spent: float, prepared: Path) -> Result:
     """Prune the network in the folder `whole`, for which `spent` full-depth epochs were paid, to `like`; train on for what `like` cost."""
     begin = time.monotonic()
-    data = opened(prepared, train=config.train)
+    data = opened(prepared, config=config)
     network = data.machine.holding(load_network(whole))
     example = data.train.normalised(data.train.batch(slice(0, 2)))
     pruned = prune_to(network, of=of, most=getattr(like, of), example=example)

@@ -52,8 +52,8 @@ def refusal(item: Any, root: type[BaseModel]) -> str:
         return str(item["msg"])
     if item["type"] == "string_unicode":  # half of a character, as "\ud800" in quotes; of a name pydantic does not say where
         return f"{'.'.join(map(str, location)) or 'the config'}: must be text in Unicode; got {shown(item['input'])}"
-    if isinstance(location[-1], int) and item["type"] not in {"invalid_key", "extra_forbidden"}:
-        location = location[:-1]  # an entry of a list
+    if item["type"] not in {"invalid_key", "extra_forbidden"}:
+        location = location[:2]  # without the entry of a list, or the one of several kinds that a value may be of
     name, last = ".".join(str(part) for part in location), str(location[-1])
     if item["type"] == "extra_forbidden":
         known = _fields(location[:-1], root)
@@ -106,6 +106,8 @@ def _whole_schema(root: type[BaseModel]) -> dict[str, Any]:
 def _words(schema: dict[str, Any]) -> str:
     if "enum" in schema or "examples" in schema:
         return "one of " + ", ".join(schema.get("enum") or schema["examples"])
+    if "const" in schema:
+        return str(schema["const"])
     if schema["type"] == "array" and schema["items"]["type"] == "number":
         return "a list of numbers " + _words(schema["items"]).removeprefix("a number ")
     kinds = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text", "null": "null"}

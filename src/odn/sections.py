@@ -34,6 +34,9 @@ class DataConfig(Section):
     max_images: Annotated[int, Field(ge=2)] | None = Field(description="training images kept, stratified, before val is split off")
     val_fraction: Fraction = Field(description="fraction of the training images that becomes val")
     test_fraction: Fraction = Field(description="fraction of all images that becomes test, where the source has no test split")
+    duplicates: Literal["warn", "drop", "refuse"] = Field(
+        description="equal images in two splits, twice in one, or under two labels: told; taken out of train and val; or refused"
+    )
 
     @property
     def name(self) -> str:
@@ -66,6 +69,9 @@ class TrainConfig(Section):
     aux_weight: ClosedFraction = Field(description="weight of the loss at the head of the depth grown from")
     precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 autocast where the processor or GPU gains from it")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU where there is one")
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        description="of the processor; auto: one for small work, for large work one a core that this process may use"
+    )
 
 
 class AugmentConfig(Section):

@@ -7,7 +7,7 @@ import yaml
 
 from odn.config import Config, make_config
 from odn.data.dataset import read_manifest, read_split
-from odn.search.data import SearchData, search_data
+from odn.search.data import SearchData, backbone_macs, search_data
 from odn.stages import fetch, prepare
 from odn.training.device import choose_machine
 
@@ -41,9 +41,6 @@ def prepare_digits(config: Config, folder: Path) -> Path:
 
 def open_data(config: Config, prepared: Path) -> SearchData:
     """Open train and val for training."""
-    return search_data(
-        read_split(prepared / "train"),
-        read_split(prepared / "val"),
-        manifest=read_manifest(prepared / "dataset.json"),
-        machine=choose_machine(config.train),
-    )
+    manifest = read_manifest(prepared / "dataset.json")
+    machine = choose_machine(config.train, macs=backbone_macs(config.model, manifest))
+    return search_data(read_split(prepared / "train"), read_split(prepared / "val"), manifest=manifest, machine=machine)

@@ -32,6 +32,8 @@ class MadeUpSearch:
 
     folder: Path
     config: Config
+    busy: bool = False  # when it was timed
+    duplicates: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def report(self, out: str = "report") -> Path:
         """Run the stage `report`, and return its folder."""
@@ -75,6 +77,8 @@ def make_search(
     classes: Sequence[str] = ("cat", "dog", "owl"),
     n_wrong: int = 6,
     channels: int = 1,
+    busy: bool = False,
+    duplicates: dict[str, int] | None = None,
     **search: Any,
 ) -> MadeUpSearch:
     """Write a search whose depths got `right` of 200 val images right: at the read-out, and after a cooldown where there was one."""
@@ -82,7 +86,7 @@ def make_search(
     settings["search"] = SEARCH | {"schedule": list(range(1, len(right) + 1)), **search}
     settings["model"] = {"backbone": "resnet18", "stem": "cifar", "width": 1.0}
     settings["registry"]["name"] = "odn-digits"
-    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0, "start": "grown"}}))
+    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0, "start": "grown"}}), busy, duplicates or {})
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)
     for depth, (read_out, probe) in enumerate(right, start=1):
         _write_depth(made, depth=depth, read_out=read_out, probe=probe, channels=channels, n_classes=len(classes))
@@ -119,7 +123,7 @@ def _write_test(made: MadeUpSearch, *, classes: tuple[str, ...], n_wrong: int, c
     counts = {split: {"total": n, "per_class": [len(range(k, n, n_classes)) for k in range(n_classes)]} for split, n in sizes.items()}
     Manifest(
         source="digits", classes=classes, channels=channels, height=8, width=8, mean=(0.5,) * channels, std=(0.2,) * channels,
-        counts=counts, sha256={"train": "a" * 64, "val": "b" * 64, "test": digest},
+        counts=counts, sha256={"train": "a" * 64, "val": "b" * 64, "test": digest}, duplicates=made.duplicates,
     ).write(prepared / "dataset.json")  # fmt: skip
     rows = [
         {"index": n, "label": int(label), "predicted": int(label + (n < n_wrong)) % n_classes, "confidence": 0.5 + n / 200}
@@ -183,7 +187,7 @@ def _write_evaluation(made: MadeUpSearch, *, depth: int, n_wrong: int) -> None:
     write_json(made.folder / "metrics/evaluation.json", record)
     architecture = json.loads((made.folder / "model/architecture.json").read_text())
     machine = {"machine": "a processor", "device": "cpu", "threads": 2, "torch": "2.9.1", "precision": "fp32", "height": 8, "width": 8}
-    machine |= {"architecture": architecture}
+    machine |= {"architecture": architecture, "passes": 30, "spread": 0.01, "busy": made.busy}
     latency = {"latency_ms": 0.5, "latency_ms_full": 2.5, "latency_saved": 0.8}
     batch = {"latency_ms_batch128": 30.0, "latency_ms_full_batch128": 120.0, "latency_saved_batch128": 0.75}
     write_json(made.folder / "metrics/latency.json", machine | latency | batch)

@@ -1,10 +1,12 @@
 """Benchmarks: peers get what growth had, nothing runs twice, a page tells all of it."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import page, run
+from benchmarks import page, run, threads
 from benchmarks.results import ResultFile, read_results
 
 SMALL = ("data.max_images=300", "model.width=0.25", "search.target=0.2", "search.cooldown_epochs=1", "finish.epochs=1")
@@ -59,3 +61,15 @@ def test_other_settings_need_another_name(tmp_path: Path, capsys: pytest.Capture
     benchmark(tmp_path, "growth")
     assert run.main(["few", "--out", str(tmp_path), "--set", *SMALL, "model.width=0.5"]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_threads_are_timed_by_the_size_of_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row for each size, with the least time of a step on each number of threads."""
+    sizes = ["--width", "0.0625", "--side", "8", "--batch-size", "4", "8", "--threads", "1", "2", "--seconds", "0.1"]
+    n_threads = torch.get_num_threads()
+    assert threads.main([*sizes, "--out", str(tmp_path / "threads.json")]) == 0
+    torch.set_num_threads(n_threads)
+    assert "| 1 thread, ms | 2 threads, ms |" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "threads.json").read_text())["rows"]
+    assert rows[1]["work"] == 2 * rows[0]["work"] > 0
+    assert all(ms > 0 for row in rows for ms in row["ms"].values())

@@ -108,7 +108,7 @@ def test_notes_are_honest(page: str) -> None:
     assert "on 60 images, after everything was chosen. Its 95% interval is 79.85% to 95.34%" in text
     assert "which was not trained here" in text
     assert "It leaves out reading off accuracies" in text
-    assert "medians measured on one machine (a processor, 2 threads) and differ elsewhere" in text
+    assert "the least of many passes on one machine (a processor, 2 threads) and differ elsewhere" in text
 
 
 def test_exhausted_search_is_said_plainly(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def make_search(settings: dict[str, Any]) -> Callable[..., MadeUp]:
 def _manifest() -> Manifest:
     counts = {split: {"total": 10 * n, "per_class": [n] * 10} for split, n in {"train": 120, "val": 27, "test": 36}.items()}
     classes, digests = tuple(str(digit) for digit in range(10)), {"train": "a" * 64, "val": "b" * 64, "test": "c" * 64}
-    shape = {"channels": 1, "height": 8, "width": 8}
-    return Manifest(source="digits", classes=classes, mean=(0.3,), std=(0.4,), counts=counts, sha256=digests, **shape)
+    about: dict[str, Any] = {"source": "digits", "classes": classes, "counts": counts, "sha256": digests}
+    return Manifest(channels=1, height=8, width=8, mean=(0.3,), std=(0.4,), **about)
 
 
 def _write_depth(made: MadeUp, *, depth: int, verdict: str, accuracies: list[float], probe: list[float]) -> None:

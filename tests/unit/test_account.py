@@ -171,3 +171,32 @@ def test_change_says_which_way(saved: float, text: str) -> None:
 def test_large_counts_are_short(count: float, text: str) -> None:
     """A large count keeps three digits."""
     assert short(count) == text
+
+
+def test_a_busy_machine_is_said_of_the_latency(tmp_path: Path) -> None:
+    """A time that was measured beside other work is not told as if it were sure."""
+    assert "The machine was busy while latency was measured" in " ".join(
+        make_search(tmp_path / "busy", busy=True).show().describe().split()
+    )
+    assert "machine was busy" not in make_search(tmp_path / "quiet").show().describe()
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "said"),
+    [
+        ({"test_in_train": 12, "test_in_val": 0, "conflicts": 0}, "Of the 60 test images 12 are in train too, pixel by pixel"),
+        ({"test_in_train": 12, "test_in_val": 3, "conflicts": 0}, "Of the 60 test images 12 are in train too and 3 are in val too"),
+        ({"test_in_train": 0, "test_in_val": 0, "conflicts": 4}, "4 images have a twin, pixel by pixel, under another label"),
+    ],
+)
+def test_data_that_flatters_is_said(tmp_path: Path, duplicates: dict[str, int], said: str) -> None:
+    """What is learnt by heart, or cannot be learnt, stands beside the accuracy that it spoils: in the account and on the page."""
+    made = make_search(tmp_path, duplicates=duplicates)
+    assert said in " ".join(made.show().describe().split())
+    assert said in " ".join(made.page().split())
+
+
+def test_data_without_duplicates_is_not_suspected(tmp_path: Path) -> None:
+    """Nothing is said where nothing was found."""
+    shown = make_search(tmp_path, duplicates={"test_in_train": 0, "test_in_val": 0, "conflicts": 0}).show().describe()
+    assert "pixel by pixel" not in shown

@@ -14,7 +14,7 @@ from odn.errors import DataError
 
 SHAPE = (3, 4, 5)
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, *SHAPE), dtype=np.uint8)
-PART = Part(labels=np.arange(50) % 7, read=lambda indices: IMAGES[indices])
+PART = Part(labels=np.arange(50) % 7, read=lambda indices: IMAGES[indices], name=str)
 INDICES = np.random.default_rng(1).permutation(50)[:33]
 
 
@@ -37,7 +37,7 @@ def test_no_chunk_is_larger_than_the_bound(tmp_path: Path, monkeypatch: pytest.M
         asked.append(len(indices))
         return IMAGES[indices]
 
-    write_split(tmp_path, part=Part(labels=PART.labels, read=read), indices=INDICES, shape=SHAPE)
+    write_split(tmp_path, part=Part(labels=PART.labels, read=read, name=str), indices=INDICES, shape=SHAPE)
     assert asked == [8, 8, 8, 8, 1]
 
 
@@ -50,7 +50,7 @@ def test_the_file_is_what_numpy_itself_would_write(tmp_path: Path) -> None:
 
 def test_mean_and_std_are_those_of_all_pixels(tmp_path: Path) -> None:
     """In [0, 1] and per channel; the tolerance is that of the floating sums compared with."""
-    _, histogram = write_split(tmp_path, part=PART, indices=INDICES, shape=SHAPE)
+    histogram = write_split(tmp_path, part=PART, indices=INDICES, shape=SHAPE).histogram
     pixels = IMAGES[INDICES].astype(np.float64) / 255
     found = statistics(histogram)
     assert found.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), rel=1e-12)

@@ -130,6 +130,12 @@ def test_number_in_quotes_is_explained() -> None:
         ("growth__min_epochs", 0, "a whole number ≥ 1 and ≤ 10000"),
         ("supernet__widths", [], "a list of numbers > 0 and ≤ 1"),
         ("seed", -1, "a whole number ≥ 0 and < 2147483648"),
+        ("train__threads", 0, "auto or a whole number ≥ 1 and ≤ 256"),
+        ("train__threads", 257, "auto or a whole number ≥ 1 and ≤ 256"),
+        ("train__threads", 2.0, "auto or a whole number ≥ 1 and ≤ 256"),
+        ("train__threads", True, "auto or a whole number ≥ 1 and ≤ 256"),
+        ("train__threads", "all", "auto or a whole number ≥ 1 and ≤ 256"),
+        ("train__threads", None, "auto or a whole number ≥ 1 and ≤ 256"),
     ],
 )
 def test_value_out_of_range_is_refused_with_the_whole_range(name: str, value: Any, range_in_words: str) -> None:

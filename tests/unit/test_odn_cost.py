@@ -10,8 +10,8 @@ from odn.config import Config, load_config, make_config
 from odn.data.dataset import Manifest
 from odn.errors import MissingInputError
 from odn.models.architecture import Architecture
-from odn.models.cost import latency_ms
 from odn.models.network import build
+from odn.models.timing import forward_pass, timed
 from odn.stages.cost import CostTable, run
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -44,7 +44,7 @@ def table() -> CostTable:
 def test_there_is_a_row_for_every_depth(table: CostTable) -> None:
     """Depths 1 to 8 of a ResNet-18, each with counts and a time."""
     assert [row.depth for row in table.rows] == list(range(1, 9))
-    assert all(row.latency.median_ms > 0 and row.latency.spread_ms >= 0 for row in table.rows)
+    assert all(row.ms > 0 for row in table.rows)
 
 
 def test_a_known_source_needs_no_data(table: CostTable) -> None:
@@ -93,12 +93,10 @@ def test_an_unknown_shape_is_refused(source: str, tmp_path: Path) -> None:
 
 
 def test_timing_leaves_the_network_alone() -> None:
-    """A network that is timed keeps its mode and every buffer, and three repeats are the fewest."""
+    """A network that is timed keeps its mode and every buffer."""
     architecture = Architecture(backbone="resnet18", stem="cifar", width=0.1, shortcut="avgpool", in_channels=1, n_classes=2, depth=1)
     network = build(architecture, torch.Generator().manual_seed(0)).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    assert latency_ms(network, batch_size=2, height=8, width=8, repeats=3).median_ms > 0
+    assert timed({"": forward_pass(network, batch_size=2, height=8, width=8)}, seconds=0.1).ms[""] > 0
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    with pytest.raises(ValueError, match="at least 3"):
-        latency_ms(network, batch_size=1, height=8, width=8, repeats=2)

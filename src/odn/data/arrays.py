@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from odn.data.dataset import Labels
+from odn.data.duplicates import Digests, digests_of
 from odn.data.sources import Part
 from odn.data.splits import Indices
 from odn.errors import DataError
@@ -29,14 +30,23 @@ class Statistics:
     std: tuple[float, ...]
 
 
-def write_split(folder: Path, *, part: Part, indices: Indices, shape: tuple[int, int, int]) -> tuple[Labels, Histogram]:
-    """Write images.npy and labels.npy of some images of a part; return the labels (N,) and the pixels' histogram.
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """Hold what is known of a split when it is written."""
+
+    labels: Labels  # (N,)
+    digests: Digests
+    histogram: Histogram
+
+
+def write_split(folder: Path, *, part: Part, indices: Indices, shape: tuple[int, int, int]) -> Written:
+    """Write images.npy and labels.npy of some images of a part.
 
     The .npy file is written as a stream, not through a memory map, whose dirty pages would count as memory.
     """
     channels, height, width = shape
     chunk = max(1, CHUNK_BYTES // (channels * height * width))
-    histogram = np.zeros((channels, N_VALUES), np.int64)
+    histogram, digests = np.zeros((channels, N_VALUES), np.int64), [np.empty((0, 2), np.uint64)]
     with (folder / "images.npy").open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), *shape)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -46,10 +56,11 @@ def write_split(folder: Path, *, part: Part, indices: Indices, shape: tuple[int,
             assert images.shape[1:] == shape, (images.shape, shape)
             for channel in range(channels):
                 histogram[channel] += np.bincount(images[:, channel].ravel(), minlength=N_VALUES)
+            digests.append(digests_of(images))
             file.write(images.data)
     labels = part.labels[indices]
     np.save(folder / "labels.npy", labels, allow_pickle=False)
-    return labels, histogram
+    return Written(labels=labels, digests=np.concatenate(digests), histogram=histogram)
 
 
 def statistics(histogram: Histogram) -> Statistics:

@@ -3,7 +3,7 @@
 N images, C channels, H height, W width; K classes.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from odn.errors import DataError, MissingInputError
 from odn.files import sha256_of, write_json
-from odn.records import Fraction, Record, Sha256, read_record
+from odn.records import Count, Fraction, Record, Sha256, read_record
 
 Images = npt.NDArray[np.uint8]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
@@ -34,6 +34,7 @@ class Manifest(Record):
     std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
     counts: dict[str, dict[str, Any]]  # {split: {"total": n, "per_class": [n, ...]}}
     sha256: dict[str, Sha256]  # {split: hex digest of images.npy then labels.npy}
+    duplicates: dict[str, Count] = field(default_factory=dict)  # images that are there twice, by where; empty where nobody looked
 
     @property
     def n_classes(self) -> int:

@@ -87,7 +87,7 @@ def open_folder(folder: Path, *, image_size: int | None) -> Raw:
             images[position] = pixels.reshape(height, width, channels).transpose(2, 0, 1)
         return images
 
-    part = Part(labels=labels, read=read)
+    part = Part(labels=labels, read=read, name=lambda index: f"{paths[index].parent.name}/{paths[index].name}")
     return Raw(classes=tuple(files), channels=channels, height=height, width=width, train=part, test=None)
 
 

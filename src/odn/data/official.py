@@ -69,7 +69,7 @@ def _read_digits(source: Source, *, folder: Path) -> Part:
     if pixels.min() < 0 or pixels.max() > DIGITS_MAX:
         raise _damaged(source, path, ValueError(f"pixels of {pixels.min()}..{pixels.max()} are not within 0..{DIGITS_MAX}"))
     images = ((pixels * 255 + DIGITS_MAX // 2) // DIGITS_MAX).astype(np.uint8)
-    return _part(source, images=images, labels=labels, where=str(path))
+    return _part(source, images=images, labels=labels, split="raw", where=str(path))
 
 
 def _read_torchvision(source: Source, *, folder: Path, train: bool) -> Part:
@@ -85,7 +85,7 @@ def _read_torchvision(source: Source, *, folder: Path, train: bool) -> Part:
         raise _damaged(source, folder, error) from None
     if source.reader == "EMNIST":  # stored transposed, labels 1..26
         images, labels = images.transpose(0, 1, 3, 2), labels - 1
-    return _part(source, images=images, labels=labels, where=f"{source.title}, {split} images in {folder}")
+    return _part(source, images=images, labels=labels, split=split, where=f"{source.title}, {split} images in {folder}")
 
 
 def _dataset(source: Source, *, root: Path, train: bool, download: bool = False) -> Any:
@@ -107,13 +107,13 @@ def _channels_first(data: npt.NDArray[Any]) -> Images:
     return data.transpose(0, 3, 1, 2) if data.shape[-1] == 3 else data
 
 
-def _part(source: Source, *, images: Images, labels: Labels, where: str) -> Part:
+def _part(source: Source, *, images: Images, labels: Labels, split: str, where: str) -> Part:
     shape = (source.channels, source.height, source.width)
     if images.dtype != np.uint8 or images.shape[1:] != shape:
         raise DataError(f"{where}: expected uint8 images of (channels, height, width) {shape}; found {images.dtype} {images.shape[1:]}")
     if labels.shape != (len(images),):
         raise DataError(f"{where}: {len(images)} images but {labels.size} labels; the files do not belong together")
-    return Part(labels=labels, read=lambda indices: images[indices])
+    return Part(labels=labels, read=lambda indices: images[indices], name=lambda index: f"{split} image {index} (label {labels[index]})")
 
 
 def _damaged(source: Source, where: Path, error: BaseException) -> DataError:

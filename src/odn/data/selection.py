@@ -17,6 +17,10 @@ class Selection:
     part: Part
     indices: Indices
 
+    def name(self, position: int) -> str:
+        """Name the image at a position, for a person."""
+        return self.part.name(int(self.indices[position]))
+
 
 def select(raw: Raw, *, config: DataConfig, seed: int) -> dict[str, Selection]:
     """Draw test (unless the source has its own), then `max_images` of what is left, then val; train is the rest.

@@ -94,6 +94,7 @@ class Part:
 
     labels: Labels  # (N,)
     read: Callable[[npt.NDArray[np.intp]], Images]  # indices (n,) -> (n, C, H, W)
+    name: Callable[[int], str]  # of the image of this index, for a person: its file, or its place in the source's own order
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,20 +1,13 @@
-"""What a network costs: parameters, bytes, multiply-accumulates (counted, exact) and milliseconds (measured)."""
+"""What a network costs in parameters, bytes and multiply-accumulates: counted, exact."""
 
-import copy
 import dataclasses
 import functools
-import statistics
-import time
 
-import torch
 from torch import nn
 
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, empty
 from odn.models.resnet import ResidualBlock, ShortcutBlock
-
-N_WARM_UP = 3  # passes that are not timed
-MIN_REPEATS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,14 +21,6 @@ class Cost:
     n_params: int
     size_bytes: int
     macs: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Time a forward pass of one batch: the median, and the distance between the quartiles, over the repeats."""
-
-    median_ms: float
-    spread_ms: float
 
 
 @functools.lru_cache(maxsize=256)
@@ -92,33 +77,3 @@ def _size_after(layer: nn.Conv2d | nn.MaxPool2d, size: tuple[int, int]) -> tuple
     )
     height, width = ((pixels + 2 * padding - kernel) // stride + 1 for pixels in size)
     return height, width
-
-
-def latency_ms(
-    network: DepthNetwork, *, batch_size: int, height: int, width: int, device: str = "cpu", repeats: int = 20, max_seconds: float = 5.0
-) -> Latency:
-    """Time forward passes at full depth in eval mode, float32, channels last, after a warm-up; the network is not changed.
-
-    There are `repeats` of them, or fewer, but at least three, where they take longer than `max_seconds`.
-
-    Raises:
-        ValueError: `repeats` is less than 3.
-    """
-    if repeats < MIN_REPEATS:
-        raise ValueError(f"repeats: expected at least {MIN_REPEATS}; got {repeats}")
-    copied = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    x = torch.zeros(batch_size, network.architecture.in_channels, height, width, device=device).to(memory_format=torch.channels_last)
-    times: list[float] = []
-    with torch.inference_mode():
-        began = time.perf_counter()
-        for repeat in range(-N_WARM_UP, repeats):
-            start = time.perf_counter()
-            if len(times) >= MIN_REPEATS and start - began > max_seconds:
-                break
-            copied(x)
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
-            if repeat >= 0:
-                times.append((time.perf_counter() - start) * 1000)
-    quartiles = statistics.quantiles(times, n=4, method="inclusive")
-    return Latency(median_ms=statistics.median(times), spread_ms=quartiles[2] - quartiles[0])

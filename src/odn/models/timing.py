@@ -1,12 +1,14 @@
-"""Measure what the parts of a network, and whole ways through it, take on this machine: milliseconds, medians, the quietest of rounds.
+"""Measure what networks, and parts of them, take on this machine: milliseconds, and whether the machine was quiet enough to believe them.
 
-N images, D blocks.
+N images, C channels, H height, W width, D blocks.
+Source of the table of parts: ProxylessNAS, arXiv 1812.00332, section 3.2, and Once-for-All, arXiv 1908.09791, section 3.4.
 """
 
 import copy
+import functools
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +19,103 @@ from odn.models.network import DepthNetwork, block_of
 from odn.models.routed import confidence
 from odn.records import Amount, Positive, Record
 
-ROUNDS, MIN_REPEATS = 4, 3
+N_WARM_UP = 3  # passes that are not counted
+LEAST_PASSES = 30
+QUIET_SPREAD = 0.1  # of the least time: a quarter of the passes must be as close to it
+QUIET_SHARE = 0.9  # of the time of the quickest pass, in which the process must have had a processor to itself
+
+Calls = Mapping[str, Callable[[], object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Hold the least milliseconds of each call, as other work on the machine only ever delays, and how far they can be believed.
+
+    `spread` is how far the lower quartile lies above the least, as a fraction of it, for the call where that is the most.
+    """
+
+    ms: dict[str, float]
+    passes: int  # of each call
+    spread: float
+    busy: bool  # the machine did something else meanwhile: the times are too long, each by another factor
+
+
+def combined(timings: Sequence[Timing]) -> dict[str, int | float | bool]:
+    """Return what a record says of measurements beside the times: of the worst of them."""
+    return {
+        "passes": min(one.passes for one in timings),
+        "spread": max(one.spread for one in timings),
+        "busy": any(one.busy for one in timings),
+    }
+
+
+def timed(calls: Calls, *, seconds: float) -> Timing:
+    """Time calls in turn, a pass each, until every one has shown its least time often enough, or for `seconds`.
+
+    What disturbs the machine for a while hits all calls alike, and a passing disturbance is waited out.
+    """
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}  # of the wall's clock and of the process's
+    for _ in range(N_WARM_UP):
+        for call in calls.values():
+            call()
+    began, enough = time.perf_counter(), LEAST_PASSES
+    while True:
+        for name, call in calls.items():
+            took[name].append(_clocked(call))
+        passes, over = len(next(iter(took.values()))), time.perf_counter() - began > seconds
+        if passes >= enough or (over and passes >= N_WARM_UP):
+            timing = _summary(took)
+            if over or not timing.busy:
+                return timing
+            enough = 2 * passes  # a look sorts all passes: the more there are, the rarer it is
+
+
+def _clocked(call: Callable[[], object]) -> tuple[float, float]:
+    """Return the milliseconds of a pass, and those of them that this process ran."""
+    process, wall = time.process_time(), time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - wall) * 1000, (time.process_time() - process) * 1000
+
+
+def _summary(took: Mapping[str, list[tuple[float, float]]]) -> Timing:
+    quickest = {name: min(passes) for name, passes in took.items()}
+    spreads = [statistics.quantiles([wall for wall, _ in passes], n=4, method="inclusive")[0] for passes in took.values()]
+    spread = max(quartile / least - 1 for quartile, (least, _) in zip(spreads, quickest.values(), strict=True))
+    # A long pass is interrupted each time beside a busy process: then all are as slow, and only the process's own clock tells.
+    shared = min(process / wall for wall, process in quickest.values()) < QUIET_SHARE
+    return Timing(
+        ms={name: wall for name, (wall, _) in quickest.items()},
+        passes=len(next(iter(took.values()))),
+        spread=spread,
+        busy=spread > QUIET_SPREAD or shared,
+    )
+
+
+def forward_pass(network: DepthNetwork, *, batch_size: int, height: int, width: int, device: str = "cpu") -> Callable[[], object]:
+    """Return a call that takes a forward pass at full depth in eval mode, float32, channels last; the network itself is not changed."""
+    copied = _copied(network, device=device)
+    x = _zeros(network, batch_size=batch_size, height=height, width=width, device=device)
+
+    @torch.inference_mode()
+    def run() -> None:
+        copied(x)
+
+    return run
+
+
+def part_latencies(network: DepthNetwork, *, height: int, width: int, device: str = "cpu", seconds: float = 1.0) -> list[float]:
+    """Return the milliseconds of the stem, of each block, and of the head at the end, for one image in eval mode."""
+    copied = _copied(network, device=device)
+    x = _zeros(network, batch_size=1, height=height, width=width, device=device)
+    calls: dict[str, Callable[[], object]] = {}
+    with torch.inference_mode():
+        for number, part in enumerate((copied.stem, *copied.blocks)):
+            calls[str(number)] = functools.partial(part, x)
+            x = part(x)
+        calls["head"] = functools.partial(copied.heads[str(network.depth)], x.mean(dim=(2, 3)))
+        return list(timed(calls, seconds=seconds).ms.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +130,7 @@ class PartTimes(Record):
 
 
 @torch.inference_mode()
-def part_times(network: DepthNetwork, x: Tensor, *, hidden: int, repeats: int = 20) -> PartTimes:
+def part_times(network: DepthNetwork, x: Tensor, *, hidden: int, seconds: float = 2.0) -> tuple[PartTimes, Timing]:
     """Time every part on images (N, C, H, W), each on what the part before it gives: what is called an image's time is the batch's."""
     network = copy.deepcopy(network).eval()
     calls: dict[str, Callable[[], object]] = {}
@@ -46,44 +144,30 @@ def part_times(network: DepthNetwork, x: Tensor, *, hidden: int, repeats: int = 
         block = block_of(network, number)
         gate = Gate(block.in_channels, hidden).to(x.device)
         keep(f"gate.{number}", lambda x=x, gate=gate: int((gate(x.mean(dim=(2, 3))) > 0).sum()))  # type: ignore[misc]
-        keep(f"shortcut.{number}", lambda x=x, block=block: block.shortcut(x))  # type: ignore[misc]
+        if not isinstance(block.shortcut, nn.Identity):
+            keep(f"shortcut.{number}", lambda x=x, block=block: block.shortcut(x))  # type: ignore[misc]
         keep(f"block.{number}", lambda x=x, block=block: block(x))  # type: ignore[misc]
         x = block(x)
         if number in network.head_depths:
             head = network.heads[str(number)]
             keep(f"head.{number}", lambda x=x, head=head: int((confidence(head(x.mean(dim=(2, 3))), temperature=1.0) > 1).sum()))  # type: ignore[misc]
-    found = quietest_ms(calls, repeats=repeats)
-    identity = [isinstance(block_of(network, number).shortcut, nn.Identity) for number in range(1, network.depth + 1)]
-    shortcuts = [0.0 if identity[number - 1] else found[f"shortcut.{number}"] for number in range(1, network.depth + 1)]
+    timing = timed(calls, seconds=seconds)
+    found = timing.ms
+    shortcuts = [found.get(f"shortcut.{number}", 0.0) for number in range(1, network.depth + 1)]
     return PartTimes(
         stem=found["stem"],
         shortcuts=tuple(shortcuts),
         residuals=tuple(max(0.0, found[f"block.{number}"] - shortcuts[number - 1]) for number in range(1, network.depth + 1)),
         gates=tuple(found[f"gate.{number}"] for number in range(1, network.depth + 1)),
         heads={number: found[f"head.{number}"] for number in network.head_depths},
-    )
+    ), timing
 
 
-def quietest_ms(calls: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float = 0.2) -> dict[str, float]:
-    """Time calls in turn, several rounds, and return each one's least median: other work on the machine only ever delays.
-
-    A round of a call ends after `repeats`, or, with three at least, after `seconds`.
-    """
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            found[name].append(_median(call, repeats=repeats, seconds=seconds))
-    return {name: min(times) for name, times in found.items()}
+def _copied(network: DepthNetwork, *, device: str) -> DepthNetwork:
+    copied: DepthNetwork = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return copied
 
 
-def _median(call: Callable[[], object], *, repeats: int, seconds: float) -> float:
-    times: list[float] = []
-    call()
-    began = time.perf_counter()
-    while len(times) < repeats and (len(times) < MIN_REPEATS or time.perf_counter() - began < seconds):
-        start = time.perf_counter()
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
+def _zeros(network: DepthNetwork, *, batch_size: int, height: int, width: int, device: str) -> Tensor:
+    x = torch.zeros(batch_size, network.architecture.in_channels, height, width, device=device)
+    return x.to(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from odn.report.findings import Depth, Findings
-from odn.report.words import PHASES, VERDICTS, amount, headline, kept_because, kept_blocks, remedies, saving, span
+from odn.report.words import BUSY, PHASES, VERDICTS, amount, headline, kept_because, kept_blocks, leaks, remedies, saving, span
 from odn.sanitize import sanitized
 
 WIDTH = 100  # columns
@@ -57,7 +57,10 @@ def account(
         "Test",
         f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}",
     )
+    for said in leaks(findings):
+        lines += _entry("Data", said, style="bad")
     lines += [Line(), *_saving_lines(findings), Line()]
+    lines += _entry("Latency", BUSY, style="bad") if findings.busy else []
     lines += _entry("Mode", findings.advice) if findings.advice else []
     lines += _entry("Search", _cost_words(findings))
     lines += _entry("Model", f"{model}/{_registered(findings, registration, standing)}")

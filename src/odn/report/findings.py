@@ -118,6 +118,8 @@ class Findings:
     machine: str  # that the latency was measured on
     device: str
     threads: int
+    busy: bool  # the machine did something else meanwhile
+    duplicates: dict[str, int]  # of the data, as `dataset.json` counts them
     classes: tuple[str, ...]
     data_sha256: dict[str, str]
 
@@ -202,6 +204,8 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         machine=latency.machine,
         device=latency.device,
         threads=latency.threads,
+        busy=latency.busy,
+        duplicates=card.duplicates,
         classes=card.classes,
         data_sha256=card.data_sha256,
     )

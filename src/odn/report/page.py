@@ -12,6 +12,7 @@ from odn.data.dataset import Manifest
 from odn.report.findings import Findings
 from odn.report.mistakes import SMALL_SIDE, Mistakes
 from odn.report.words import (
+    BUSY,
     PHASES,
     VERDICTS,
     amount,
@@ -19,6 +20,7 @@ from odn.report.words import (
     headline,
     kept_because,
     kept_blocks,
+    leaks,
     milliseconds,
     narrow_span,
     range_of,
@@ -255,8 +257,9 @@ def _notes(findings: Findings) -> list[str]:
         "The ledger counts passes over training images, forward and backward"
         f"{_taught(findings)}. It leaves out reading off accuracies, re-estimating "
         "BatchNorm, evaluation on test, earlier searches, and trying other settings.",
-        f"Latencies are medians measured on one machine ({findings.machine}, {_threads(findings)}) and differ elsewhere; "
-        "parameters, bytes and MACs are exact counts.",
+        f"Latencies are the least of many passes on one machine ({findings.machine}, {_threads(findings)}) and differ elsewhere; "
+        f"parameters, bytes and MACs are exact counts.{' ' + BUSY if findings.busy else ''}",
+        *leaks(findings),
     ]
 
 

@@ -30,6 +30,8 @@ def describe(card: Mapping[str, Any], *, static: Sequence[Any], clock: Mapping[s
             if rival is not None and rival.name != static[-1].name:
                 text += f", {times[f'exit {rival.name}'] / times['routed']:.2f} times as exit {rival.name}"
             lines.append(text)
+    if clock["busy"]:
+        lines.append("  the machine was busy while these times were taken; the same command takes them again")
     return "\n".join(map(sanitized, lines))
 
 

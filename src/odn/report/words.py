@@ -4,6 +4,7 @@ from odn.report.findings import Findings, Interval, Saving
 
 PHASES = {"advice": "advice", "teacher": "teacher", "stable": "training", "probe": "probe", "finish": "finish", "shave": "shave"}
 VERDICTS = {"expand": "expand", "target_reached": "target reached", "exhausted": "exhausted"}
+BUSY = "The machine was busy while latency was measured: 'dvc repro -sf evaluate' measures again, 'dvc repro' then tells it."
 NEXT_BACKBONE = {"resnet18": "resnet34 (16 blocks)"}
 
 
@@ -130,6 +131,20 @@ def kept_because(findings: Findings) -> str:
         f"the best was {best.accuracy:.2%} at depth {best.depth}. Depth {findings.depth} is kept, the shallowest within one standard error "
         "of the best read-out. It is a candidate, not a success."
     )
+
+
+def leaks(findings: Findings) -> list[str]:
+    """Say where the data flatters accuracy: images that are in two splits, or under two labels; nothing where there are none."""
+    known, said = findings.duplicates, []
+    places = [f"{known[f'test_in_{name}']:,} are in {name} too" for name in ("train", "val") if known.get(f"test_in_{name}")]
+    if places:
+        said.append(
+            f"Of the {findings.n_test:,} test images {' and '.join(places)}, pixel by pixel: accuracy on test looks better than it is. "
+            "data.duplicates: drop takes them out of train and val."
+        )
+    if known.get("conflicts"):
+        said.append(f"{known['conflicts']:,} images have a twin, pixel by pixel, under another label: nothing gets both right.")
+    return said
 
 
 def remedies(findings: Findings) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import model_validator
 
 from odn.models.architecture import Architecture
-from odn.records import Count, Fraction, Milliseconds, Positive, Record, Saved
+from odn.records import Amount, Count, Fraction, Milliseconds, Positive, Record, Saved
 
 OTHERS = ("shallower", "full_depth", "shaved_from")  # depths that the kept one is compared with on test
 
@@ -75,3 +75,6 @@ class LatencyRecord(Record):
     latency_ms_batch128: Milliseconds
     latency_ms_full_batch128: Milliseconds
     latency_saved_batch128: Saved
+    passes: Positive  # of each network, in turn
+    spread: Amount  # of the least times
+    busy: bool  # the machine did something else meanwhile

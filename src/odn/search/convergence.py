@@ -38,6 +38,7 @@ class DepthStep(Record):
     macs: Positive
     macs_full: Positive
     cost: Amount  # full-depth epochs that training this depth took
+    threads: Positive = 1  # of the processor; another number gives other bytes
     left: Positive | None = None  # blocks that are left of it; None where no block or channel was cut
 
     @property

@@ -7,6 +7,7 @@ from odn.data.batches import Images, n_steps, on_device
 from odn.data.dataset import Manifest, Split
 from odn.models.architecture import Architecture
 from odn.models.cost import Cost, cost
+from odn.sections import ModelConfig
 from odn.training.device import Machine
 
 FORWARD_SHARE = 1 / 3  # of a training pass: a backward pass takes two products for each of the forward pass
@@ -36,6 +37,20 @@ def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:
 def full_depth_cost(architecture: Architecture, manifest: Manifest) -> Cost:
     """Return what the whole backbone costs on images of the data set's size."""
     return costs_at(architecture.whole, manifest)
+
+
+def backbone_macs(model: ModelConfig, manifest: Manifest) -> int:
+    """Count what one image takes through the whole configured backbone, whichever its shortcuts: both cost the same."""
+    first = Architecture(
+        backbone=model.backbone,
+        stem=model.stem,
+        width=model.width,
+        shortcut="avgpool",
+        in_channels=manifest.channels,
+        n_classes=manifest.n_classes,
+        depth=1,
+    )
+    return full_depth_cost(first, manifest).macs
 
 
 def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: float, macs_full: int) -> float:

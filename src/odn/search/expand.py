@@ -185,6 +185,7 @@ def train_depth(
             macs=costs.macs,
             macs_full=full.macs,
             cost=full_depth_epochs(len(rows), data=data, config=config, macs=macs, macs_full=full.macs),
+            threads=data.machine.threads,
         ),
     )
 

@@ -119,5 +119,6 @@ def _step(
         macs=costs.macs,
         macs_full=full_depth_cost(architecture, data.manifest).macs,
         cost=pruning_cost(architecture, data=data, config=config, depth=depth),
+        threads=data.machine.threads,
         left=architecture.depth,
     )

@@ -314,6 +314,7 @@ def _step(rows: list[EpochRow], stop: Stop, *, best: EpochRow, architecture: Arc
         macs=costs.macs,
         macs_full=macs_full,
         cost=full_depth_epochs(len(rows), data=data, config=config, macs=costs.macs, macs_full=macs_full),
+        threads=data.machine.threads,
     )
 
 

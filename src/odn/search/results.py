@@ -1,6 +1,6 @@
 """What a search leaves in files, as types: its depths, the cards of its model, its numbers, its tables; no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -90,6 +90,7 @@ class Card(Record):
     width: Positive
     mean: tuple[Fraction, ...]
     std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
+    duplicates: dict[str, Count] = field(default_factory=dict)  # as in dataset.json
     data_sha256: dict[str, Sha256]
     seed: Count
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from odn.models.cost import Cost, latency_ms
+from odn.models.cost import Cost
 from odn.models.cutting import group_of_blocks, n_groups, narrowed, narrowed_architecture
-from odn.models.latency import part_latencies
 from odn.models.network import DepthNetwork
+from odn.models.timing import Timing, forward_pass, part_latencies, timed
 from odn.search.data import SearchData, costs_at, full_depth_cost
 from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 
-LATENCY_ROUNDS, LATENCY_REPEATS, LATENCY_SECONDS = 3, 10, 1.0
+LATENCY_SECONDS = 1.0  # for each sub-network at most
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +60,7 @@ class Measured:
         self.whole = full_depth_cost(supernet.architecture, data.manifest)
         self._counted: dict[Subnetwork, Cost] = {}
         self._seen: dict[Subnetwork, ReadOut] = {}
-        self._timed: dict[Subnetwork, float] = {}
+        self._timed: dict[Subnetwork, Timing] = {}
         self._uses_table = uses_table
 
     @property
@@ -92,22 +92,16 @@ class Measured:
         return self._seen[one]
 
     def latency_ms(self, one: Subnetwork) -> float:
-        """Time a sub-network for one image: of several rounds the fastest median, as other work only ever delays."""
+        """Time a sub-network for one image, the least of many passes."""
+        return self.timing(one).ms[""]
+
+    def timing(self, one: Subnetwork) -> Timing:
+        """Time a sub-network for one image, and say whether the machine was quiet."""
         if one not in self._timed:
-            manifest, network = self.data.manifest, narrowed(self.supernet, one.depth, one.widths)
-            rounds = [
-                latency_ms(
-                    network,
-                    batch_size=1,
-                    height=manifest.height,
-                    width=manifest.width,
-                    device=self.data.machine.device.type,
-                    repeats=LATENCY_REPEATS,
-                    max_seconds=LATENCY_SECONDS,
-                ).median_ms
-                for _ in range(LATENCY_ROUNDS)
-            ]
-            self._timed[one] = min(rounds)
+            manifest, device = self.data.manifest, self.data.machine.device.type
+            network = narrowed(self.supernet, one.depth, one.widths)
+            call = forward_pass(network, batch_size=1, height=manifest.height, width=manifest.width, device=device)
+            self._timed[one] = timed({"": call}, seconds=LATENCY_SECONDS)
         return self._timed[one]
 
     def foreseen_ms(self, one: Subnetwork) -> float:

@@ -110,4 +110,5 @@ def exit_step(network: DepthNetwork, *, data: SearchData, config: Config, depth:
         macs=costs.macs,
         macs_full=full_depth_cost(network.architecture, data.manifest).macs,
         cost=trained.cost if trained is not None else 0.0,
+        threads=data.machine.threads,
     )

@@ -22,7 +22,7 @@ def ask(config: Config, *, prepared: Path, progress: Path) -> Advice:
     from odn.stages.working import follow, opened, progress_key
     from odn.training.checkpoint import in_progress
 
-    data, first = opened(prepared, train=config.train), config.search.schedule[0]
+    data, first = opened(prepared, config=config), config.search.schedule[0]
     sections = ("seed", "data", "model", "train", "augment", "growth", "supernet", "auto")
     key = progress_key(config, *sections, inputs=[data.manifest.sha256, config.search.schedule])
     with in_progress(progress / "advice" / f"{key}.safetensors", keep=True) as checkpoint:

@@ -2,7 +2,7 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{depth}, work/gates/{after}.json
 Writes: work/checks/{depth}, work/gates/{depth}.json
-Config: seed, train, augment, search, distill.weight, distill.temperature
+Config: seed, model, train, augment, search, distill.weight, distill.temperature
 """
 
 from dataclasses import asdict
@@ -56,7 +56,7 @@ def _probe(config: Config, *, step: DepthStep, prepared: Path, trained: Path, ou
     from odn.stages.working import follow, opened, progress_key
     from odn.training.checkpoint import in_progress
 
-    data = opened(prepared, train=config.train)
+    data = opened(prepared, config=config)
     trunk = read_trunk(trained / "trunk.safetensors", machine=data.machine)
     teacher, epochs = read_teacher(config, trained, data=data), config.search.cooldown_epochs
     inputs = [epochs, data.manifest.sha256, trained / "trunk.safetensors", *teaching_inputs(config, teacher)]

@@ -13,13 +13,14 @@ from odn.data.dataset import read_manifest
 from odn.data.sources import SOURCES
 from odn.errors import MissingInputError
 from odn.models.architecture import Architecture
-from odn.models.cost import Cost, Latency, cost, latency_ms
+from odn.models.cost import Cost, cost
 from odn.models.network import build
+from odn.models.timing import Timing, forward_pass, timed
 from odn.sanitize import sanitized
 from odn.training.device import choose_machine
 from odn.training.seed import generator
 
-MAX_SECONDS = 1.0  # of timing, for each depth
+MAX_SECONDS = 8.0  # of timing, all depths together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class CostRow:
 
     depth: int
     cost: Cost
-    latency: Latency
+    ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class CostTable:
     architecture: Architecture
     shape: Shape
     device: str
+    timing: Timing
     rows: tuple[CostRow, ...]
 
     def describe(self) -> str:
@@ -65,8 +67,8 @@ class CostTable:
                 *_with_share(row.cost.n_params, full.cost.n_params),
                 *_with_share(row.cost.size_bytes, full.cost.size_bytes),
                 *_with_share(row.cost.macs, full.cost.macs),
-                f"{row.latency.median_ms:.2f} ± {row.latency.spread_ms / 2:.2f}",
-                f"{row.latency.median_ms / full.latency.median_ms:.1%}",
+                f"{row.ms:.2f}",
+                f"{row.ms / full.ms:.1%}",
             )
             for row in self.rows
         ]
@@ -75,7 +77,8 @@ class CostTable:
         table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in (heads, *lines)]
         note = (
             "One head. Bytes: parameters and BatchNorm's buffers. MACs: multiply-accumulates for one image. "
-            f"ms: one image on {self.device}, float32, median ± half the distance between the quartiles. %: of full depth."
+            f"ms: one image on {self.device}, float32, the least of {self.timing.passes} passes. %: of full depth."
+            f"{' The machine was busy: measure again when it is not.' if self.timing.busy else ''}"
         )
         return "\n".join(map(sanitized, (title, "", *table, "", note)))
 
@@ -86,21 +89,16 @@ def run(config: Config, *, prepared: Path) -> CostTable:
     Raises:
         MissingInputError: the source's shape is only known once it is prepared.
     """
-    shape, device = _shape(config, prepared=prepared), choose_machine(config.train).device.type
+    shape = _shape(config, prepared=prepared)
     first = Architecture.of(config, in_channels=shape.channels, n_classes=shape.n_classes, depth=1)
     depths = range(1, first.n_blocks + 1)
     whole = build(first.whole, generator(config.seed, "cost"), heads=depths)
-    rows = [
-        CostRow(
-            depth=depth,
-            cost=cost(first.at(depth), shape.height, shape.width),
-            latency=latency_ms(
-                whole.truncated(depth), batch_size=1, height=shape.height, width=shape.width, device=device, max_seconds=MAX_SECONDS
-            ),
-        )
-        for depth in depths
-    ]
-    return CostTable(architecture=whole.architecture, shape=shape, device=device, rows=tuple(rows))
+    counted = {depth: cost(first.at(depth), shape.height, shape.width) for depth in depths}
+    device = choose_machine(config.train, macs=counted[first.n_blocks].macs).device.type
+    size = {"batch_size": 1, "height": shape.height, "width": shape.width}
+    timing = timed({str(depth): forward_pass(whole.truncated(depth), **size, device=device) for depth in depths}, seconds=MAX_SECONDS)
+    rows = [CostRow(depth=depth, cost=one, ms=timing.ms[str(depth)]) for depth, one in counted.items()]
+    return CostTable(architecture=whole.architecture, shape=shape, device=device, timing=timing, rows=tuple(rows))
 
 
 def _shape(config: Config, *, prepared: Path) -> Shape:

@@ -9,25 +9,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from odn.config import Config
 from odn.data.batches import on_device
 from odn.data.dataset import Manifest, read_manifest, verified_split
 from odn.files import new_folder, require_own_folder, write_json
-from odn.models.cost import cost, latency_ms
+from odn.models.cost import cost
 from odn.models.network import DepthNetwork, build, load_network
-from odn.records import damaged, read_known, read_record
+from odn.models.timing import combined, forward_pass, timed
+from odn.records import damaged, read_record
 from odn.search.certified import LatencyRecord
+from odn.search.data import full_depth_cost
 from odn.search.results import Card, read_depth_step
 from odn.search.statistics import mcnemar_p, wilson_interval
-from odn.stages.records import write_table
-from odn.training.device import Machine, choose_machine, processor_name
+from odn.stages.records import known_timing, steadier, write_table
+from odn.training.device import Machine, choose_machine, machine_identity
 from odn.training.readout import Predictions, predict
 from odn.training.seed import generator
 
 LATENCY_BATCHES = (1, 128)
-LATENCY_ROUNDS, LATENCY_REPEATS, LATENCY_SECONDS = 4, 10, 1.0
+LATENCY_SECONDS = 2.0  # for each of them at most, where the machine is busy
 
 
 def run(
@@ -44,9 +44,10 @@ def run(
         DataError: the model does not fit the data.
     """
     require_own_folder(evaluation)
-    manifest, machine = read_manifest(prepared / "dataset.json"), choose_machine(config.train)
-    test = on_device(verified_split(prepared / "test", manifest=manifest), manifest=manifest, device=machine.device)
+    manifest = read_manifest(prepared / "dataset.json")
     network = _fitting(load_network(model), model, manifest=manifest)
+    machine = choose_machine(config.train, macs=full_depth_cost(network.architecture, manifest).macs)
+    test = on_device(verified_split(prepared / "test", manifest=manifest), manifest=manifest, device=machine.device)
 
     def predictions_of(other: DepthNetwork) -> Predictions:
         return predict(machine.holding(other), test, machine=machine)
@@ -118,49 +119,29 @@ def _network_folder(depth: int, *, depths: Path, checks: Path) -> Path | None:
 
 
 def _measure_latency(path: Path, network: DepthNetwork, *, manifest: Manifest, machine: Machine) -> None:
-    """Time the kept and the whole network on this machine, for one image and for a batch.
+    """Time the kept and the whole network on this machine, in turn, for one image and for a batch.
 
-    What this kind of machine has measured for this network before is left as it is, so that the pipeline repeats to the byte.
+    What this kind of machine has measured for this network before, while it was quiet, is left as it is, so that the pipeline repeats to
+    the byte. What it measured while it was busy stands until it is quieter.
     """
     architecture = network.architecture
-    measured: dict[str, Any] = {
-        "machine": processor_name(machine.device),
-        "device": machine.device.type,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+    identity: dict[str, Any] = machine_identity(machine) | {
         "precision": "fp32",
         "height": manifest.height,
         "width": manifest.width,
         "architecture": architecture.to_dict(),
     }
-    before = read_known(LatencyRecord, path, otherwise="latency is measured anew")
-    if before is not None:
-        known = asdict(before) | {"architecture": before.architecture.to_dict()}
-        if {name: known[name] for name in measured} == measured:
-            return
-    full = build(architecture.whole, generator(0, "latency"))
+    before = known_timing(LatencyRecord, path, identity)
+    if before is not None and not before["busy"]:
+        return
+    networks = {"": network, "_full": build(architecture.whole, generator(0, "latency"))}
+    shape: dict[str, Any] = {"height": manifest.height, "width": manifest.width, "device": machine.device.type}
+    times: dict[str, float] = {}
+    looks = []
     for batch_size in LATENCY_BATCHES:
-        kept_ms, full_ms = _quietest(network, full, batch_size=batch_size, manifest=manifest, machine=machine)
+        calls = {name: forward_pass(one, batch_size=batch_size, **shape) for name, one in networks.items()}
+        looks.append(timed(calls, seconds=LATENCY_SECONDS))
         end = "" if batch_size == 1 else f"_batch{batch_size}"
-        measured |= {f"latency_ms{end}": kept_ms, f"latency_ms_full{end}": full_ms, f"latency_saved{end}": 1 - kept_ms / full_ms}
-    write_json(path, measured)
-
-
-def _quietest(*networks: DepthNetwork, batch_size: int, manifest: Manifest, machine: Machine) -> list[float]:
-    """Time the networks in turn, several rounds, and return each one's fastest median: other work on the machine only ever delays."""
-    rounds = [
-        [
-            latency_ms(
-                network,
-                batch_size=batch_size,
-                height=manifest.height,
-                width=manifest.width,
-                device=machine.device.type,
-                repeats=LATENCY_REPEATS,
-                max_seconds=LATENCY_SECONDS,
-            ).median_ms
-            for network in networks
-        ]
-        for _ in range(LATENCY_ROUNDS)
-    ]
-    return [min(times) for times in zip(*rounds, strict=True)]
+        times |= {f"latency_ms{name}{end}": ms for name, ms in looks[-1].ms.items()}
+        times[f"latency_saved{end}"] = 1 - times[f"latency_ms{end}"] / times[f"latency_ms_full{end}"]
+    write_json(path, steadier(before, identity | times | combined(looks)))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import model_validator
 
 from odn.files import write_json, write_text
-from odn.records import Count, Fraction, Positive, Record, Sha256, damaged, read_record, read_table
+from odn.records import Count, Fraction, Positive, Record, Sha256, damaged, read_known, read_record, read_table
 from odn.search.outcome import Judged
 from odn.search.results import HistoryRow, read_depth_step, read_verdict
 
@@ -71,6 +72,22 @@ def read_gate(path: Path, *, made_by: str) -> Gate:
         DataError: it is damaged.
     """
     return read_record(Gate, path, made_by=made_by)
+
+
+def known_timing(kind: Any, path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read what this kind of machine has measured of the same networks before, as a record of `kind`; None where it has not.
+
+    A record that is damaged is left out, with a line that says so: the times are measured anew.
+    """
+    if read_known(kind, path, otherwise="times are measured anew") is None:
+        return None
+    before: dict[str, Any] = json.loads(path.read_bytes())
+    return before if {name: before.get(name) for name in identity} == identity else None
+
+
+def steadier(before: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured now, unless the machine was busy and what it measured before is at least as steady."""
+    return before if before is not None and measured["busy"] and measured["spread"] >= before["spread"] else measured
 
 
 def history_rows(rows: Iterable["EpochRow"]) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def run(
         TrackingError: MLflow cannot be reached; what was fitted stays.
     """
     require_own_folder(out / kind)
-    data = opened(prepared, train=config.train)
+    data = opened(prepared, config=config)
     given = read_supernet(supernet, manifest=data.manifest, machine=data.machine)
     times = None
     if target.unit == "ms":

@@ -40,10 +40,11 @@ class Made:
     def describe(self) -> str:
         """Say in a line what the network is."""
         card, low_high = self.card, "{:.2%} to {:.2%}".format(*self.card["val_interval"])
+        busy = " (the machine was busy)" if card["busy"] else ""
         where = f"; {self.registration.name} version {self.registration.version}" if self.registration is not None else ""
         return (
             f"{card['target']}: depth {card['depth']}, {card['val_accuracy']:.2%} on val ({low_high}), {card['n_params']:,} parameters, "
-            f"{card['size_bytes']:,} bytes, {card['macs']:,} MACs, {card['latency_ms']:.3f} ms, in {self.folder}/{where}"
+            f"{card['size_bytes']:,} bytes, {card['macs']:,} MACs, {card['latency_ms']:.3f} ms{busy}, in {self.folder}/{where}"
         )
 
 
@@ -87,7 +88,7 @@ def run(
     if not (place / "card.json").exists():
         raise MissingInputError(f"{place} is missing; set search.mode: supernet and run 'dvc repro' first")
     made_by = f"train@{config.search.schedule[0]}"
-    card, data = read_record(SupernetCard, place / "card.json", made_by=made_by), opened(prepared, train=config.train)
+    card, data = read_record(SupernetCard, place / "card.json", made_by=made_by), opened(prepared, config=config)
     if card.data_sha256 != data.manifest.sha256:
         raise DataError(f"{place} was trained on other data than {prepared} holds; run 'dvc repro' first")
     network = load_network(place)
@@ -114,6 +115,8 @@ def run(
 def _write(config: Config, found: "Found", *, measured: "Measured", data: "SearchData", folder: Path) -> dict[str, Any]:
     """Write a network and its card."""
     from odn.models.network import save_network
+    from odn.models.timing import combined
+    from odn.training.device import machine_identity
 
     one = found.subnetwork
     assert one is not None, "the caller has looked"
@@ -128,7 +131,8 @@ def _write(config: Config, found: "Found", *, measured: "Measured", data: "Searc
         **asdict(measured.cost(one)),
         **{f"{name}_full": count for name, count in asdict(measured.whole).items()},
         "latency_ms": measured.latency_ms(one),
-        **_machine(data),
+        **combined([measured.timing(one)]),
+        **machine_identity(data.machine),
         "found_by": found.how,
         **{name: getattr(manifest, name) for name in ("source", "classes", "channels", "height", "width", "mean", "std")},
         "data_sha256": manifest.sha256,
@@ -138,15 +142,6 @@ def _write(config: Config, found: "Found", *, measured: "Measured", data: "Searc
         save_network(measured.network(one), place)
         write_json(place / "card.json", card)
     return card
-
-
-def _machine(data: "SearchData") -> dict[str, Any]:
-    import torch
-
-    from odn.training.device import processor_name
-
-    device = data.machine.device
-    return {"machine": processor_name(device), "device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def _register(config: Config, one: Made, *, data: "SearchData", project: Path) -> "Registration":

@@ -4,7 +4,7 @@ With `search.shave` the depths before it are tried too, taught by what was accep
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, work/checks
 Writes: model, metrics/search.json, plots/depths.csv, plots/history.csv
-Config: seed, train, augment, search, prune, distill, finish
+Config: seed, model, train, augment, search, prune, distill, finish
 """
 
 import contextlib
@@ -115,7 +115,7 @@ def _trained(
     from odn.stages.finishing import Workshop, finish, shave
     from odn.stages.working import opened
 
-    shop = Workshop(config, opened(prepared, train=config.train), depths=depths, progress=progress, held=held)
+    shop = Workshop(config, opened(prepared, config=config), depths=depths, progress=progress, held=held)
     before = {item.step.depth: item.step.epochs + item.verdict.probe_epochs for item in search}
     cooled = finish(shop, depth=depth, epochs=epochs, epochs_before=before[depth]) if epochs else None
     if not shaves:
@@ -187,7 +187,8 @@ def _fitting(path: Path, *, depth: int, manifest: Manifest) -> Architecture:
 
 
 def _provenance(config: Config, phase: str, *, manifest: Manifest) -> dict[str, Any]:
-    shape = {name: getattr(manifest, name) for name in ("source", "classes", "channels", "height", "width", "mean", "std")}
+    names = ("source", "classes", "channels", "height", "width", "mean", "std", "duplicates")
+    shape = {name: getattr(manifest, name) for name in names}
     return {"weights_from": phase, "target": config.search.target, **shape, "data_sha256": manifest.sha256, "seed": config.seed}
 
 

@@ -13,8 +13,7 @@ from odn.config import Config
 from odn.data.dataset import read_manifest, verified_split
 from odn.display import phase_display
 from odn.files import sha256_of
-from odn.search.data import SearchData, search_data
-from odn.sections import TrainConfig
+from odn.search.data import SearchData, backbone_macs, search_data
 from odn.tracking import live_run
 from odn.training.device import choose_machine
 from odn.training.fit import EpochRow, Tick
@@ -22,8 +21,8 @@ from odn.training.fit import EpochRow, Tick
 T = TypeVar("T")
 
 
-def opened(prepared: Path, *, train: TrainConfig) -> SearchData:
-    """Open train and val on the device that the config asks for; the test split is not touched.
+def opened(prepared: Path, *, config: Config) -> SearchData:
+    """Open train and val on the device that the config asks for, with the threads that it gives; the test split is not touched.
 
     Raises:
         MissingInputError: data is not prepared.
@@ -31,16 +30,19 @@ def opened(prepared: Path, *, train: TrainConfig) -> SearchData:
         ConfigError: the device is not there.
     """
     manifest = read_manifest(prepared / "dataset.json")
-    machine = choose_machine(train)
-    train_split, val_split = (verified_split(prepared / name, manifest=manifest) for name in ("train", "val"))
-    return search_data(train_split, val_split, manifest=manifest, machine=machine)
+    machine = choose_machine(config.train, macs=backbone_macs(config.model, manifest))
+    train, val = (verified_split(prepared / name, manifest=manifest) for name in ("train", "val"))
+    return search_data(train, val, manifest=manifest, machine=machine)
 
 
 def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:
-    """Return a name for an interrupted phase that only the same settings, inputs and versions share."""
+    """Return a name for an interrupted phase that only the same settings, inputs, versions and number of threads share.
+
+    That number is what `opened` left: sums over another number of threads have other bytes.
+    """
     settings = json.loads(config.to_json())
     digests = [sha256_of(item) if isinstance(item, Path) and item.exists() else str(item) for item in inputs]
-    content = [__version__, torch.__version__, {name: settings[name] for name in sections}, digests]
+    content = [__version__, torch.__version__, torch.get_num_threads(), {name: settings[name] for name in sections}, digests]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

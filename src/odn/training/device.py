@@ -12,16 +12,22 @@ from torch import nn
 
 from odn.errors import ConfigError
 from odn.sections import TrainConfig
+from odn.training.cores import usable_cores
+
+# MACs of a batch, forward through the whole backbone, from which on several threads pay; below, they mostly wait for each other, and beside
+# a busy process many times as long.
+WORK_OF_A_THREAD = 1_000_000_000
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Name where training runs and in which precision its matrix products are."""
+    """Name where training runs, in which precision its matrix products are, and on how many threads of the processor."""
 
     device: torch.device
     precision: Literal["fp32", "bf16"]
+    threads: int = 1
 
     def holding(self, network: Network) -> Network:
         """Return the network on the device, its kernels laid out channels last."""
@@ -34,8 +40,10 @@ class Machine:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
-def choose_machine(train: TrainConfig) -> Machine:
-    """Resolve `auto`, and switch PyTorch to repeatable arithmetic on that device.
+def choose_machine(train: TrainConfig, *, macs: int) -> Machine:
+    """Resolve `auto`, and switch PyTorch to repeatable arithmetic on that device and to so many threads.
+
+    `macs` are those of one image through the whole backbone: the size of the work decides how many threads it is shared out to.
 
     Raises:
         ConfigError: `train.device: cuda` where PyTorch sees no GPU.
@@ -50,7 +58,26 @@ def choose_machine(train: TrainConfig) -> Machine:
     torch.backends.cudnn.benchmark = False
     gains = torch.cuda.get_device_capability() >= (8, 0) if use_gpu else _cpu_gains_from_bf16()
     precision: Literal["fp32", "bf16"] = train.precision if train.precision != "auto" else ("bf16" if gains else "fp32")
-    return Machine(device=device, precision=precision)
+    threads = wanted_threads(train, macs=macs)
+    torch.set_num_threads(threads)  # of the data's way and of arithmetic alike; nothing here uses PyTorch's other pool
+    return Machine(device=device, precision=precision, threads=threads)
+
+
+def wanted_threads(train: TrainConfig, *, macs: int) -> int:
+    """Return the threads that are asked for; `auto`: one for small work, so that it gives the same bytes on any number of cores."""
+    if train.threads != "auto":
+        return train.threads
+    return usable_cores() if train.batch_size * macs >= WORK_OF_A_THREAD else 1
+
+
+def machine_identity(machine: Machine) -> dict[str, str | int]:
+    """Say what a measured time is good for."""
+    return {
+        "machine": processor_name(machine.device),
+        "device": machine.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def processor_name(device: torch.device) -> str:

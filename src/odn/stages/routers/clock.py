@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from odn.data.batches import Images
 from odn.files import sha256_of, write_json
 from odn.models.stored_routes import Routes
-from odn.models.timing import quietest_ms
-from odn.records import Milliseconds, read_known
-from odn.stages.routers.given import Supernet, machine_identity
-from odn.training.device import Machine
+from odn.models.timing import Timing, combined, timed
+from odn.records import Milliseconds
+from odn.stages.records import known_timing, steadier
+from odn.stages.routers.given import Supernet
+from odn.training.device import Machine, machine_identity
 
 BATCHES = (1, 128, 1024)
 SINGLES = 32  # images that batches of one are timed over: their depths differ
-REPEATS = 10
+SECONDS = 5.0  # for each size of batch at most
 
 
 def wall_clock(
@@ -25,34 +26,44 @@ def wall_clock(
 ) -> dict[str, Any]:
     """Write milliseconds an image of the routed network and of each static exit, by batch size; float32, images of val in their order.
 
-    What this kind of machine has measured of the same files before, in `before`, is kept as it is.
+    What this kind of machine, while it was quiet, has measured of the same files before, in `before`, is kept as it is.
     """
     files = [folder / "routing.json", *sorted(folder.glob("*.safetensors"))]
     identity = machine_identity(machine) | {"sha256": sha256_of(*files), "supernet_sha256": supernet.sha256, "unit": "ms an image"}
     networks: dict[str, nn.Module] = {"routed": routes}
     networks |= {f"exit {depth}": supernet.network.truncated(depth) for depth in supernet.network.head_depths}
-    known = read_known(dict[str, str | int | dict[str, Milliseconds]], before, otherwise="times are measured anew")
-    if known is not None and _is_of(known, identity, networks):
+    known = known_timing(dict[str, bool | int | float | str | dict[str, Milliseconds]], before, identity)
+    if known is not None and not _is_whole(known, identity, networks):
+        known = None
+    if known is not None and not known["busy"]:
         write_json(path, known)
         return known
-    record = identity | {f"batch {size}": _timed(networks, size=size, val=val) for size in BATCHES}
+    record: dict[str, Any] = dict(identity)
+    looks = []
+    for size in BATCHES:
+        times, timing = _timed(networks, size=size, val=val)
+        record[f"batch {size}"] = times
+        looks.append(timing)
+    record = steadier(known, record | combined(looks))
     write_json(path, record)
     return record
 
 
-def _is_of(known: dict[str, Any], identity: dict[str, Any], networks: dict[str, nn.Module]) -> bool:
+def _is_whole(known: dict[str, Any], identity: dict[str, Any], networks: dict[str, nn.Module]) -> bool:
     """Tell whether all of this, and nothing else, was measured."""
     batches = [known.get(f"batch {size}") for size in BATCHES]
     whole = all(isinstance(times, dict) and times.keys() == networks.keys() for times in batches)
-    return whole and len(known) == len(identity) + len(BATCHES) and {name: known.get(name) for name in identity} == identity
+    of_timing = isinstance(known.get("busy"), bool) and isinstance(known.get("spread"), float) and "passes" in known
+    return whole and of_timing and len(known) == len(identity) + len(BATCHES) + 3
 
 
 @torch.inference_mode()
-def _timed(networks: dict[str, nn.Module], *, size: int, val: Images) -> dict[str, float]:
+def _timed(networks: dict[str, nn.Module], *, size: int, val: Images) -> tuple[dict[str, float], Timing]:
     wanted = torch.arange(size if size > 1 else SINGLES) % len(val)
     batches = val.normalised(val.batch(wanted)).split(size)
     calls: dict[str, Callable[[], object]] = {name: _call(network.eval(), batches) for name, network in networks.items()}
-    return {name: ms / len(wanted) for name, ms in quietest_ms(calls, repeats=REPEATS).items()}
+    timing = timed(calls, seconds=SECONDS)
+    return {name: ms / len(wanted) for name, ms in timing.ms.items()}, timing
 
 
 def _call(network: nn.Module, batches: tuple[Tensor, ...]) -> Callable[[], object]:

@@ -3,7 +3,6 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,9 +11,10 @@ from odn.errors import DataError, MissingInputError
 from odn.files import sha256_of, write_json
 from odn.models.cost import PartMacs, part_macs
 from odn.models.network import DepthNetwork, load_network
-from odn.models.timing import PartTimes, part_times
-from odn.records import Positive, Record, Sha256, read_known
-from odn.training.device import Machine, processor_name
+from odn.models.timing import PartTimes, combined, part_times
+from odn.records import Amount, Positive, Record, Sha256, parse_record
+from odn.stages.records import known_timing, steadier
+from odn.training.device import Machine, machine_identity
 
 LEAST_EXITS = 2
 
@@ -45,6 +45,9 @@ class MeasuredParts(Record):
     hidden: Positive
     unit: str
     parts: PartTimes
+    passes: Positive
+    spread: Amount
+    busy: bool
 
 
 def read_supernet(folder: Path, *, manifest: Manifest, machine: Machine) -> Supernet:
@@ -74,22 +77,21 @@ def read_supernet(folder: Path, *, manifest: Manifest, machine: Machine) -> Supe
 
 
 def measured_times(path: Path, supernet: Supernet, *, manifest: Manifest, machine: Machine, hidden: int) -> PartTimes:
-    """Time the parts of the network for one image; what this kind of machine has measured of it before is taken as it is."""
+    """Time the parts of the network for one image; what this kind of machine, while it was quiet, measured before is taken as it is."""
     identity = machine_identity(machine) | {"supernet_sha256": supernet.sha256, "hidden": hidden}
-    before = read_known(MeasuredParts, path, otherwise="times are measured anew")
-    if before is not None and {name: getattr(before, name) for name in identity} == identity and _is_of(before.parts, supernet.network):
-        return before.parts
+    before = known_timing(MeasuredParts, path, identity)
+    known = parse_record(MeasuredParts, path.read_bytes()).parts if before is not None else None
+    if known is None or not _is_of(known, supernet.network):
+        before = known = None
+    if before is not None and known is not None and not before["busy"]:
+        return known
     shape = (1, manifest.channels, manifest.height, manifest.width)
     x = torch.zeros(shape, device=machine.device).contiguous(memory_format=torch.channels_last)
-    times = part_times(supernet.network, x, hidden=hidden)
-    write_json(path, identity | {"unit": "ms, one image", "parts": dataclasses.asdict(times)})
-    return times
-
-
-def machine_identity(machine: Machine) -> dict[str, Any]:
-    """Say what a measured time is good for."""
-    named = {"machine": processor_name(machine.device), "device": machine.device.type}
-    return named | {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    times, timing = part_times(supernet.network, x, hidden=hidden)
+    measured = identity | {"unit": "ms, one image", "parts": dataclasses.asdict(times)} | combined([timing])
+    kept = steadier(before, measured)
+    write_json(path, kept)
+    return times if kept is measured or known is None else known
 
 
 def _is_of(times: PartTimes, network: DepthNetwork) -> bool:

@@ -18,7 +18,7 @@ from odn.training.checkpoint import in_progress
 
 def train_grown(config: Config, *, depth: int, after: int, prepared: Path, before: Path, out: Path, progress: Path) -> DepthStep:
     """Train until the curve on val is flat and write the depth's folder."""
-    data = opened(prepared, train=config.train)
+    data = opened(prepared, config=config)
     grows = after and config.search.mode == "growth"
     trunk = read_trunk(before / "trunk.safetensors", machine=data.machine) if grows else None
     with contextlib.ExitStack() as held:

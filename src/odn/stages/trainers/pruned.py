@@ -15,7 +15,7 @@ from odn.training.checkpoint import in_progress
 
 def train_and_prune(config: Config, *, depth: int, after: int, prepared: Path, before: Path, out: Path, progress: Path) -> DepthStep:  # noqa: ARG001
     """Train from fresh weights, cut what the budget does not hold, and write the folder of what is left."""
-    data = opened(prepared, train=config.train)
+    data = opened(prepared, config=config)
     with in_progress(progress / f"train-{depth}" / checkpoint_name(config, data, before=before)) as checkpoint:
         events = train_pruned(data=data, config=config, depth=depth, checkpoint=checkpoint)
         done = follow(events, Pruned, config=config, data=data, depth=depth, phase="stable", epochs=config.prune.epochs, epochs_before=0)

@@ -15,7 +15,7 @@ from odn.training.checkpoint import in_progress
 
 def train_as_published(config: Config, *, depth: int, after: int, prepared: Path, before: Path, out: Path, progress: Path) -> DepthStep:
     """Train from the warm-up, which is handed on from depth to depth as it is, and write the depth's folder."""
-    data, is_first = opened(prepared, train=config.train), after == 0
+    data, is_first = opened(prepared, config=config), after == 0
     name, trunk = checkpoint_name(config, data, before=before), before / "trunk.safetensors"
     with in_progress(progress / "warm-up" / name) as warming, in_progress(progress / f"train-{depth}" / name) as checkpoint:
         show = functools.partial(follow, config=config, data=data, depth=depth, epochs_before=0)

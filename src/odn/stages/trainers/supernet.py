@@ -20,7 +20,7 @@ SUPERNET = "supernet"  # folder of the network with all exits, in the folder of 
 
 def train_in_supernet(config: Config, *, depth: int, after: int, prepared: Path, before: Path, out: Path, progress: Path) -> DepthStep:
     """Write the depth's folder: its exit, and the supernet that it is part of, for the next depth."""
-    data = opened(prepared, train=config.train)
+    data = opened(prepared, config=config)
     if after == 0:
         return _trained(config, data=data, depth=depth, before=before, out=out, progress=progress)
     network = load_network(before / SUPERNET)
