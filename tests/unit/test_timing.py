@@ -83,17 +83,19 @@ def test_calls_take_turns() -> None:
 
 
 def test_a_passing_disturbance_is_waited_out() -> None:
-    """A machine that was slow for the first 40 passes gives the time of the quick ones."""
+    """A machine that is slow for 100 passes, but for three of them, is timed on until a quarter of all were quick."""
     n = 0
 
     def call() -> None:
         nonlocal n
         n += 1
-        until = time.perf_counter() + (0.005 if n < 40 else 0.001)
+        until = time.perf_counter() + (0.001 if 10 <= n <= 12 or n > 100 else 0.005)
         while time.perf_counter() < until:
             pass
 
-    assert timed({"": call}, seconds=5.0).ms[""] < 2
+    found = timed({"": call}, seconds=5.0)
+    assert found.ms[""] < 2
+    assert found.passes > 100
 
 
 def test_the_worst_of_several_measurements_is_recorded() -> None:

@@ -20,7 +20,8 @@ from odn.models.routed import confidence
 from odn.records import Amount, Positive, Record
 
 N_WARM_UP = 3  # passes that are not counted
-LEAST_PASSES = 30
+MIN_PASSES = 3
+LEAST_PASSES, LEAST_SECONDS = 30, 0.1  # many turns of a scheduler, which gives a process some milliseconds at once
 QUIET_SPREAD = 0.1  # of the least time: a quarter of the passes must be as close to it
 QUIET_SHARE = 0.9  # of the time of the quickest pass, in which the process must have had a processor to itself
 
@@ -50,7 +51,7 @@ def combined(timings: Sequence[Timing]) -> dict[str, int | float | bool]:
 
 
 def timed(calls: Calls, *, seconds: float) -> Timing:
-    """Time calls in turn, a pass each, until every one has shown its least time often enough, or for `seconds`.
+    """Time calls in turn, a pass each, until every one has shown its least time often enough, or for `seconds`; at least three passes.
 
     What disturbs the machine for a while hits all calls alike, and a passing disturbance is waited out.
     """
@@ -62,8 +63,9 @@ def timed(calls: Calls, *, seconds: float) -> Timing:
     while True:
         for name, call in calls.items():
             took[name].append(_clocked(call))
-        passes, over = len(next(iter(took.values()))), time.perf_counter() - began > seconds
-        if passes >= enough or (over and passes >= N_WARM_UP):
+        passes, spent = len(next(iter(took.values()))), time.perf_counter() - began
+        over = spent > seconds and passes >= MIN_PASSES
+        if over or (passes >= enough and spent > LEAST_SECONDS):
             timing = _summary(took)
             if over or not timing.busy:
                 return timing
