@@ -119,6 +119,7 @@ class JudgedStep(Record):
     macs: Positive
     macs_full: Positive
     cost: Amount
+    threads: Positive
     pruned_from: Positive | None
     verdict: Literal["expand", "target_reached", "exhausted"]
     reason: str
