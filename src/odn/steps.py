@@ -5,7 +5,6 @@ What DVC keeps in work/, metrics/ and plots/ travels as three folders, each hand
 Files in them have the bytes that DVC's have. Each step returns what its artifact is to be labelled with.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -41,6 +40,22 @@ def _step(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
+def changed(config: str, changes: Mapping[str, Any]) -> Config:
+    """Return the settings of a canonical JSON with a run's own, {"section.key": value}, over them.
+
+    Raises:
+        ConfigError: a setting is refused.
+    """
+    settings = make_config(config).model_dump(mode="json")
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        place = settings
+        for section in sections:
+            place = place[section]
+        place[key] = value
+    return make_config(settings)
+
+
 @_step
 def configure(config: str, *, changes: Mapping[str, Any], repository: str, revision: str) -> tuple[str, str]:
     """Put a run's own settings, {"section.key": value}, over those that were compiled in; return the whole, and the data's version.
@@ -54,14 +69,7 @@ def configure(config: str, *, changes: Mapping[str, Any], repository: str, revis
     from odn.storage import fingerprint
     from odn.versioned import commit_of
 
-    settings = json.loads(config)
-    for name, value in changes.items():
-        *sections, key = name.split(".")
-        place = settings
-        for section in sections:
-            place = place[section]
-        place[key] = value
-    checked = make_config(settings)
+    checked = changed(config, changes)
     if repository:
         return checked.to_json(), commit_of(repository, revision=revision)
     if checked.data.source == "s3":
