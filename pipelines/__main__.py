@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from odn.errors import ConfigError, OdnError
+from odn.arguments import Parser
+from odn.errors import OdnError
+from odn.sanitize import sanitized
 from pipelines.errors import RunFailedError
 
 PACKAGE = Path("build/pipeline.yaml")
@@ -22,18 +24,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OdnError as error:
         print("\n".join(f"odn: {line}" for line in error.lines), file=sys.stderr)
         return 1 if isinstance(error, RunFailedError) else 2
+    except BrokenPipeError:
+        return 0  # the reader of our output has seen enough
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"odn: {sanitized(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("odn: interrupted; a run on a cluster goes on", file=sys.stderr)
+        print(f"odn: interrupted; {sanitized(options.left)}", file=sys.stderr)
         return 130
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines", description="The search as a Kubeflow pipeline.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m pipelines", description="The search as a Kubeflow pipeline.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     command = commands.add_parser("compile", help="write the pipeline's YAML")
-    command.set_defaults(run=_compile)
+    command.set_defaults(run=_compile, left="nothing was written")
     command.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
     command.add_argument("--out", type=Path, default=PACKAGE, help="(default: %(default)s)")
     command.add_argument("--image", required=True, help="of every step, by digest or git-sha tag; see 'make image'")
@@ -46,28 +53,28 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--node-selector", action="append", default=[], metavar="LABEL=VALUE", help="of training steps; may be repeated")
 
     command = _with_package(commands.add_parser("run-local", help="run the YAML here, with kfp.local"))
-    command.set_defaults(run=_run_local)
+    command.set_defaults(run=_run_local, left="the run has ended here; the same command begins it anew")
     command.add_argument("--out", type=Path, default=Path(".odn/local"), help="folder of the run (default: %(default)s)")
     command.add_argument("--docker", action="store_true", help="in the real image, instead of processes of this environment")
 
     command = _with_package(commands.add_parser("submit", help="start a run on the cluster of KFP_HOST"))
-    command.set_defaults(run=_submit)
+    command.set_defaults(run=_submit, left="if Kubeflow had taken the run already, its page of runs shows it")
     command.add_argument("--name", help="of the run")
     command.add_argument("--wait", action="store_true", help="until it ends; exit with 1 if it fails")
 
     command = _with_package(commands.add_parser("schedule", help="run again and again; only changed data is trained on anew"))
-    command.set_defaults(run=_schedule)
+    command.set_defaults(run=_schedule, left="if Kubeflow had taken it already, its page of recurring runs shows it")
     command.add_argument("--name", required=True, help="of the recurring run")
     command.add_argument("--cron", required=True, help="six fields, seconds first: '0 0 3 * * *' is every night at three")
 
     command = commands.add_parser("fetch", help="bring a registered model here, and version it with DVC")
-    command.set_defaults(run=_fetch)
+    command.set_defaults(run=_fetch, left="the same command fetches it anew")
     command.add_argument("reference", metavar="RUN|MODEL", help="a run's id, models:/NAME@ALIAS or models:/NAME/VERSION")
     command.add_argument("--out", type=Path, default=Path("models"), help="folder that gets one of the model's name (default: %(default)s)")
     return parser
 
 
-def _with_package(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _with_package(command: Parser) -> Parser:
     command.add_argument("--package", type=Path, default=PACKAGE, help="the compiled YAML (default: %(default)s)")
     command.add_argument("arguments", nargs="*", metavar="NAME=VALUE", help="of the run, such as target=0.99 data_source=mnist")
     return command
@@ -75,11 +82,11 @@ def _with_package(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _compile(options: argparse.Namespace) -> None:
     from pipelines.compiled import compile_pipeline, settings_for
+    from pipelines.names import labels
     from pipelines.platform import Platform
 
-    selector = dict(_pair(text) for text in options.node_selector)
     named = {name: getattr(options, name) for name in ("image", "gpus", "secret", "pvc", "cpu", "memory")}
-    platform = Platform(**named, node_selector=selector)
+    platform = Platform(**named, node_selector=labels("--node-selector", options.node_selector))
     config = settings_for(options.params, backbone=options.backbone)
     compile_pipeline(config, platform=platform, out=options.out)
     print(f"{options.out}: {config.model.backbone}, depths {', '.join(map(str, config.search.schedule))}, image {platform.image}")
@@ -99,11 +106,15 @@ def _submit(options: argparse.Namespace) -> None:
     from pipelines import cluster
     from pipelines.arguments import run_arguments
     from pipelines.compiled import read_compiled
+    from pipelines.names import require_title
 
+    if options.name is not None:
+        require_title("--name", options.name)
     given = run_arguments(read_compiled(options.package), options.arguments)
     client = cluster.connect()
     run = cluster.submit(client, options.package, arguments=given, experiment=str(given.get("experiment", EXPERIMENT)), name=options.name)
-    print(f"run {run}: {cluster.run_url(client, run)}")
+    options.left = f"run {run} on the cluster goes on; see {cluster.run_url(client, run)}"
+    print(sanitized(f"run {run}: {cluster.run_url(client, run)}"), flush=True)
     if options.wait:
         cluster.wait(client, run)
 
@@ -112,7 +123,10 @@ def _schedule(options: argparse.Namespace) -> None:
     from pipelines import cluster
     from pipelines.arguments import run_arguments
     from pipelines.compiled import read_compiled
+    from pipelines.names import require_cron, require_title
 
+    require_title("--name", options.name)
+    require_cron("--cron", options.cron)
     given = run_arguments(read_compiled(options.package), options.arguments)
     client = cluster.connect()
     made = cluster.schedule(
@@ -123,21 +137,15 @@ def _schedule(options: argparse.Namespace) -> None:
         name=options.name,
         cron=options.cron,
     )
-    print(f"recurring run {made}: {cluster.host_of(client)}/#/recurringrun/details/{made}")
+    print(sanitized(f"recurring run {made}: {cluster.host_of(client)}/#/recurringrun/details/{made}"))
 
 
 def _fetch(options: argparse.Namespace) -> None:
     from pipelines.fetch import fetch
 
     got, versioned = fetch(options.reference, folder=options.out)
-    print(f"{got.name} version {got.version} in {got.folder}/, versioned by {versioned}; 'git add {versioned}' and 'dvc push' keep it")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, found, value = text.partition("=")
-    if not (found and name):
-        raise ConfigError(f"--node-selector: expected LABEL=VALUE; got {text!r}")
-    return name, value
+    kept = f"'git add {versioned}' and 'dvc push' keep it"
+    print(sanitized(f"{got.name} version {got.version} in {got.folder}/, versioned by {versioned}; {kept}"))
 
 
 if __name__ == "__main__":

@@ -1,103 +1,128 @@
 """Talk to Kubeflow Pipelines: where it is and who asks come from the environment; what goes wrong comes back in plain words.
 
-KFP_HOST      its address, such as http://localhost:8080
+KFP_HOST      its address, such as http://localhost:8080; a user and password in it are sent as such
 KFP_TOKEN     a bearer token, where it asks for one; inside a cluster the pod's own service-account token is taken
 KFP_NAMESPACE the namespace (profile) of a multi-user deployment
 """
 
 import contextlib
+import io
 import os
-import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from kfp import Client
 from kfp.client import ServiceAccountTokenVolumeCredentials
+from kfp_server_api.exceptions import ApiException
+from urllib3.util import make_headers
 
-from odn.errors import ConfigError, OdnError
+from odn.errors import ConfigError
+from odn.sanitize import sanitized
+from pipelines.door import ClusterError, Door, Limits, one_line
 from pipelines.errors import RunFailedError
 
 IN_CLUSTER_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 TOKEN_FILE = Path("/var/run/secrets/kubeflow/pipelines/token")  # the projected volume that Kubeflow documents
-POLL_SECONDS, CONNECT_SECONDS = 5.0, 5.0
+LIMITS = Limits()
 ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
-HOW_TO_BE_LET_IN = "set KFP_TOKEN to a token that may use it, or submit from a pod with a service-account token"
+STATES = ENDED | {"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"}
 
 
-class ClusterError(OdnError):
-    """Report a Kubeflow that cannot be reached or refuses."""
+class _Client(Client):  # type: ignore[misc]  # kfp ships no types
+    """Be kfp's client, with a door of ours in place of its own."""
+
+    def __init__(self, *, limits: Limits, basic: str, **named: Any) -> None:
+        self.limits, self._basic = limits, basic
+        super().__init__(**named)
+
+    def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+        """Ask once, through a door that the first call opens, which kfp's constructor makes; kfp itself would not say what was answered."""
+        api_client = self._healthz_api.api_client
+        if not isinstance(api_client.rest_client, Door):
+            api_client.rest_client = Door(api_client.configuration, limits=self.limits)
+            if self._basic:
+                api_client.set_default_header("Authorization", self._basic)
+        return self._healthz_api.healthz_service_get_healthz()
 
 
-def connect() -> Client:
+def connect(limits: Limits | None = None) -> Client:
     """Return a client of the Kubeflow that the environment names.
 
     Raises:
-        ConfigError: no host is named.
-        ClusterError: it does not answer.
+        ConfigError: no host is named, or it or the token is malformed.
+        ClusterError: it does not answer as Kubeflow does.
     """
-    host = os.environ.get("KFP_HOST") or (IN_CLUSTER_HOST if TOKEN_FILE.exists() else "")
-    if not host:
+    named = os.environ.get("KFP_HOST") or (IN_CLUSTER_HOST if TOKEN_FILE.exists() else "")
+    if not named:
         raise ConfigError("KFP_HOST is not set; set it to the address of Kubeflow Pipelines, such as http://localhost:8080")
-    _require_answer(host)
-    token, credentials = os.environ.get("KFP_TOKEN"), None
-    if not token and TOKEN_FILE.exists():
+    host, basic = _address(named)
+    token, credentials = os.environ.get("KFP_TOKEN", "").strip(), None
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigError("KFP_TOKEN: holds characters that no token has; set it anew")
+    if not token and not basic and TOKEN_FILE.exists():
         credentials = ServiceAccountTokenVolumeCredentials(path=str(TOKEN_FILE))
-    with plain_words(host):
-        return Client(host=host, existing_token=token, credentials=credentials, namespace=os.environ.get("KFP_NAMESPACE") or "kubeflow")
+    given = {"existing_token": token or None, "credentials": credentials, "namespace": os.environ.get("KFP_NAMESPACE") or "kubeflow"}
+    with _understood(host), warnings.catch_warnings(action="ignore"):  # of a client for Kubeflow 2, which this is
+        client = _Client(host=host, limits=limits or LIMITS, basic="" if token else basic, **given)
+        client.get_kfp_healthz()
+    return client
 
 
-def _require_answer(host: str) -> None:
-    parts = urlsplit(host if "//" in host else f"http://{host}")
+def _address(text: str) -> tuple[str, str]:
+    """Return the address without a user and password, and the header that says those; without a scheme, https is meant."""
+    whole = text if "://" in text else f"https://{text}"
     try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ClusterError(f"Kubeflow Pipelines at {host} does not answer ({reason}); check KFP_HOST, or start the port-forward") from None
+        parts = urlsplit(whole)
+        port, place = parts.port, parts.netloc.rpartition("@")[2]
+        place.encode("idna")
+    except ValueError:
+        port, place, parts = None, "", urlsplit("")
+    readable = text.isprintable() and not any(one.isspace() for one in text)
+    if not readable or parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or parts.query or parts.fragment:
+        raise ConfigError(f"KFP_HOST: expected http://HOST:PORT or https://HOST, without ? or # behind it; got {whole}")
+    basic = ""
+    if parts.username is not None:
+        basic = make_headers(basic_auth=f"{unquote(parts.username)}:{unquote(parts.password or '')}")["authorization"]
+    return f"{parts.scheme}://{place}{parts.path}".rstrip("/"), basic
 
 
 @contextlib.contextmanager
-def plain_words(host: str) -> Iterator[None]:
-    """Turn what the client raises into one line with a way out.
+def _understood(host: str) -> Iterator[None]:
+    """Keep what kfp's client prints to itself, and turn what it makes of a strange answer into one line.
 
     Raises:
-        ClusterError: the server refuses, or the connection breaks.
+        ClusterError: an answer is JSON, and not what Kubeflow says.
     """
-    from kfp_server_api.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
     try:
-        yield
-    except ApiException as error:
-        if error.status in {401, 403}:
-            raise ClusterError(f"Kubeflow Pipelines at {host} refuses ({error.status} {error.reason}); {HOW_TO_BE_LET_IN}") from None
-        said = str(error.body or error.reason).strip().splitlines()
-        raise ClusterError(f"Kubeflow Pipelines at {host} refuses ({error.status}: {said[0][:300] if said else 'no reason'})") from None
-    except HTTPError as error:
-        raise ClusterError(f"the connection to Kubeflow Pipelines at {host} broke ({error}); try again") from None
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except (ApiException, ValueError, TypeError, AttributeError, LookupError) as error:
+        reason = one_line(getattr(error, "reason", None) or error)
+        raise ClusterError(f"Kubeflow Pipelines at {host} answers what kfp's client cannot read ({reason})") from None
 
 
 def host_of(client: Client) -> str:
-    """Return the address that a client talks to."""
-    return str(client._existing_config.host).rstrip("/")
+    """Return the address that a client talks to; nothing in it is secret."""
+    return sanitized(str(client._existing_config.host).rstrip("/"))
 
 
 def run_url(client: Client, run_id: str) -> str:
     """Return the page of a run."""
-    return f"{host_of(client)}/#/runs/details/{run_id}"
+    return f"{host_of(client)}/#/runs/details/{sanitized(run_id)}"
 
 
 def submit(client: Client, package: Path, *, arguments: dict[str, Any], experiment: str, name: str | None) -> str:
     """Start a run of the compiled pipeline, and return its id.
 
     Raises:
-        ClusterError: see `plain_words`.
+        ClusterError: Kubeflow does not take it.
     """
-    with plain_words(host_of(client)):
+    with _understood(host_of(client)):
         started = client.create_run_from_pipeline_package(str(package), arguments=arguments, experiment_name=experiment, run_name=name)
     return str(started.run_id)
 
@@ -106,9 +131,9 @@ def schedule(client: Client, package: Path, *, arguments: dict[str, Any], experi
     """Let the compiled pipeline run again and again, and return the recurring run's id; runs do not overlap.
 
     Raises:
-        ClusterError: see `plain_words`.
+        ClusterError: Kubeflow does not take it.
     """
-    with plain_words(host_of(client)):
+    with _understood(host_of(client)):
         place = client.create_experiment(experiment)
         made = client.create_recurring_run(
             place.experiment_id,
@@ -122,33 +147,57 @@ def schedule(client: Client, package: Path, *, arguments: dict[str, Any], experi
     return str(made.recurring_run_id)
 
 
-def wait(client: Client, run_id: str, *, poll_seconds: float = POLL_SECONDS) -> None:
-    """Wait for a run to end, telling each change of it in a line.
+def wait(client: Client, run_id: str) -> None:
+    """Wait for a run to end, telling each change of it in a line; what may pass is waited out, as long as `Limits.patience` says.
 
     Raises:
         RunFailedError: it ended otherwise than well.
-        ClusterError: see `plain_words`.
+        ClusterError: Kubeflow no longer answers; the run itself goes on.
     """
-    told, began = "", time.monotonic()
+    told, began, failing_since, failure = "", time.monotonic(), 0.0, ""
     while True:
-        with plain_words(host_of(client)):
-            run = client.get_run(run_id)
-        state = _progress(run)
-        if state != told:
-            sys.stdout.write(f"{time.monotonic() - began:6.0f} s  {state}\n")
-            sys.stdout.flush()
-            told = state
-        if run.state in ENDED:
-            break
-        time.sleep(poll_seconds)
+        try:
+            run = _look(client, run_id)
+        except ClusterError as error:
+            now = time.monotonic()
+            failing_since = failing_since or now
+            left = client.limits.patience - (now - failing_since)
+            if not error.passing or left <= 0:
+                raise ClusterError(*error.lines, f"run {run_id} goes on without this command; see {run_url(client, run_id)}") from None
+            if str(error) != failure:
+                sys.stderr.write(f"odn: {error}\nodn: the run goes on; asking again for at most {left:.0f} s\n")
+            failure = str(error)
+        else:
+            failing_since, failure = 0.0, ""
+            state = _progress(run)
+            if state != told:
+                sys.stdout.write(f"{time.monotonic() - began:6.0f} s  {sanitized(state)}\n")
+                sys.stdout.flush()
+                told = state
+            if run.state in ENDED:
+                break
+        time.sleep(client.limits.poll)
     if run.state not in {"SUCCEEDED", "SKIPPED"}:
         reason = run.error.message if run.error else "no reason is given"
         raise RunFailedError(f"run {run_id} ended as {run.state} ({reason}); see {run_url(client, run_id)}")
+
+
+def _look(client: Client, run_id: str) -> Any:
+    """Return what Kubeflow says of a run now; an answer about another, or in a state that there is not, is none."""
+    with _understood(host_of(client)):
+        run = client.get_run(run_id)
+    if run.run_id != run_id:
+        raise ClusterError(f"Kubeflow Pipelines at {host_of(client)} was asked for run {run_id}, and answers of {run.run_id}")
+    if run.state is None:
+        raise ClusterError(f"Kubeflow Pipelines at {host_of(client)} answers without a state of run {run_id}", passing=True)
+    if not (isinstance(run.state, str) and run.state in STATES):
+        raise ClusterError(f"Kubeflow Pipelines at {host_of(client)} says that run {run_id} is {run.state!r}, which no run can be")
+    return run
 
 
 def _progress(run: Any) -> str:
     """Say how far a run is: its state, and the tasks that are running or have failed."""
     tasks = run.run_details.task_details if run.run_details and run.run_details.task_details else []
     done = sum(task.state == "SUCCEEDED" for task in tasks)
-    now = sorted(f"{task.display_name} {task.state.lower()}" for task in tasks if task.state in {"RUNNING", "FAILED"})
-    return f"{run.state or 'PENDING'}, {done} tasks done{': ' + ', '.join(now) if now else ''}"
+    now = sorted(f"{task.display_name} {task.state.lower()}" for task in tasks if task.state in ("RUNNING", "FAILED"))
+    return f"{run.state}, {done} tasks done{': ' + ', '.join(now) if now else ''}"

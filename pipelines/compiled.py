@@ -1,6 +1,7 @@
 """Compile the pipeline to YAML, and read it back: what is submitted is what is run and tested."""
 
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,23 @@ from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from odn.config import N_BLOCKS, Config, load_config, make_config
-from odn.errors import MissingInputError
+from odn.errors import ConfigError, MissingInputError
 from odn.files import write_text
-from pipelines.graph import build
+from pipelines.graph import NAME, build
 from pipelines.platform import Platform
+
+SUFFIXES = {".yaml", ".yml"}  # of the files that kfp reads
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LARGEST_BYTES = 16 * 2**20  # 16 depths have 0.5 MB
+WANTED = {
+    "config",
+    "target",
+    "data_source",
+    "data_root",
+    "max_epochs",
+    "seed",
+    "experiment",
+}  # what a pipeline of odn's takes, at the least
 
 
 def settings_for(params: Path, *, backbone: str | None) -> Config:
@@ -32,31 +46,54 @@ def settings_for(params: Path, *, backbone: str | None) -> Config:
 
 
 def compile_pipeline(config: Config, *, platform: Platform, out: Path) -> None:
-    """Write the pipeline's YAML, whole or not at all; the same settings and platform give the same bytes."""
-    partial = out.with_name(f".{out.stem}.partial.yaml")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    """Write the pipeline's YAML, whole or not at all; the same settings and platform give the same bytes.
+
+    Raises:
+        ConfigError: `out` cannot be such a file.
+    """
+    if out.suffix not in SUFFIXES or out.is_dir():
+        raise ConfigError(f"--out: expected a file that ends in .yaml; got {out}{' (a folder)' if out.is_dir() else ''}")
+    with tempfile.TemporaryDirectory() as scratch:
+        partial = Path(scratch) / "pipeline.yaml"
         compiler.Compiler().compile(build(config, platform=platform, commit=head_commit(Path())), str(partial))
         read_compiled(partial)
         write_text(out, partial.read_text())
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_compiled(path: Path) -> dict[str, Any]:
     """Return the pipeline spec of a compiled YAML, checked against KFP's schema.
 
     Raises:
-        MissingInputError: there is no such file, or it holds no pipeline.
+        MissingInputError: there is no such file, or it holds no pipeline of odn's.
     """
+    if not path.exists():
+        raise MissingInputError(f"{path} is missing; run 'python -m pipelines compile' first")
     try:
-        spec = next(yaml.safe_load_all(path.read_text()))
+        spec, *others = list(yaml.load_all(_text_of(path), Loader=LOADER)) or [{}]
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing; run 'python -m pipelines compile' first") from None
-    except (yaml.YAMLError, json_format.ParseError, StopIteration) as error:
-        raise MissingInputError(f"{path} holds no compiled pipeline ({error}); run 'python -m pipelines compile' again") from None
+        for other in others:
+            json_format.ParseDict(other, pipeline_spec_pb2.PlatformSpec())
+        name, inputs = spec["pipelineInfo"]["name"], spec["root"]["inputDefinitions"]["parameters"]
+    except (yaml.YAMLError, json_format.ParseError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        own = isinstance(error, (yaml.YAMLError, json_format.ParseError, ValueError))  # they say what is wrong; the others, that a part is
+        reason = (
+            " ".join(str(error).split()) if own else f"it has no {error}" if isinstance(error, KeyError) else "it is not one map of parts"
+        )
+        raise MissingInputError(f"{path} holds no compiled pipeline ({reason}); run 'python -m pipelines compile' again") from None
+    if name != NAME or not set(inputs) >= WANTED:
+        raise MissingInputError(f"{path} holds the pipeline {name!r}, not odn's {NAME}; run 'python -m pipelines compile' again")
     return dict(spec)
+
+
+def _text_of(path: Path) -> str:
+    if path.suffix not in SUFFIXES or not path.is_file():
+        raise ValueError("it is no file that ends in .yaml")
+    if path.stat().st_size > LARGEST_BYTES:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, more than the {LARGEST_BYTES:,} of any pipeline")
+    text = path.read_text()
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
+        raise ValueError("it has aliases, which kfp does not write: a few lines of them can mean more than any memory holds")
+    return text
 
 
 def head_commit(project: Path) -> str:

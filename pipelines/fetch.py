@@ -22,6 +22,6 @@ def fetch(reference: str, *, folder: Path) -> tuple[Downloaded, Path]:
     got = download_model(reference, folder=folder)
     done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(got.folder)], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().removeprefix("ERROR: ")
+        said = " ".join(done.stderr.split()).removeprefix("ERROR: ")
         raise VersioningError(f"{got.folder} is here, but DVC does not take it ({said}); mend that, then run 'dvc add {got.folder}'")
     return got, got.folder.with_name(f"{got.folder.name}.dvc")

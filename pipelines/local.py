@@ -15,7 +15,10 @@ from docker.errors import DockerException
 from kfp import components, local
 
 from odn.config import make_config
+from odn.errors import ConfigError
+from odn.files import write_text
 from odn.report.account import Account
+from odn.sanitize import escaped, redacted
 from odn.stages import show
 from pipelines.errors import RunFailedError
 
@@ -29,6 +32,7 @@ OUTPUTS = {  # artifact: the component that writes it last
 SHOWN = re.compile(r"Executing task|finished with status|^    (depth |odn: )")  # of what kfp.local and the steps say
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
 PROGRESS = "ODN_PROGRESS"  # variable of the folder that keeps interrupted trainings
+MARKER = ".run-local"  # file that says that a folder is a run's own
 STORE = "sqlite:///{}/mlflow.db"
 
 
@@ -54,18 +58,19 @@ class LocalRun:
 
 
 def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: bool) -> LocalRun:
-    """Run the YAML below `root`, and return where its artifacts are; what an earlier run left there is removed first.
+    """Run the YAML below `root`, and return where its artifacts are; what an earlier run wrote there is removed first.
 
     What its steps say goes to log.txt there, in short also to the terminal. Without MLFLOW_TRACKING_URI, runs go to the mlflow.db of
     the current folder; with `docker`, to one below `root`.
 
     Raises:
+        ConfigError: `root` is in use, and not by an earlier run.
         RunFailedError: a step failed; its lines stand above.
     """
     root = root.absolute()
-    shutil.rmtree(root, ignore_errors=True)
     runs, log = root / "run", root / "log.txt"
-    runs.mkdir(parents=True)
+    _make_room(root)
+    runs.mkdir()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or STORE.format(Path.cwd())
     if docker:
         runs.chmod(0o777)  # the image's user is another than this one
@@ -76,12 +81,34 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
         try:
             components.load_component_from_file(str(package))(**arguments)
         except RuntimeError as error:
-            raise RunFailedError(f"the run failed: {COLOUR.sub('', str(error))} Its steps' own words are in {log}") from None
+            raise RunFailedError(
+                f"the run failed: {' '.join(COLOUR.sub('', str(error)).split())} Its steps' own words are in {log}"
+            ) from None
         except DockerException as error:
             raise RunFailedError(
-                f"the run failed: Docker cannot start a step ({error}); check the engine, and the image of 'compile'"
+                f"the run failed: Docker cannot start a step ({' '.join(str(error).split())}); check the engine, and the image of 'compile'"
             ) from None
     return LocalRun(root, {name: last_artifact(runs, name, component) for name, component in OUTPUTS.items()})
+
+
+def _make_room(root: Path) -> None:
+    """Make the folder of a run, or remove what an earlier one wrote there; its marker says that one did.
+
+    Raises:
+        ConfigError: it is no folder, or has files in it and no marker, or is a place of a user's by its nature.
+    """
+    place, here = root.resolve(), Path.cwd().resolve()
+    if place == here or place in here.parents or place == Path.home().resolve():
+        raise ConfigError(f"--out: {root} is the current folder, one that holds it, or a home; name a folder of its own for the run")
+    if root.is_symlink() or (root.exists() and not root.is_dir()):
+        raise ConfigError(f"--out: {root} is {'a link' if root.is_symlink() else 'a file'}; name a folder of its own for the run")
+    marker = root / MARKER
+    if root.exists() and any(root.iterdir()) and not marker.is_file():
+        raise ConfigError(f"--out: {root} holds files that no run-local wrote (it has no {MARKER}); nothing is removed; name a new folder")
+    write_text(marker, "python -m pipelines run-local keeps run/ and log.txt here; its next run writes them anew\n")
+    (root / "log.txt").unlink(missing_ok=True)
+    if (root / "run").exists():
+        shutil.rmtree(root / "run")
 
 
 def last_artifact(root: Path, name: str, component: str) -> Path:
@@ -116,27 +143,41 @@ def _docker_runner(runs: Path, uri: str) -> local.DockerRunner:
 
 
 class _Log(io.TextIOBase):
-    """Keep every line in a file, and show those that a person wants to see."""
+    """Keep every line in a file, without secrets, and show those that a person wants to see."""
 
     def __init__(self, file: TextIO, shown: TextIO) -> None:
         self._file, self._shown, self._line = file, shown, ""
 
     def write(self, text: str) -> int:
         """Take some text."""
-        self._file.write(text)
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            if SHOWN.search(line):
-                self._shown.write(COLOUR.sub("", line).strip() + "\n")
+            self._take(line)
+        return len(text)
+
+    def _take(self, line: str) -> None:
+        plain = redacted(line)
+        self._file.write(plain + "\n")
+        if SHOWN.search(plain):
+            self._shown.write(escaped(COLOUR.sub("", plain).strip()) + "\n")
         self._file.flush()
         self._shown.flush()
-        return len(text)
+
+    def end(self) -> None:
+        """Keep what has come of a last line."""
+        if self._line:
+            self._take(self._line)
 
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    with path.open("w") as file, contextlib.redirect_stdout(_Log(file, sys.stdout)):
-        yield
+    with path.open("w") as file:
+        log = _Log(file, sys.stdout)
+        try:
+            with contextlib.redirect_stdout(log):
+                yield
+        finally:
+            log.end()
 
 
 @contextlib.contextmanager

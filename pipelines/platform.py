@@ -1,12 +1,12 @@
 """What a cluster gives each task: image, secret, volume, GPU, retries, time. Nothing here is read by a step."""
 
-import re
 from dataclasses import dataclass, field
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from odn.errors import ConfigError
+from pipelines.names import require_cpu, require_image, require_memory, require_subdomain
 
 SECRET_KEYS = (  # of --secret; one that the secret lacks is left out
     "MLFLOW_TRACKING_URI",
@@ -25,7 +25,6 @@ PROGRESS = "/progress"  # where --pvc is mounted: an interrupted training goes o
 USER = 10001  # the image's
 RETRIES, BACKOFF, BACKOFF_FACTOR = 2, "30s", 2
 SHORT_SECONDS, LONG_SECONDS = 3600, 24 * 3600
-TAGGED = re.compile(r"^[\w.-]+(:\d+)?(/[\w.-]+)*(:(?P<tag>[\w.-]+)|@sha256:[0-9a-f]{64})$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class Platform:
     """Say what a task gets on the cluster.
 
     Raises:
-        ConfigError: the image has no tag or a moving one, or a number is out of range.
+        ConfigError: the image has no tag or a moving one, a name or a quantity is none that Kubernetes takes, or a number is out of range.
     """
 
     image: str
@@ -45,12 +44,14 @@ class Platform:
     memory: str = ""  # such as 8Gi
 
     def __post_init__(self) -> None:
-        match = TAGGED.match(self.image)
-        if match is None or match["tag"] == "latest":
-            raise ConfigError(
-                f"--image: {self.image} does not say which image is meant, and Kubeflow's cache would not see it change; "
-                "name it by digest (NAME@sha256:…) or by a tag of its own (NAME:GIT-SHA)"
-            )
+        require_image("--image", self.image)
+        for flag, name in (("--secret", self.secret), ("--pvc", self.pvc)):
+            if name:
+                require_subdomain(flag, name)
+        if self.cpu:
+            require_cpu("--cpu", self.cpu)
+        if self.memory:
+            require_memory("--memory", self.memory)
         if not 0 <= self.gpus <= 16:
             raise ConfigError(f"--gpus: expected a whole number from 0 to 16; got {self.gpus}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from odn import __version__
+from odn.arguments import Parser
 from odn.config import load_config
 from odn.errors import ConfigError, OdnError, TargetError
 from odn.sanitize import escaped, sanitized
@@ -72,7 +73,7 @@ def _say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="odn", description="Find how deep a network needs to be for a data set, and cut it there.")
+    parser = Parser(prog="odn", description="Find how deep a network needs to be for a data set, and cut it there.")
     parser.add_argument("--version", action="version", version=f"odn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads")

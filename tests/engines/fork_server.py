@@ -82,7 +82,7 @@ def _answer(connection: socket.socket) -> None:
         for target, descriptor in enumerate(descriptors):
             os.dup2(descriptor, target)
         # The streams that were there know the files that these numbers stood for before.
-        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115, PTH123
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         os._exit(_run(json.loads(content[:-1])))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     connection.sendall(str(code if code >= 0 else 128 - code).encode())

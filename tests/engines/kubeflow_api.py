@@ -1,14 +1,17 @@
 """A test double of the door of Kubeflow Pipelines: the v2beta1 calls that `kfp.Client` makes, over real HTTP.
 
 It is no Kubeflow. It refuses a pipeline that is not valid IR (400) and a request without the right token (401), and it executes a run with
-`kfp.local` in place of a cluster's pods.
+`kfp.local` in place of a cluster's pods. It can also be what stands in Kubeflow's place on a bad day: a login page, a server that is down,
+one that accepts and is silent.
 """
 
 import contextlib
 import datetime
 import json
 import re
+import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +23,22 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+LOGIN = b"<!DOCTYPE html><html><head><title>Sign in</title><script>var x = 1</script></head><body>Log in to go on</body></html>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strange:
+    """Answer otherwise than Kubeflow; with `silent`, not before so many seconds have passed; with `breaks`, cut the connection."""
+
+    status: int = 200
+    kind: str = "text/html; charset=utf-8"
+    body: bytes = LOGIN
+    location: str = ""
+    silent: float = 0.0
+    breaks: bool = False
+
+
+Answers = Callable[[str, str], Strange | None]  # of a method and a path; None: answer as Kubeflow
 Execute = Callable[[str, dict[str, Any]], None]  # the pipeline as YAML and its arguments; raises where a step fails
 
 
@@ -33,6 +52,8 @@ class Kubeflow:
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     recurring_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    strange: Answers = lambda method, path: None
+    authorizations: set[str | None] = field(default_factory=set)  # that were sent
 
     def start(self, run: dict[str, Any]) -> None:
         """Execute a run in the background, as a cluster would."""
@@ -55,7 +76,7 @@ def serve(execute: Execute, *, token: str | None = None) -> Iterator[Kubeflow]:
     kubeflow = Kubeflow(execute, token)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Door", (Handler,), {"kubeflow": kubeflow}))
     kubeflow.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield kubeflow
     finally:
@@ -80,6 +101,27 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def is_strange(self) -> bool:
+        """Answer as something else than Kubeflow, where that is asked for."""
+        self.kubeflow.authorizations.add(self.headers.get("Authorization"))
+        strange = self.kubeflow.strange(self.command, urlparse(self.path).path)
+        if strange is None:
+            return False
+        self.close_connection = True
+        if strange.silent:
+            time.sleep(strange.silent)
+        if strange.breaks or strange.silent:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return True
+        self.send_response(strange.status)
+        self.send_header("Content-Type", strange.kind)
+        self.send_header("Content-Length", str(len(strange.body)))
+        if strange.location:
+            self.send_header("Location", strange.location)
+        self.end_headers()
+        self.wfile.write(strange.body)
+        return True
+
     def is_allowed(self) -> bool:
         """Refuse whoever lacks the token."""
         if self.kubeflow.token is None or self.headers.get("Authorization") == f"Bearer {self.kubeflow.token}":
@@ -90,6 +132,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Take a GET; anyone may ask for health."""
         url = urlparse(self.path)
+        if self.is_strange():
+            return
         if url.path.endswith("/healthz"):
             self.answer({"multi_user": False})
         elif self.is_allowed():
@@ -111,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Take a POST."""
         content = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-        if self.is_allowed():
+        if not self.is_strange() and self.is_allowed():
             self.post(urlparse(self.path).path, content)
 
     def post(self, path: str, content: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from engines.conftest import compile_with, small_settings
 from engines.kubeflow_api import Kubeflow
 from pipelines import cluster
 from pipelines.__main__ import main
+from pipelines.door import Limits
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "LIMITS", Limits(poll=0.2))
     assert compile_with("--image", "odn-python:test", "--secret", "odn-env") == 0
     return tmp_path
 
@@ -60,8 +61,8 @@ def test_a_run_is_submitted_and_waited_for(kubeflow: Kubeflow, folder: Path, cap
 
 @pytest.mark.slow
 def test_a_failing_step_fails_the_command(kubeflow: Kubeflow, capsys: pytest.CaptureFixture[str]) -> None:
-    """A setting that the first step refuses ends the run as FAILED and the command with 1, naming the page to look at."""
-    assert main(["submit", "--wait", "target=1.5"]) == 1
+    """Data that is not there ends the run as FAILED and the command with 1, naming the page to look at."""
+    assert main(["submit", "--wait", "data_source=folder", "data_root=gone"]) == 1
     error = capsys.readouterr().err
     assert "ended as FAILED" in error
     assert f"{kubeflow.url}/#/runs/details/" in error
@@ -74,6 +75,22 @@ def test_a_failing_step_fails_the_command(kubeflow: Kubeflow, capsys: pytest.Cap
         ("target=high", "argument target: expected a number; got 'high'"),
         ("seed=1.5", "argument seed: expected a whole number; got '1.5'"),
         ("target", "expected NAME=VALUE, such as target=0.99; got 'target'"),
+        ("target=2", "search.target: must be a number > 0 and < 1; got 2.0"),
+        ("target=nan", "argument target: expected a number; got 'nan'"),
+        ("target=1e999", "argument target: expected a number; got '1e999'"),
+        ("target=true", "argument target: expected a number; got 'true'"),
+        ("target=0_1", "argument target: expected a number; got '0_1'"),
+        ("target=\u0661", "argument target: expected a number"),
+        ("seed=-1", "seed: must be a whole number ≥ 0"),
+        (f"seed={'9' * 5000}", "argument seed: expected a whole number"),
+        ("max_epochs=0", "growth.max_epochs: must be a whole number ≥ 1; got 0"),
+        ("data_source=nope", "data.source: must be one of"),
+        ("data_source=s3", "data.root: must name where the images are"),
+        ("data_root=\udcff", "argument data_root: expected text in UTF-8"),
+        ("config={}", "missing setting seed"),
+        ("config=[", "the config is not valid JSON"),
+        ("experiment= ", "argument experiment: expected a name"),
+        ("experiment=a\nodn: all is well", "argument experiment: expected a name"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_sent(

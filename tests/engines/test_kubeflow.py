@@ -66,14 +66,15 @@ def test_arguments_of_a_run_take_the_place_of_the_settings(
 
 
 @pytest.mark.slow
-def test_a_refused_setting_fails_the_first_step_in_plain_words(
+def test_missing_data_fails_its_step_in_plain_words(
     programs: Path, on_dvc: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is trained, the exit code is 1, and the line says which value is wrong."""
+    """Nothing is trained, the exit code is 1, and the line says what is missing."""
     (tmp_path / "params.yaml").write_bytes((on_dvc.folder / "params.yaml").read_bytes())
     with pytest.raises(AssertionError):
-        run_compiled(tmp_path, "target=1.5", python=programs / "python", monkeypatch=monkeypatch)
+        run_compiled(tmp_path, "data_source=folder", "data_root=gone", python=programs / "python", monkeypatch=monkeypatch)
     out = capsys.readouterr()
-    assert "odn: search.target" in out.out
+    assert "odn: " in out.out
+    assert "gone" in out.out
     assert "the run failed" in out.err
-    assert not list((tmp_path / "run/run").glob("*/prepare*"))
+    assert not list((tmp_path / "run/run").glob("*/train*"))
