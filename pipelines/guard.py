@@ -12,9 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from odn.data.strangers import LITTER, UNFINISHED
+from odn.data.strangers import LITTER, MANIFEST, UNFINISHED
 
-MANIFEST = ".odn-manifest.json"
 CACHE = Path(".dvc/cache/files/md5")
 SHOWN = 5
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from odn.data.checksums import NAME, read_checksums
 from odn.errors import DataError
-from odn.files import sha256_of
+from odn.files import sha256_of, write_json
 
-OWN = {NAME, ".odn-manifest.json"}
+MANIFEST = ".odn-manifest.json"
+OWN = {NAME, MANIFEST}
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that file managers strew
 UNFINISHED = re.compile(r"\.[\w-]{22}\.tmp")  # what a DVC that was killed leaves of a file; .dvcignore hides it from DVC
 
@@ -39,16 +40,21 @@ def remove_stale(folder: Path, *, known_by: Path, fetched: Path) -> None:
         path = folder / name
         if name in known and (name not in now or not path.is_file() or sha256_of(path) != now[name]):
             path.unlink()
-    for place in sorted((path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()), reverse=True):
-        if not any(place.iterdir()):
-            place.rmdir()  # an empty folder would be a class without images
+    _remove_empty_folders(folder)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the halves of files that a DVC which was killed left."""
+def tidy(folder: Path) -> None:
+    """Remove the halves of files that a killed DVC left, and empty folders, each of which would be a class without images."""
     for path in list(folder.rglob(".*.tmp")):
         if UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
+    _remove_empty_folders(folder)
+
+
+def adopt(folder: Path) -> None:
+    """Give what an older odn fetched the manifest that it lacks, by which it may be replaced; there are no strangers in it."""
+    if (folder / NAME).is_file() and not (folder / MANIFEST).exists():
+        write_json(folder / MANIFEST, {"files": sorted([*read_checksums(folder), NAME])})
 
 
 def _known(*folders: Path) -> set[str]:
@@ -64,3 +70,9 @@ def _names(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         if (path.is_symlink() or not path.is_dir()) and path.name not in LITTER and not UNFINISHED.fullmatch(path.name):
             yield path.relative_to(folder).as_posix()
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    for place in sorted((path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()), reverse=True):
+        if not any(place.iterdir()):
+            place.rmdir()

@@ -12,7 +12,7 @@ from odn.config import Config
 from odn.data.checksums import write_checksums
 from odn.data.places import check_root
 from odn.data.sources import SOURCES
-from odn.data.strangers import refuse_strangers, remove_stale, remove_unfinished
+from odn.data.strangers import adopt, refuse_strangers, remove_stale, tidy
 from odn.files import new_folder
 from odn.sections import DataConfig
 
@@ -44,7 +44,8 @@ def run(config: Config, *, downloads: Path, data: Path | None = None) -> Fetched
         check_root(config.data.root, downloads=downloads, holds_classes=config.data.source == "folder")
     refuse_strangers(*folders)
     for folder in folders:
-        remove_unfinished(folder)
+        tidy(folder)
+    adopt(downloads)
     with new_folder(downloads) as folder:
         origin = _fill(config.data, folder=folder)
         files = write_checksums(folder)
