@@ -35,6 +35,7 @@ setup: $(READY) ## Set up .venv; the other targets do it when needed
 
 .PHONY: repro
 repro: dvc-ready $(READY) ## Run the pipeline on what params.yaml says, and print what it found
+	@$(BIN)/python -m pipelines.before_dvc
 	@$(BIN)/dvc repro
 	@$(BIN)/odn show
 

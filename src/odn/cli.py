@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="odn", description="Find how deep a network needs to be for a data set, and cut it there.")
     parser.add_argument("--version", action="version", version=f"odn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads")
+    _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
     _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared")
     _add(commands, "open", _open, "open the gate before the first depth", "depths", "gates")
     for name, run, text in (("train", _train, "train one depth"), ("check", _check, "judge one depth")):
@@ -143,7 +143,7 @@ def _stage(options: argparse.Namespace, **paths: Any) -> Any:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    _stage(options, downloads=options.downloads)
+    _stage(options, downloads=options.downloads, data=options.data)
 
 
 def _prepare(options: argparse.Namespace) -> None:

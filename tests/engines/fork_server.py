@@ -1,7 +1,7 @@
 """Start the programs of a test at once: a server that has imported torch, kfp and mlflow forks for each, as a fresh process would.
 
 `quick_python(folder)` yields two programs, a `python` and an `odn`, that run in a fork of the server. What they do is what the
-real ones do; only the seconds of importing are paid once for all of them.
+real ones do; only the seconds of importing are paid once for all of them. A program that is killed takes its fork with it.
 """
 
 import array
@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -84,8 +85,14 @@ def _answer(connection: socket.socket) -> None:
         # The streams that were there know the files that these numbers stood for before.
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         os._exit(_run(json.loads(content[:-1])))
+    events = select.poll()
+    events.register(ended := os.pidfd_open(child), select.POLLIN)
+    events.register(connection, select.POLLHUP)  # the program was killed
+    if all(descriptor != ended for descriptor, _ in events.poll()):
+        os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    connection.sendall(str(code if code >= 0 else 128 - code).encode())
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(str(code if code >= 0 else 128 - code).encode())
     os._exit(0)
 
 
@@ -104,6 +111,7 @@ def _run(request: dict[str, object]) -> int:
             code = main(argv)
         elif argv[0] == "-m":
             sys.argv = argv[1:]
+            sys.path.insert(0, "")  # as `python -m` has it
             runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
         else:
             os.execv(sys.executable, [sys.executable, *argv])

@@ -1,4 +1,4 @@
-"""What answers in Kubeflow's place: a login page, a refusal, a server that is down or silent. Each ends soon, in a line that says what to do."""
+"""What answers in the place of Kubeflow, is down or silent: each ends soon, in a line that says what to do."""
 
 import base64
 import signal

@@ -8,6 +8,7 @@ from odn.files import sha256_of, write_bytes
 
 NAME = "SHA256SUMS"
 MEND = "run 'dvc repro -f fetch' and then 'dvc repro'"
+MEND_DATA = "run 'dvc repro -f data.dvc' and then 'dvc repro'"
 
 
 def write_checksums(folder: Path) -> list[Path]:
@@ -40,12 +41,12 @@ def require_name(name: str, *, shown_as: str | None = None) -> None:
         raise DataError(f"{shown} has the name of odn's own list of files; rename it")
 
 
-def verify_checksums(folder: Path) -> None:
-    """Compare every file below the folder with `SHA256SUMS`.
+def read_checksums(folder: Path, *, mend: str = MEND) -> dict[str, str]:
+    """Read the folder's list: the digest of each name.
 
     Raises:
         MissingInputError: there is no such folder or list.
-        DataError: the list is damaged, or a file is missing, changed, truncated or not on the list.
+        DataError: the list is damaged.
     """
     try:
         lines = os.fsdecode((folder / NAME).read_bytes()).removesuffix("\n").split("\n")
@@ -55,13 +56,24 @@ def verify_checksums(folder: Path) -> None:
     for number, line in enumerate(lines, start=1):
         digest, separator, name = line.partition("  ")
         if len(digest) != 64 or not separator or not name:
-            raise DataError(f"{folder / NAME} is damaged at line {number}: {line!r}; {MEND}")
+            raise DataError(f"{folder / NAME} is damaged at line {number}: {line!r}; {mend}")
         listed[name] = digest
+    return listed
+
+
+def verify_checksums(folder: Path) -> None:
+    """Compare every file below the folder with `SHA256SUMS`.
+
+    Raises:
+        MissingInputError: there is no such folder or list.
+        DataError: the list is damaged, or a file is missing, changed, truncated or not on the list.
+    """
+    listed = read_checksums(folder)
     present = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     if missing := sorted(listed.keys() - present.keys()):
         raise DataError(f"{folder / missing[0]} is missing ({len(missing)} of {len(listed)} raw files are); {MEND}")
     if extra := sorted(present.keys() - listed.keys()):
-        raise DataError(f"{folder / extra[0]} is not in {NAME}: it was put there by hand; put it under data.root instead, then {MEND}")
+        raise DataError(f"{folder / extra[0]} is not in {NAME}: it was put there by hand; put it under data.root instead, then {MEND_DATA}")
     for name, digest in listed.items():
         if (found := sha256_of(present[name])) != digest:
             raise DataError(f"{present[name]} is not the file that was fetched (sha256 {found[:12]}…, expected {digest[:12]}…); {MEND}")

@@ -44,7 +44,7 @@ def copy_class_folders(root: Path, *, into: Path) -> None:
         DataError: there is no such folder, it holds no class folders, a class is empty, or a file is not an image.
     """
     if not root.is_dir():
-        found = "is a file" if root.exists() else "does not exist"
+        found = "is a file" if root.is_file() else "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"data.root: {root} {found}; name a folder that holds one folder of images a class")
     for name, paths in check_class_folders(root, shown_as=str(root)).items():
         (into / name).mkdir()
@@ -109,6 +109,8 @@ def _class_files(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
             if path.is_dir():
                 shown = f"{shown_as}/{name}/{path.name}"
                 raise DataError(f"{shown} is a folder; a class folder holds images only: move them up or give them a class of their own")
+            if not path.is_file():
+                raise DataError(f"{shown_as}/{name}/{path.name} is not a regular file, or a link to nothing; remove it")
     return files
 
 

@@ -2,7 +2,7 @@
 
 Reads: nothing
 Writes: downloads
-Config: data
+Config: data.source, data.root
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.data.checksums import write_checksums
+from odn.data.places import check_root
 from odn.data.sources import SOURCES
+from odn.data.strangers import adopt, refuse_strangers, remove_stale, tidy
 from odn.files import new_folder
 from odn.sections import DataConfig
 
@@ -25,17 +27,31 @@ class Fetched:
     size_bytes: int
 
 
-def run(config: Config, *, downloads: Path) -> Fetched:
+def run(config: Config, *, downloads: Path, data: Path | None = None) -> Fetched:
     """Fill the downloads folder with the configured source's raw files and their SHA256SUMS; the same files give the same bytes.
 
+    DVC does not empty downloads/, nor `data`, the copy of it that it makes afterwards (`persist`): files of a user's there are found
+    here, and what an earlier source left in `data` is removed here.
+
     Raises:
-        DataError: the source is missing, incomplete or cannot be downloaded, or a class folder holds what is not an image.
+        ConfigError: `data.root` names a folder that a run makes, or no folder at all.
+        DataError: the source is missing, incomplete or cannot be downloaded, a class folder holds what is not an image, or there
+            are files that were not fetched.
         StorageError: the s3:// address cannot be read.
         OutputError: the output's place holds what odn did not write.
     """
+    folders = [downloads] if data is None else [downloads, data]
+    if config.data.root is not None and config.data.source != "s3":
+        check_root(config.data.root, downloads=downloads, holds_classes=config.data.source == "folder")
+    refuse_strangers(*folders)
+    for folder in folders:
+        tidy(folder)
+    adopt(downloads)
     with new_folder(downloads) as folder:
         origin = _fill(config.data, folder=folder)
         files = write_checksums(folder)
+        if data is not None:
+            remove_stale(data, known_by=downloads, fetched=folder)
         size_bytes = sum(path.stat().st_size for path in files)
     return Fetched(source=config.data.source, origin=origin, n_files=len(files), size_bytes=size_bytes)
 
