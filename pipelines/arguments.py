@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from odn.config import changed
 from odn.errors import ConfigError
-from odn.steps import changed
 from pipelines.names import require_title
 
 SETTINGS = {  # argument of the pipeline: the setting that it takes the place of, as in components/configure.py

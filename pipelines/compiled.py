@@ -69,7 +69,7 @@ def read_compiled(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise MissingInputError(f"{path} is missing; run 'python -m pipelines compile' first")
     try:
-        spec, *others = list(yaml.load_all(_text_of(path), Loader=LOADER)) or [{}]  # noqa: S506  a SafeLoader
+        spec, *others = list(yaml.load_all(_text_of(path), Loader=LOADER)) or [{}]
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         for other in others:
             json_format.ParseDict(other, pipeline_spec_pb2.PlatformSpec())
@@ -80,7 +80,7 @@ def read_compiled(path: Path) -> dict[str, Any]:
             " ".join(str(error).split()) if own else f"it has no {error}" if isinstance(error, KeyError) else "it is not one map of parts"
         )
         raise MissingInputError(f"{path} holds no compiled pipeline ({reason}); run 'python -m pipelines compile' again") from None
-    if name != NAME or not WANTED <= set(inputs):
+    if name != NAME or WANTED - set(inputs):
         raise MissingInputError(f"{path} holds the pipeline {name!r}, not odn's {NAME}; run 'python -m pipelines compile' again")
     return dict(spec)
 

@@ -5,6 +5,7 @@ JSON string (`Config.to_json`), which reads back to an equal object.
 """
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,6 +151,22 @@ def make_config(settings: Any) -> Config:
         raise ConfigError(*(refusal(item, Config) for item in error.errors(include_url=False))) from None
     _cross_check(config)
     return config
+
+
+def changed(config: str, changes: Mapping[str, Any]) -> Config:
+    """Return the settings of a canonical JSON with a run's own, {"section.key": value}, over them.
+
+    Raises:
+        ConfigError: a setting is refused.
+    """
+    settings = make_config(config).model_dump(mode="json")
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        place = settings
+        for section in sections:
+            place = place[section]
+        place[key] = value
+    return make_config(settings)
 
 
 def _cross_check(config: Config) -> None:

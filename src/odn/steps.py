@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from odn.config import Config, make_config
+from odn.config import Config, changed, make_config
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
 from odn.stages.records import read_gate, read_search
@@ -38,22 +38,6 @@ def _step(function: Callable[P, T]) -> Callable[P, T]:
             raise SystemExit(2) from None
 
     return run
-
-
-def changed(config: str, changes: Mapping[str, Any]) -> Config:
-    """Return the settings of a canonical JSON with a run's own, {"section.key": value}, over them.
-
-    Raises:
-        ConfigError: a setting is refused.
-    """
-    settings = make_config(config).model_dump(mode="json")
-    for name, value in changes.items():
-        *sections, key = name.split(".")
-        place = settings
-        for section in sections:
-            place = place[section]
-        place[key] = value
-    return make_config(settings)
 
 
 @_step
