@@ -99,7 +99,7 @@ def _understood(host: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
-    except (ApiException, ValueError, TypeError) as error:
+    except (ApiException, ValueError, TypeError, LookupError) as error:
         reason = one_line(getattr(error, "reason", None) or error)
         raise ClusterError(f"Kubeflow Pipelines at {host} answers what kfp's client cannot read ({reason})") from None
 

@@ -84,6 +84,10 @@ STRANGE = {
     "bytes": (at("", Strange(kind=JSON, body=b"\xff\xfe\x00")), "answers with something else than Kubeflow does"),
     "bytes in a refusal": (at("", Strange(status=400, body=b"\xff\xfe")), "refuses (400 Bad Request"),
     "nothing": (at("", Strange(body=b"")), "(text/html; charset=utf-8, empty)"),
+    "letters that there are not": (
+        at("/experiments", Strange(kind="application/json; charset=klingon", body=b"{}")),
+        "kfp's client cannot read",
+    ),
     "a list": (at("", Strange(kind=JSON, body=b"[1]")), "answers with something else than Kubeflow does"),
     "deep JSON": (at("", Strange(kind=JSON, body=b"[" * 100_000)), "answers with something else than Kubeflow does"),
     "no id of an experiment": (at("/experiments", Strange(kind=JSON, body=b"{}"), method="POST"), "answers without experiment_id"),
