@@ -75,7 +75,10 @@ def run_arguments(spec: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"the pipeline has no argument {name} ({hint})")
         if name in values:
             raise ConfigError(f"argument {name} is given twice; keep one")
-        words, read = TYPES[inputs[name]["parameterType"]]
+        kind = inputs[name].get("parameterType")
+        if kind not in TYPES:
+            raise ConfigError(f"argument {name}: the YAML gives it the type {kind}; run 'python -m pipelines compile' again")
+        words, read = TYPES[kind]
         try:
             values[name] = read(value)
         except (ValueError, KeyError):

@@ -75,14 +75,16 @@ def connect(limits: Limits | None = None) -> Client:
 
 def _address(text: str) -> tuple[str, str]:
     """Return the address without a user and password, and the header that says those; without a scheme, https is meant."""
+    whole = text if "://" in text else f"https://{text}"
     try:
-        parts = urlsplit(text if "://" in text else f"https://{text}")
+        parts = urlsplit(whole)
         port, place = parts.port, parts.netloc.rpartition("@")[2]
+        (parts.hostname or "").encode("idna")  # a ValueError where no host can have the name
     except ValueError:
         port, place, parts = None, "", urlsplit("")
     readable = text.isprintable() and not any(one.isspace() for one in text)
     if not readable or parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or parts.query or parts.fragment:
-        raise ConfigError(f"KFP_HOST: expected http://HOST:PORT or https://HOST, without ? or # behind it; got {text}")
+        raise ConfigError(f"KFP_HOST: expected http://HOST:PORT or https://HOST, without ? or # behind it; got {whole}")
     basic = ""
     if parts.username is not None:
         basic = make_headers(basic_auth=f"{unquote(parts.username)}:{unquote(parts.password or '')}")["authorization"]
@@ -99,7 +101,7 @@ def _understood(host: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
-    except (ApiException, ValueError, TypeError, LookupError) as error:
+    except (ApiException, ValueError, TypeError, AttributeError, LookupError) as error:
         reason = one_line(getattr(error, "reason", None) or error)
         raise ClusterError(f"Kubeflow Pipelines at {host} answers what kfp's client cannot read ({reason})") from None
 

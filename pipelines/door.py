@@ -4,14 +4,12 @@ kfp's own client waits for ever, follows a proxy's login page, and reads it as a
 """
 
 import json
-import queue
 import re
-import sys
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing import TimeoutError as OutOfTimeError
+from multiprocessing.pool import ThreadPool
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from kfp_server_api.exceptions import ApiException
@@ -20,8 +18,9 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as UrllibTimeoutError
 
 from odn.errors import OdnError
-from odn.sanitize import sanitized
+from odn.waiting import waiting
 
+T = TypeVar("T")
 HOW_TO_BE_LET_IN = "set KFP_TOKEN to a token that may use it, or submit from a pod with a service-account token"
 PASSING = {429, 500, 502, 503, 504}  # what a server says while it, or the proxy before it, starts anew
 MADE = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}  # by a POST: the id in its answer
@@ -44,7 +43,6 @@ class Limits:
     connect: float = 5.0
     get: float = 30.0  # for a whole answer
     post: float = 60.0  # Kubeflow compiles what is posted
-    life: float = 5.0  # between two signs of life
     poll: float = 5.0  # between two looks at a run
     patience: float = 600.0  # with failures that may pass, while a run goes on
 
@@ -69,7 +67,7 @@ class Door(RESTClientObject):  # type: ignore[misc]  # kfp ships no types
         doubt = "" if method == "GET" else f"; it may have been taken all the same: look at {self._host}/#/runs first"
         ask = super().request
         try:
-            answer = within(lambda: ask(method, url, **named), seconds=seconds, life=self._limits.life, name=self._name)
+            answer = within(lambda: ask(method, url, **named), seconds=seconds, name=self._name)
         except ApiException as error:
             if not error.status:
                 raise ClusterError(
@@ -125,35 +123,17 @@ class Door(RESTClientObject):  # type: ignore[misc]  # kfp ships no types
             )
 
 
-def within(call: Callable[[], Any], *, seconds: float, life: float, name: str) -> Any:
-    """Return what a call returns, and say on stderr every `life` seconds that it is still waited for.
+def within(call: Callable[[], T], *, seconds: float, name: str) -> T:
+    """Return what a call returns; a long wait for it is told.
 
     Raises:
         TimeoutError: it has not come back after so many seconds; it is left behind.
     """
-    outcomes: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def work() -> None:
+    with waiting(name, limit=f"at most {seconds:g} s"), ThreadPool(1) as pool:
         try:
-            outcomes.put((call(), None))
-        except BaseException as error:  # noqa: BLE001  raised again below
-            outcomes.put((None, error))
-
-    began = time.monotonic()
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        waited = time.monotonic() - began
-        try:
-            result, error = outcomes.get(timeout=max(0.0, min(life, seconds - waited)))
-        except queue.Empty:
-            waited = time.monotonic() - began
-            if waited >= seconds:
-                raise TimeoutError(f"{name} gave no answer within {seconds:g} s") from None
-            sys.stderr.write(f"odn: waiting for {sanitized(name)} ({waited:.0f} s of at most {seconds:.0f} s)\n")
-            continue
-        if error is not None:
-            raise error
-        return result
+            return pool.apply_async(call).get(seconds)
+        except OutOfTimeError:
+            raise TimeoutError(f"{name} gave no answer within {seconds:g} s") from None
 
 
 def one_line(text: object) -> str:

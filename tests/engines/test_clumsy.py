@@ -191,8 +191,8 @@ def test_run_local_removes_nothing_that_it_did_not_write(folder: Path, capsys: p
     before = files_of(folder)
     for out, message in (
         ("mine", "mine holds files that no run-local wrote"),
-        ("link", "link holds"),
-        (".", "holds"),
+        ("link", "link is a link"),
+        (".", "is the current folder"),
         ("p.yaml", "is a file"),
     ):
         assert main([*RUN_LOCAL, "--package", "p.yaml", "--out", out]) == 2

@@ -16,7 +16,7 @@ from pipelines import cluster
 from pipelines.__main__ import main
 from pipelines.door import ClusterError, Limits, within
 
-QUICK = Limits(connect=0.5, get=0.6, post=0.6, life=0.2, poll=0.05, patience=0.5)
+QUICK = Limits(connect=0.5, get=0.6, post=0.6, poll=0.05, patience=0.5)
 JSON = "application/json"
 SUBMIT = ["submit"]
 SCHEDULE = ["schedule", "--name", "nightly", "--cron", "0 0 3 * * *"]
@@ -125,19 +125,20 @@ def test_what_is_not_kubeflow_is_told_at_once(
     assert not kubeflow.recurring_runs
 
 
-def test_a_wait_shows_life(kubeflow: Kubeflow, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wait_shows_life(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever waits is told for what, how long already, and how long at most."""
+    monkeypatch.setattr("odn.waiting.FIRST", 0.6)
     kubeflow.strange = at("", Strange(silent=1.5))
     with pytest.raises(ClusterError, match=r"silent for 1.1 s"):
-        cluster.connect(Limits(get=1.1, life=0.6))
-    assert f"odn: waiting for Kubeflow Pipelines at {kubeflow.url} (1 s of at most 1 s)" in capsys.readouterr().err
+        cluster.connect(Limits(get=1.1))
+    assert f"odn: waiting for Kubeflow Pipelines at {kubeflow.url} (1 s; at most 1.1 s)" in capsys.readouterr().err
 
 
 def test_a_drip_is_no_answer() -> None:
     """A server that sends a byte now and then never lets a socket's own limit pass; ours does."""
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="gave no answer within 0.2 s"):
-        within(lambda: time.sleep(1), seconds=0.2, life=5, name="it")
+        within(lambda: time.sleep(1), seconds=0.2, name="it")
     assert time.monotonic() - began < 0.9
 
 
