@@ -89,7 +89,8 @@ def _compile(options: argparse.Namespace) -> None:
     platform = Platform(**named, node_selector=labels("--node-selector", options.node_selector))
     config = settings_for(options.params, backbone=options.backbone)
     compile_pipeline(config, platform=platform, out=options.out)
-    print(f"{options.out}: {config.model.backbone}, depths {', '.join(map(str, config.search.schedule))}, image {platform.image}")
+    depths = ", ".join(map(str, config.search.schedule))
+    print(sanitized(f"{options.out}: {config.model.backbone}, depths {depths}, image {platform.image}"))
 
 
 def _run_local(options: argparse.Namespace) -> None:
@@ -98,6 +99,8 @@ def _run_local(options: argparse.Namespace) -> None:
     from pipelines.local import run_local
 
     given = run_arguments(read_compiled(options.package), options.arguments)
+    if options.docker:
+        options.left = "the step's container may go on: 'docker ps' shows it"
     done = run_local(options.package, arguments=given, root=options.out, docker=options.docker)
     print(done.account().describe(colour=sys.stdout.isatty()))
 

@@ -79,7 +79,7 @@ def _address(text: str) -> tuple[str, str]:
     try:
         parts = urlsplit(whole)
         port, place = parts.port, parts.netloc.rpartition("@")[2]
-        place.encode("idna")
+        (parts.hostname or "").encode("idna")  # a ValueError where no host can have the name
     except ValueError:
         port, place, parts = None, "", urlsplit("")
     readable = text.isprintable() and not any(one.isspace() for one in text)

@@ -80,7 +80,7 @@ def read_compiled(path: Path) -> dict[str, Any]:
             " ".join(str(error).split()) if own else f"it has no {error}" if isinstance(error, KeyError) else "it is not one map of parts"
         )
         raise MissingInputError(f"{path} holds no compiled pipeline ({reason}); run 'python -m pipelines compile' again") from None
-    if name != NAME or not set(inputs) >= WANTED:
+    if name != NAME or WANTED - set(inputs):
         raise MissingInputError(f"{path} holds the pipeline {name!r}, not odn's {NAME}; run 'python -m pipelines compile' again")
     return dict(spec)
 

@@ -57,13 +57,14 @@ class Door(RESTClientObject):  # type: ignore[misc]  # kfp ships no types
     def __init__(self, configuration: Any, *, limits: Limits) -> None:
         configuration.retries = False  # nor are redirections followed
         super().__init__(configuration)
-        self._name, self._limits = f"Kubeflow Pipelines at {configuration.host}", limits
+        self._host, self._limits = configuration.host, limits
+        self._name = f"Kubeflow Pipelines at {self._host}"
 
     def request(self, method: str, url: str, **named: Any) -> RESTResponse:
         """Send one request and return its answer, which is a JSON object."""
         seconds = self._limits.get if method == "GET" else self._limits.post
         named["_request_timeout"] = (min(self._limits.connect, seconds), seconds)
-        doubt = "" if method == "GET" else f"; it may have been taken all the same: look at {self._name.rpartition(' ')[2]}/#/runs first"
+        doubt = "" if method == "GET" else f"; it may have been taken all the same: look at {self._host}/#/runs first"
         ask = super().request
         try:
             answer = within(lambda: ask(method, url, **named), seconds=seconds, name=self._name)

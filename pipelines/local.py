@@ -97,8 +97,8 @@ def _make_room(root: Path) -> None:
     Raises:
         ConfigError: it is no folder, or has files in it and no marker, or is a place of a user's by its nature.
     """
-    place, here = root.resolve(), Path.cwd().resolve()
-    if place == here or place in here.parents or place == Path.home().resolve():
+    place, here, home = root.resolve(), Path.cwd().resolve(), os.environ.get("HOME")
+    if place == here or place in here.parents or (home and place == Path(home).resolve()):
         raise ConfigError(f"--out: {root} is the current folder, one that holds it, or a home; name a folder of its own for the run")
     if root.is_symlink() or (root.exists() and not root.is_dir()):
         raise ConfigError(f"--out: {root} is {'a link' if root.is_symlink() else 'a file'}; name a folder of its own for the run")

@@ -9,11 +9,16 @@ import pytest
 import yaml
 from kfp import components, local
 
+from components.configure import configure
 from engines import kubeflow_api
 from engines.conftest import compile_with, small_settings
 from engines.kubeflow_api import Kubeflow
+from odn.config import make_config
+from odn.stages.preset import apply
 from pipelines import cluster
 from pipelines.__main__ import main
+from pipelines.arguments import SETTINGS
+from pipelines.compiled import read_compiled
 from pipelines.door import Limits
 
 
@@ -83,7 +88,7 @@ def test_a_failing_step_fails_the_command(kubeflow: Kubeflow, capsys: pytest.Cap
         ("target=\u0661", "argument target: expected a number"),
         ("seed=-1", "seed: must be a whole number ≥ 0"),
         (f"seed={'9' * 5000}", "argument seed: expected a whole number"),
-        ("max_epochs=0", "growth.max_epochs: must be a whole number ≥ 1; got 0"),
+        ("max_epochs=0", "growth.max_epochs: must be a whole number ≥ 1"),
         ("data_source=nope", "data.source: must be one of"),
         ("data_source=s3", "data.root: must name where the images are"),
         ("data_root=\udcff", "argument data_root: expected text in UTF-8"),
@@ -100,6 +105,16 @@ def test_a_wrong_argument_is_refused_before_anything_is_sent(
     assert main(["submit", argument]) == 2
     assert message in capsys.readouterr().err
     assert not kubeflow.runs
+
+
+def test_arguments_are_checked_as_the_first_step_does(folder: Path) -> None:
+    """Each argument takes the place of the setting that components/configure.py puts it in."""
+    compiled = read_compiled(folder / "build/pipeline.yaml")
+    given = {"target": 0.5, "data_source": "folder", "data_root": "photos", "max_epochs": 7, "seed": 3}
+    config = compiled["root"]["inputDefinitions"]["parameters"]["config"]["defaultValue"]
+    done = configure.python_func(config=config, **given, repository="", revision="")
+    assert set(given) == set(SETTINGS)
+    assert done[0] == apply(make_config(config), {SETTINGS[name]: value for name, value in given.items()}).to_json()
 
 
 def test_a_missing_token_says_where_to_put_it(

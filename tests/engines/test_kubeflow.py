@@ -45,6 +45,8 @@ def test_arguments_of_a_run_take_the_place_of_the_settings(
     """A target given to the run, not compiled in, decides; so does a repository, whose DVC-versioned data is what is trained on."""
     (tmp_path / "params.yaml").write_bytes((on_dvc.folder / "params.yaml").read_bytes())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("KFP_TOKEN", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, f"topsecret-{name}")
     photos = Clone(tmp_path / "photos", on_dvc.environment)
     write_digits(tmp_path / "images")
     subprocess.run(["git", "clone", "--quiet", str(on_dvc.folder), str(photos.folder)], check=True)
@@ -54,7 +56,9 @@ def test_arguments_of_a_run_take_the_place_of_the_settings(
     shutil.rmtree(tmp_path / "images")
     given = ("target=0.15", "seed=3", "data_source=folder", "data_root=gone", f"data_repository={photos.folder}")
     artifacts = run_compiled(tmp_path, *given, python=programs / "python", monkeypatch=monkeypatch)
-    shown = capsys.readouterr().out
+    out = capsys.readouterr()
+    shown = out.out
+    assert "topsecret" not in shown + out.err + (tmp_path / "run/log.txt").read_text() + (tmp_path / "pipeline.yaml").read_text()
     assert "reaches the target 15.00%" in " ".join(shown.split())
     assert "version 1, candidate and champion" in " ".join(shown.split())
     table = max((tmp_path / "run/run").glob("*/check*/table"))

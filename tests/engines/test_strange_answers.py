@@ -1,4 +1,4 @@
-"""What answers in the place of Kubeflow, is down or silent: each ends soon, in a line that says what to do."""
+"""What answers in Kubeflow's place: a login page, a refusal, a server that is down or silent. Each ends soon, in a line."""
 
 import base64
 import signal
@@ -40,7 +40,7 @@ def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubefl
     monkeypatch.setattr(cluster, "LIMITS", QUICK)
     for name in ("KFP_TOKEN", "KFP_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
-    with kubeflow_api.serve(lambda spec, arguments: None) as double:
+    with kubeflow_api.serve(kubeflow_api.run_nothing) as double:
         monkeypatch.setenv("KFP_HOST", double.url)
         yield double
 
@@ -84,6 +84,10 @@ STRANGE = {
     "bytes": (at("", Strange(kind=JSON, body=b"\xff\xfe\x00")), "answers with something else than Kubeflow does"),
     "bytes in a refusal": (at("", Strange(status=400, body=b"\xff\xfe")), "refuses (400 Bad Request"),
     "nothing": (at("", Strange(body=b"")), "(text/html; charset=utf-8, empty)"),
+    "letters that there are not": (
+        at("/experiments", Strange(kind="application/json; charset=klingon", body=b"{}")),
+        "kfp's client cannot read",
+    ),
     "a list": (at("", Strange(kind=JSON, body=b"[1]")), "answers with something else than Kubeflow does"),
     "deep JSON": (at("", Strange(kind=JSON, body=b"[" * 100_000)), "answers with something else than Kubeflow does"),
     "no id of an experiment": (at("/experiments", Strange(kind=JSON, body=b"{}"), method="POST"), "answers without experiment_id"),
@@ -143,7 +147,7 @@ def waited_for(kubeflow: Kubeflow, *answers: Strange | None) -> None:
     left = list(answers)
     kubeflow.runs[RUN] = {"run_id": RUN, "state": "SUCCEEDED"}
     client = cluster.connect(QUICK)
-    kubeflow.strange = lambda method, path: left.pop(0) if len(left) > 1 else left[0]
+    kubeflow.strange = lambda *_: left.pop(0) if len(left) > 1 else left[0]
     cluster.wait(client, RUN)
 
 
