@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from odn.data.strangers import LITTER, MANIFEST, UNFINISHED
+from odn.data.strangers import UNFINISHED
+from odn.files import LITTER, MANIFEST
 
 CACHE = Path(".dvc/cache/files/md5")
 SHOWN = 5

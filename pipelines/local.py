@@ -16,7 +16,7 @@ from kfp import components, local
 
 from odn.config import make_config
 from odn.errors import ConfigError
-from odn.files import write_text
+from odn.files import require_place, write_text
 from odn.report.account import Account
 from odn.sanitize import escaped, redacted
 from odn.stages import show
@@ -95,13 +95,10 @@ def _make_room(root: Path) -> None:
     """Make the folder of a run, or remove what an earlier one wrote there; its marker says that one did.
 
     Raises:
-        ConfigError: it is no folder, or has files in it and no marker, or is a place of a user's by its nature.
+        OutputError: it is no folder, or a place of a user's by its nature.
+        ConfigError: it has files in it and no marker.
     """
-    place, here, home = root.resolve(), Path.cwd().resolve(), os.environ.get("HOME")
-    if place == here or place in here.parents or (home and place == Path(home).resolve()):
-        raise ConfigError(f"--out: {root} is the current folder, one that holds it, or a home; name a folder of its own for the run")
-    if root.is_symlink() or (root.exists() and not root.is_dir()):
-        raise ConfigError(f"--out: {root} is {'a link' if root.is_symlink() else 'a file'}; name a folder of its own for the run")
+    require_place(root)
     marker = root / MARKER
     if root.exists() and any(root.iterdir()) and not marker.is_file():
         raise ConfigError(f"--out: {root} holds files that no run-local wrote (it has no {MARKER}); nothing is removed; name a new folder")

@@ -88,17 +88,26 @@ def require_own_folder(path: Path) -> None:
     """Require that nothing of a user's is lost where `path` is replaced: it is absent or empty, or odn wrote every file in it.
 
     Raises:
-        OutputError: it is another thing than a folder, holds what odn did not write, or is a place of a user's by its nature.
+        OutputError: it holds what odn did not write, or see `require_place`.
+    """
+    require_place(path)
+    if foreign := foreign_names(path):
+        more = f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else ""
+        names = ", ".join(str(path / name) for name in foreign[:SHOWN])
+        raise OutputError(f"{path} is replaced as a whole, and holds what odn did not write: {names}{more}; move that away, or {ELSEWHERE}")
+
+
+def require_place(path: Path) -> None:
+    """Require that `path` may be a folder that is replaced as a whole, whatever is in it.
+
+    Raises:
+        OutputError: it is another thing than a folder, the current folder, one that holds it, or a home.
     """
     place, here, home = path.resolve(), Path.cwd().resolve(), os.environ.get("HOME")
     if place == Path(place.anchor) or place == here or place in here.parents or (home and place == Path(home).resolve()):
         raise OutputError(f"{path} cannot be replaced: it is the current folder, one that holds it, or a home; {ELSEWHERE}")
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise OutputError(f"{path} cannot be replaced: it is {'a link' if path.is_symlink() else 'no folder'}; {ELSEWHERE}")
-    if foreign := foreign_names(path):
-        more = f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else ""
-        names = ", ".join(str(path / name) for name in foreign[:SHOWN])
-        raise OutputError(f"{path} is replaced as a whole, and holds what odn did not write: {names}{more}; move that away, or {ELSEWHERE}")
 
 
 def foreign_names(folder: Path) -> list[str]:

@@ -71,7 +71,6 @@ def test_a_class_folder_that_is_a_link_into_an_output_is_refused(project: Any, f
     [
         ("", "must name a folder; got ''"),
         ("  ", "must name a folder; got '  '"),
-        ("a\0b", "must name a folder; got 'a\\x00b'"),
         ("~nosuchuser/x", "~nosuchuser/x: there is no such user here; write the folder's path in full"),
     ],
 )

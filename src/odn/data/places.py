@@ -23,7 +23,7 @@ def check_root(root: str, *, downloads: Path, holds_classes: bool) -> None:
     Raises:
         ConfigError: the text names no path, or a folder that a run makes, one inside it or, for class folders, one above it.
     """
-    if not root.strip() or "\0" in root:
+    if not root.strip():
         raise ConfigError(f"data.root: must name a folder; got {root!r}")
     try:
         folder = Path(root).expanduser()

@@ -9,11 +9,9 @@ from pathlib import Path
 
 from odn.data.checksums import NAME, read_checksums
 from odn.errors import DataError
-from odn.files import sha256_of, write_json
+from odn.files import LITTER, MANIFEST, sha256_of, write_json
 
-MANIFEST = ".odn-manifest.json"
 OWN = {NAME, MANIFEST}
-LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that file managers strew
 UNFINISHED = re.compile(r"\.[\w-]{22}\.tmp")  # what a DVC that was killed leaves of a file; .dvcignore hides it from DVC
 
 

@@ -13,7 +13,7 @@ from odn.data.checksums import write_checksums
 from odn.data.places import check_root
 from odn.data.sources import SOURCES
 from odn.data.strangers import adopt, refuse_strangers, remove_stale, tidy
-from odn.files import new_folder
+from odn.files import new_folder, require_place
 from odn.sections import DataConfig
 
 
@@ -43,6 +43,7 @@ def run(config: Config, *, downloads: Path, data: Path | None = None) -> Fetched
     folders = [downloads] if data is None else [downloads, data]
     if config.data.root is not None and config.data.source != "s3":
         check_root(config.data.root, downloads=downloads, holds_classes=config.data.source == "folder")
+    require_place(downloads)
     refuse_strangers(*folders)
     for folder in folders:
         tidy(folder)
