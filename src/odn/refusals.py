@@ -40,7 +40,7 @@ def shown(value: Any) -> str:
 def refusals(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     """Say a line on each of the settings of the form `root` that pydantic refuses."""
     items = error.errors(include_url=False)
-    yield from (refusal(item, root) for item in items[:MOST])
+    yield from dict.fromkeys(refusal(item, root) for item in items[:MOST])  # a value of none of several kinds is refused by each kind
     if len(items) > MOST:
         yield f"{len(items) - MOST:,} more settings are refused"
 

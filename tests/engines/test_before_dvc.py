@@ -51,7 +51,7 @@ def test_make_repro_calls_it_before_dvc() -> None:
 def test_nothing_is_said_where_nothing_is_wrong(project: Path) -> None:
     """Without records, with a good one, and in a clone."""
     assert before_dvc() == (0, [])
-    RWLOCK.write_text(json.dumps({"read": {"/x": [{"pid": 1, "cmd": "dvc repro"}]}, "write": {"/y": {"pid": 1, "cmd": "dvc repro"}}}))
+    RWLOCK.write_text(json.dumps({"read": {"/x": []}, "write": {}}))
     assert before_dvc() == (0, [])
     for name in ("data.dvc", "dvc.lock"):
         Path(name).unlink()
@@ -66,8 +66,31 @@ def test_an_unreadable_rwlock_is_removed(project: Path, content: bytes) -> None:
     """DVC begins a new one; a line says so."""
     RWLOCK.write_bytes(content)
     code, (line,) = before_dvc()
-    assert (code, line) == (0, "odn: .dvc/tmp/rwlock was left half-written by a DVC that was killed; it was removed")
+    assert (code, line) == (0, "odn: .dvc/tmp/rwlock was left by a DVC that was killed; it was removed")
     assert not RWLOCK.exists()
+
+
+def test_a_lock_of_a_dvc_that_is_gone_is_removed(project: Path) -> None:
+    """One that was killed and waits to be buried, and one whose number another program has got since: DVC would wait for both for ever."""
+    with subprocess.Popen(["true"]) as dead, subprocess.Popen(["sleep", "60"]) as other:
+        while Path(f"/proc/{dead.pid}/stat").read_text().split()[2] != "Z":
+            time.sleep(0.01)
+        for pid in (dead.pid, other.pid):
+            RWLOCK.write_text(json.dumps({"write": {"/x": {"pid": pid, "cmd": "dvc repro"}}}))
+            assert before_dvc() == (0, ["odn: .dvc/tmp/rwlock was left by a DVC that was killed; it was removed"])
+            assert not RWLOCK.exists()
+        other.kill()
+
+
+def test_a_lock_of_a_dvc_at_work_stays(project: Path) -> None:
+    """It is DVC's to wait for it."""
+    with subprocess.Popen(["bash", "-c", "exec -a dvc sleep 60"]) as working:
+        while b"dvc" not in Path(f"/proc/{working.pid}/cmdline").read_bytes().split(b"\0")[0]:
+            time.sleep(0.01)
+        RWLOCK.write_text(json.dumps({"read": {"/x": [{"pid": working.pid, "cmd": "dvc repro"}]}}))
+        assert before_dvc() == (0, [])
+        assert RWLOCK.exists()
+        working.kill()
 
 
 @pytest.mark.parametrize("name", ["lock", "rwlock.lock"])
@@ -82,7 +105,7 @@ def test_a_record_is_left_alone_while_dvc_works(project: Path, name: str) -> Non
     assert (code, line) == (0, "odn: .dvc/tmp/rwlock cannot be read now, and another DVC process is at work; it was left as it is")
     assert RWLOCK.exists()
     assert time.monotonic() - began < 10
-    assert before_dvc()[1] == ["odn: .dvc/tmp/rwlock was left half-written by a DVC that was killed; it was removed"]
+    assert before_dvc()[1] == ["odn: .dvc/tmp/rwlock was left by a DVC that was killed; it was removed"]
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,9 @@ def test_run_local_removes_nothing_that_it_did_not_write(folder: Path, capsys: p
     before = files_of(folder)
     for out, message in (
         ("mine", "mine holds files that no run-local wrote"),
-        ("link", "link is a link"),
-        (".", "is the current folder"),
-        ("p.yaml", "is a file"),
+        ("link", "link cannot be replaced: it is a link"),
+        (".", "cannot be replaced: it is the current folder"),
+        ("p.yaml", "it is no folder"),
     ):
         assert main([*RUN_LOCAL, "--package", "p.yaml", "--out", out]) == 2
         assert message in only_line(capsys)

@@ -144,7 +144,10 @@ def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
     write_json(root / "metrics/evaluation.json", {**tested, "n_test": 360, **saved, **full})
     machine = {"machine": "a processor", "device": "cpu", "threads": 2, "torch": "2", "precision": "fp32", "height": 8, "width": 8}
     times = {f"latency_{name}{end}": value for end in ("", "_batch128") for name, value in (("ms", 0.8), ("ms_full", 2.0), ("saved", 0.6))}
-    write_json(root / "metrics/latency.json", {**machine, "architecture": architecture.to_dict(), **times})
+    write_json(
+        root / "metrics/latency.json",
+        {**machine, "architecture": architecture.to_dict(), **times, "passes": 30, "spread": 0.01, "busy": False},
+    )
     phases = {"stable": [0.9, 0.95, 0.96], "probe": [0.97, 0.98], "finish": [0.97, 0.975, 0.98]}
     write_history(root / "plots/history.csv", depth=2, phases=phases)
     (root / "report").mkdir()
