@@ -14,7 +14,7 @@ import pytest
 from engines.conftest import ROOT, Clone, files_of, make_clone
 
 MAKE_REPRO = "python -m pipelines.before_dvc && dvc repro && odn show"  # as the Makefile has it
-N_KILLS, LONGEST = int(os.environ.get("ODN_TEST_KILLS", "5")), 4.0  # seconds before a kill
+N_KILLS, LONGEST = int(os.environ.get("ODN_TEST_KILLS", "3")), 4.0  # seconds before a kill
 SEED = int(os.environ.get("ODN_TEST_SEED", "0"))
 OUTPUTS = ("model", "metrics", "plots", "report", "work/depths", "work/gates", "work/checks", "work/evaluation", "data")
 
@@ -89,7 +89,7 @@ def test_killed_at_random_moments(quiet: Clone, tmp_path: Path) -> None:
 def test_killed_while_it_registers(quiet: Clone, tmp_path: Path) -> None:
     """One version in the registry, whole, however often a registration was broken off."""
     killed, draw = like(quiet, tmp_path / "clone"), random.Random(SEED)
-    for _ in range(3):
+    for _ in range(2):
         run_for(killed, draw.uniform(0, 1), after="Running stage 'register'")
     assert_the_same(killed, quiet)
     assert killed.read(".odn/registration.json")["aliases"] == ["candidate", "champion"]
