@@ -57,12 +57,13 @@ def test_the_image_gives_what_this_machine_gives(folder: Path, capsys: pytest.Ca
 
 
 def test_a_container_that_fails_is_said_to_fail(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A setting that the first step refuses ends the command with 1, and no later step has run."""
-    assert main(["run-local", "--package", "pipeline.yaml", "--out", "run", "--docker", "target=1.5"]) == 1
+    """Data that a step does not find ends the command with 1, and no later step has run."""
+    given = ["data_source=folder", "data_root=gone"]
+    assert main(["run-local", "--package", "pipeline.yaml", "--out", "run", "--docker", *given]) == 1
     out = capsys.readouterr()
-    assert "odn: search.target" in out.out
+    assert "odn: data.root: gone" in out.out
     assert "the run failed" in out.err
-    assert not list((folder / "run/run").glob("*/prepare*"))
+    assert not list((folder / "run/run").glob("*/train*"))
 
 
 def test_a_container_that_cannot_start_is_said_to_fail(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
