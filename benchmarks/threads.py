@@ -58,15 +58,15 @@ def one_step(config: Config, *, side: int) -> tuple[Callable[[], object], int]:
     macs = backbone_macs(config.model, manifest)
     data = search_data(split, split, manifest=manifest, machine=choose_machine(config.train, macs=macs))
     depth = config.search.schedule[-1]
-    optimiser, objective = grown(None, data=data, config=config, depth=depth), Objective()
-    optimiser.network.train()
-    updates = Updates(optimiser, train=config.train, machine=data.machine, steps_per_epoch=1)
+    state, objective = grown(None, data=data, config=config, depth=depth), Objective()
+    state.network.train()
+    updates = Updates(state, train=config.train, machine=data.machine, steps_per_epoch=1)
 
     def step() -> None:
         batches = training_batches(data.train, batch_size=config.train.batch_size, augment=config.augment, generator=generator(0))
         updates.announce(rate=0.01)
         for images, labels in batches:
-            _, loss = objective.loss(optimiser.network, images, labels, depth=depth, settings=config.train, machine=data.machine)
+            _, loss = objective.loss(state.network, images, labels, depth=depth, settings=config.train, machine=data.machine)
             loss.backward()
             updates.take()
 

@@ -41,9 +41,10 @@ from odn.training.checkpoint import Checkpoint, save_checkpoint
 from odn.training.depth_task import DepthTask, Phase
 from odn.training.device import choose_machine, processor_name
 from odn.training.fit import fit
-from odn.training.optim import Optimiser, Updates
+from odn.training.optim import Updates
 from odn.training.readout import read_out, reestimate_batchnorm
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"  # gives every setting that no option names
 WARMUP_STEPS = 4  # of each variant, before the first round
@@ -70,7 +71,7 @@ class Bench:
         """Count the steps of an epoch."""
         return n_steps(self.data.train, batch_size=self.config.train.batch_size)
 
-    def fresh(self) -> Optimiser:
+    def fresh(self) -> TrainState:
         """Build the network as ours trains it."""
         return grown(None, data=self.data, config=self.config, depth=self.config.search.schedule[0])
 

@@ -22,8 +22,8 @@ from odn.search.phases import run_phase
 from odn.stages.working import opened
 from odn.training.depth_task import Phase
 from odn.training.fit import EpochRow
-from odn.training.optim import Optimiser
 from odn.training.readout import read_out
+from odn.training.state import TrainState
 
 Measure = Literal["size_bytes", "macs"]
 MOST_EPOCHS = 60  # after the cut: a network of a hundredth of the MACs would train hundreds of epochs for the same cost
@@ -39,12 +39,12 @@ def run_pruning(config: Config, *, arm: str, whole: Path, of: Measure, like: Res
     costs, whole_costs = (cost_of(one, data.manifest.height, data.manifest.width) for one in (pruned, network))
     share = costs.macs / whole_costs.macs
     epochs = min(MOST_EPOCHS, max(1, round((like.full_depth_epochs - spent) / share)))
-    optimiser = Optimiser.fresh(copy.deepcopy(pruned).train())  # the tracing of its graph keeps hold of the parameters
+    state = TrainState.fresh(copy.deepcopy(pruned).train())  # the tracing of its graph keeps hold of the parameters
     phase = Phase(name="finish", depth=network.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
-    rows = [event for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=None) if isinstance(event, EpochRow)]
+    rows = [event for event in run_phase(state, phase, data=data, config=config, checkpoint=None) if isinstance(event, EpochRow)]
     seconds = time.monotonic() - begin
     test = read_out(
-        optimiser.average,
+        state.average,
         on_device(read_split(prepared / "test"), manifest=data.manifest, device=data.machine.device),
         machine=data.machine,
     )

@@ -12,7 +12,7 @@ from odn.config import Config
 from odn.errors import DataError
 from odn.search.data import SearchData
 from odn.search.expand import Trained, train_depth
-from odn.stages.trunk import read_trunk, write_trunk
+from odn.stages.states import read_state, write_state
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.fit import Progress
 
@@ -63,26 +63,26 @@ def test_a_damaged_checkpoint_is_left_out(
     assert told.endswith("; it is left out, and the phase begins anew\n")
     assert told.count("\n") == 1
     assert again.rows == quiet.rows
-    ours, theirs = again.optimiser.tensors(), quiet.optimiser.tensors()
+    ours, theirs = again.state.tensors(), quiet.state.tensors()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"architecture": {}}, "trunk.safetensors is damaged: architecture.backbone is missing"),
-        ({"architecture": None}, "trunk.safetensors is damaged: architecture must be"),
-        ({"n_averaged": 1.5}, "trunk.safetensors is damaged: n_averaged must be a valid integer"),
-        ({"more": 1}, "trunk.safetensors is damaged: unknown field more"),
+        ({"architecture": {}}, "state.safetensors is damaged: architecture.backbone is missing"),
+        ({"architecture": None}, "state.safetensors is damaged: architecture must be"),
+        ({"n_averaged": 1.5}, "state.safetensors is damaged: n_averaged must be a valid integer"),
+        ({"more": 1}, "state.safetensors is damaged: unknown field more"),
     ],
 )
 def test_a_damaged_trunk_is_refused(digits: SearchData, tmp_path: Path, record: dict[str, object], message: str) -> None:
     """The next depth cannot be grown from it; the message says what to do."""
-    optimiser = trained(digits, None).optimiser
-    path = tmp_path / "trunk.safetensors"
-    write_trunk(path, optimiser)
-    good = {"architecture": optimiser.network.architecture.to_dict(), "n_averaged": 3}
-    save_checkpoint(path, Checkpoint(optimiser.tensors(), good | record))
+    state = trained(digits, None).state
+    path = tmp_path / "state.safetensors"
+    write_state(path, state)
+    good = {"architecture": state.network.architecture.to_dict(), "n_averaged": 3}
+    save_checkpoint(path, Checkpoint(state.tensors(), good | record))
     with pytest.raises(DataError, match=f"{message}.*; delete it and run 'dvc repro' again") as refused:
-        read_trunk(path, machine=digits.machine)
+        read_state(path, machine=digits.machine)
     assert len(refused.value.lines) == 1

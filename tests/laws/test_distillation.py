@@ -24,8 +24,8 @@ from odn.training import checkpoint as checkpoints
 from odn.training import fit as fitting
 from odn.training.fit import EpochRow
 from odn.training.objective import Objective
-from odn.training.optim import Optimiser
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 SHAVED: dict[str, Any] = {  # depth 1 reads 27 %, far below what it reaches after a long shave
     "search": {"distill": "shallower", "shave": True, "target": 0.42, "cooldown_gain": 0.0},
@@ -72,7 +72,7 @@ def test_a_teacher_changes_what_is_learnt_and_is_paid_for(digits: SearchData) ->
         for who in (as_teacher(teacher, machine=digits.machine), None)
     )
     name = "stem.conv.weight"
-    assert not torch.equal(taught.optimiser.network.get_parameter(name), alone.optimiser.network.get_parameter(name))
+    assert not torch.equal(taught.state.network.get_parameter(name), alone.state.network.get_parameter(name))
     assert taught.step.cost - alone.step.cost == pytest.approx(alone.step.cost * alone.step.macs_full / 3 / alone.step.macs)
 
 
@@ -253,12 +253,12 @@ def test_the_record_for_mlflow_knows_a_shaved_depth(shaved: Stages) -> None:
 
 
 def test_the_exit_of_a_trunk_says_what_the_trunk_says_there(digits: SearchData) -> None:
-    """Cut out of the deeper trunk, weights, average and momentum are those of its first blocks."""
+    """Cut out of the deeper state, weights, average and momentum are those of its first blocks."""
     config = small_config(search={"distill": "exits"})
     first = grown(None, data=digits, config=config, depth=1)
     deeper = grown(first, data=digits, config=config, depth=2)
     cut = exit_of(deeper, 1)
-    assert isinstance(cut, Optimiser)
+    assert isinstance(cut, TrainState)
     assert cut.momentum.keys() == dict(cut.network.named_parameters()).keys()
     images = digits.val.normalised(digits.val.batch(slice(0, 4)))
     assert torch.equal(cut.average.eval()(images), deeper.average.eval()(images, 1))

@@ -50,8 +50,8 @@ def _pruned(data: SearchData, config: Config, checkpoint: Path | None) -> Iterat
 
 
 def _cooled(data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[object]:
-    trunk = grown(None, data=data, config=config, depth=2)
-    return cool_down(trunk, data=data, config=config, name="finish", epochs=2, checkpoint=checkpoint)
+    state = grown(None, data=data, config=config, depth=2)
+    return cool_down(state, data=data, config=config, name="finish", epochs=2, checkpoint=checkpoint)
 
 
 def _published(data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[object]:
@@ -81,7 +81,7 @@ def outcome(last: object) -> tuple[dict[str, torch.Tensor], Any]:
     """Return the weights that a training left, and its rows."""
     match last:
         case Trained() | Pruned():
-            network: nn.Module = last.optimiser.average
+            network: nn.Module = last.state.average
         case Cooled() | TrainedTeacher() | Warm() | Published() | Supernet() | Gated():
             network = last.network
     return network.state_dict(), getattr(last, "rows", None)

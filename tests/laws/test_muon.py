@@ -11,7 +11,8 @@ from odn.models.network import DepthNetwork, build
 from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.muon import orthogonalised
-from odn.training.optim import Optimiser, Updates
+from odn.training.optim import Updates
+from odn.training.state import TrainState
 
 SHAPES = [(8, 4, 3, 3), (8, 4, 1, 1), (4, 8, 1, 1), (8, 8, 3, 3)]  # wide, tall, square
 
@@ -63,7 +64,7 @@ def stepped(optimiser_name: str, *, scale: float) -> tuple[DepthNetwork, DepthNe
     network = copy.deepcopy(before)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, scale)
-    optimiser = Optimiser.fresh(network)
+    optimiser = TrainState.fresh(network)
     machine = Machine(device=torch.device("cpu"), precision="fp32")
     Updates(optimiser, train=train, machine=machine, steps_per_epoch=10).step(rate=1.0)
     return before, network
@@ -84,7 +85,7 @@ def test_a_kernel_without_gradient_shrinks_by_its_decay() -> None:
     config = small_config(train={"weight_decay": 0.0, "kernel_lr": 0.5, "kernel_decay": 0.02})
     network = build(Architecture.of(config, in_channels=1, n_classes=10, depth=1), torch.Generator().manual_seed(0))
     before = copy.deepcopy(network)
-    Updates(Optimiser.fresh(network), train=config.train, machine=Machine(torch.device("cpu"), "fp32"), steps_per_epoch=10).step(rate=0.5)
+    Updates(TrainState.fresh(network), train=config.train, machine=Machine(torch.device("cpu"), "fp32"), steps_per_epoch=10).step(rate=0.5)
     for (name, new), old in zip(network.named_parameters(), before.parameters(), strict=True):
         is_kernel = name.startswith("blocks.") and new.ndim == 4
         assert torch.allclose(new, old * (1 - 0.5 * 0.5 * 0.02) if is_kernel else old, rtol=1e-6)

@@ -32,5 +32,5 @@ def test_a_replay_gives_the_bytes_of_the_step(optimiser: str, tmp_path: Path, mo
         monkeypatch.setattr(replay, "EAGER_STEPS", n_eager)
         *_, last = train_depth(None, data=data, config=config, depth=1, checkpoint=None)
         assert isinstance(last, Trained)
-        tensors.append(last.optimiser.tensors())
+        tensors.append(last.state.tensors())
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])

@@ -50,7 +50,7 @@ def test_an_open_gate_does_not_know_the_target(second_depth: Stages, exhausted: 
 
 def test_training_does_not_know_the_target(second_depth: Stages, exhausted: Stages) -> None:
     """Searches for different targets train the same depths to the same bytes."""
-    for name in ("weights.safetensors", "trunk.safetensors", "metrics.json", "history.csv"):
+    for name in ("weights.safetensors", "state.safetensors", "metrics.json", "history.csv"):
         assert (second_depth.depths / "2" / name).read_bytes() == (exhausted.depths / "2" / name).read_bytes()
 
 

@@ -16,7 +16,7 @@ from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.models.cost import cost
 from odn.models.network import DepthNetwork, build, load_network, load_weights, save_network, save_weights
 from odn.models.zoo import BACKBONES
-from odn.training.optim import Optimiser
+from odn.training.state import TrainState
 
 Make = Callable[..., DepthNetwork]
 FILES = ("architecture.json", "weights.safetensors")
@@ -60,9 +60,9 @@ def test_the_description_is_plain(saved: Path) -> None:
 def test_weights_can_be_kept_apart(saved: Path) -> None:
     """A second set of weights of the same network goes into a file of its own."""
     other = build(SMALL, torch.Generator().manual_seed(1))
-    save_weights(other, saved / "trunk.safetensors")
+    save_weights(other, saved / "state.safetensors")
     network = load_network(saved)
-    load_weights(network, saved / "trunk.safetensors")
+    load_weights(network, saved / "state.safetensors")
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in network.state_dict().items())
 
 
@@ -128,30 +128,30 @@ ABSURD: dict[str, dict[str, Any]] = {
 
 
 def test_an_absurd_description_takes_no_memory(saved: Path) -> None:
-    """In a process that may take half a gigabyte more, each is refused, as a network's and as a trunk's, before anything is allocated."""
-    from odn.stages.trunk import write_trunk
+    """In a process that may take half a gigabyte more, each is refused, as a network's and as a state's, before anything is allocated."""
+    from odn.stages.states import write_state
 
-    trunk, described = saved / "trunk.safetensors", SMALL.to_dict()
-    write_trunk(trunk, Optimiser.fresh(build(SMALL, torch.Generator().manual_seed(0))))
+    state, described = saved / "state.safetensors", SMALL.to_dict()
+    write_state(state, TrainState.fresh(build(SMALL, torch.Generator().manual_seed(0))))
     program = """
 import json, pathlib, resource, sys
 from odn.errors import DataError
 from odn.models.network import load_network
-from odn.stages.trunk import read_trunk
+from odn.stages.states import read_state
 from odn.training.device import Machine
 import safetensors.torch, torch
 
 folder, (described, cases) = pathlib.Path(sys.argv[1]), json.load(sys.stdin)
 machine = Machine(torch.device("cpu"), "fp32")
-read_trunk(folder / "trunk.safetensors", machine=machine)
-tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(folder / "trunk.safetensors").items()}
+read_state(folder / "state.safetensors", machine=machine)
+tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load_file(folder / "state.safetensors").items()}
 in_use = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**29, in_use + 2**29))
 for name, change in cases.items():
     record = {"architecture": described | change, "n_averaged": 0}
-    safetensors.torch.save_file(tensors, folder / "trunk.safetensors", {"odn": json.dumps(record)})
+    safetensors.torch.save_file(tensors, folder / "state.safetensors", {"odn": json.dumps(record)})
     (folder / "architecture.json").write_text(json.dumps(described | change))
-    for read in (lambda: load_network(folder), lambda: read_trunk(folder / "trunk.safetensors", machine=machine)):
+    for read in (lambda: load_network(folder), lambda: read_state(folder / "state.safetensors", machine=machine)):
         try:
             read()
         except DataError as error:

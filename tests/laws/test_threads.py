@@ -43,7 +43,7 @@ def trained(folder: Path, tmp_path: Path, *, cores: str, **environment: str) -> 
     known = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     subprocess.run([sys.executable, "-c", TRAIN, cores], cwd=tmp_path, env=known | environment, check=True, capture_output=True)
     depth = tmp_path / "work/depths/1"
-    files = [depth / name for name in ("weights.safetensors", "trunk.safetensors", "metrics.json", "history.csv")]
+    files = [depth / name for name in ("weights.safetensors", "state.safetensors", "metrics.json", "history.csv")]
     return sha256_of(*files), json.loads((depth / "metrics.json").read_text())["threads"]
 
 

@@ -13,7 +13,7 @@ from odn.search.expand import Cooled, Trained, cool_down, grown, train_depth
 from odn.training import fit as fitting
 from odn.training.depth_task import Phase
 from odn.training.fit import EpochRow
-from odn.training.optim import Optimiser
+from odn.training.state import TrainState
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def data(config: Config, tmp_path_factory: pytest.TempPathFactory) -> SearchData
 
 
 def trained(
-    data: SearchData, config: Config, *, before: Optimiser | None = None, depth: int = 1, checkpoint: Path | None = None
+    data: SearchData, config: Config, *, before: TrainState | None = None, depth: int = 1, checkpoint: Path | None = None
 ) -> Trained:
     """Train a depth to the end of its stable phase."""
     *_, last = train_depth(before, data=data, config=config, depth=depth, checkpoint=checkpoint)
@@ -37,7 +37,7 @@ def trained(
     return last
 
 
-def same_tensors(one: Optimiser, other: Optimiser) -> bool:
+def same_tensors(one: TrainState, other: TrainState) -> bool:
     """Compare weights, averages and momentum bit for bit."""
     left, right = one.tensors(), other.tensors()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
@@ -47,12 +47,12 @@ def test_training_repeats_bit_for_bit(data: SearchData, config: Config) -> None:
     """The same seed, settings and data give the same rows, weights, averages and momentum."""
     first, second = trained(data, config), trained(data, config)
     assert first.rows == second.rows
-    assert same_tensors(first.optimiser, second.optimiser)
+    assert same_tensors(first.state, second.state)
 
 
 def test_another_seed_gives_another_network(data: SearchData, config: Config) -> None:
     """The seed is used."""
-    assert not same_tensors(trained(data, config).optimiser, trained(data, config.model_copy(update={"seed": 1})).optimiser)
+    assert not same_tensors(trained(data, config).state, trained(data, config.model_copy(update={"seed": 1})).state)
 
 
 @pytest.mark.parametrize("events_before_the_kill", [1, 3, 8])
@@ -70,13 +70,13 @@ def test_a_killed_phase_goes_on_to_the_same_bytes(
     assert checkpoint.exists()
     resumed, quiet = trained(data, config, checkpoint=checkpoint), trained(data, config)
     assert resumed.rows == quiet.rows
-    assert same_tensors(resumed.optimiser, quiet.optimiser)
+    assert same_tensors(resumed.state, quiet.state)
 
 
 def test_a_grown_network_starts_where_the_shallower_one_ended(data: SearchData, config: Config) -> None:
     """Inside a group, zero-gamma growth gives the same logits bit for bit, for the weights and for their average."""
     silent = config.model_copy(update={"growth": config.growth.model_copy(update={"init": "zero"})})
-    before = trained(data, silent).optimiser
+    before = trained(data, silent).state
     after = grown(before, data=data, config=silent, depth=2)
     images = data.val.normalised(data.val.batch(slice(0, 16)))
     for shallow, deep in ((before.network, after.network), (before.average, after.average)):
@@ -85,7 +85,7 @@ def test_a_grown_network_starts_where_the_shallower_one_ended(data: SearchData, 
 
 def test_momentum_is_kept_for_what_was_there(data: SearchData, config: Config) -> None:
     """Old parameters keep their momentum, new ones start at rest."""
-    before = trained(data, config).optimiser
+    before = trained(data, config).state
     after = grown(before, data=data, config=config, depth=2)
     assert torch.equal(after.momentum["blocks.0.conv1.weight"], before.momentum["blocks.0.conv1.weight"])
     assert not after.momentum["blocks.1.conv1.weight"].any()
@@ -94,17 +94,17 @@ def test_momentum_is_kept_for_what_was_there(data: SearchData, config: Config) -
 def test_reload_inherits_nothing(data: SearchData, config: Config) -> None:
     """With growth.init reload a depth starts as if it were the first."""
     reload = config.model_copy(update={"growth": config.growth.model_copy(update={"init": "reload"})})
-    before = trained(data, reload).optimiser
+    before = trained(data, reload).state
     assert same_tensors(grown(before, data=data, config=reload, depth=2), grown(None, data=data, config=reload, depth=2))
 
 
 def test_a_probe_leaves_its_trunk_alone(data: SearchData, config: Config) -> None:
     """A cooldown branches off: the next depth grows from weights that it has not touched."""
-    trunk = trained(data, config).optimiser
-    before = {name: tensor.clone() for name, tensor in trunk.tensors().items()}
-    *_, cooled = cool_down(trunk, data=data, config=config, name="probe", epochs=1, checkpoint=None)
+    state = trained(data, config).state
+    before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    *_, cooled = cool_down(state, data=data, config=config, name="probe", epochs=1, checkpoint=None)
     assert isinstance(cooled, Cooled)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in trunk.tensors().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
 
 
 def test_the_rate_of_a_cooldown_ends_at_zero() -> None:
@@ -126,8 +126,8 @@ def test_a_loss_that_is_not_finite_names_depth_epoch_and_step(data: SearchData) 
 def test_the_auxiliary_head_learns_too(data: SearchData) -> None:
     """With train.aux_weight the head that was grown from is kept and trained."""
     config = small_config(train={"batch_size": 32, "aux_weight": 0.3})
-    before = trained(data, config).optimiser
-    after = trained(data, config, before=before, depth=2).optimiser
+    before = trained(data, config).state
+    after = trained(data, config, before=before, depth=2).state
     assert after.network.head_depths == (1, 2)
     then, now = before.network.get_parameter("heads.1.weight"), after.network.get_parameter("heads.1.weight")
     assert not torch.equal(now, then)

@@ -1,7 +1,7 @@
 """Progressive depth expansion: train a depth, judge it, grow by the next block, until the target is reached.
 
 `expand` is the whole search in memory; the stages `train`, `check` and `truncate` call its three parts, one process each, and
-give the same bytes. What is inherited from depth to depth is the `Optimiser`: weights, momentum, averaged weights.
+give the same bytes. What is inherited from depth to depth is the `TrainState`: weights, momentum, averaged weights.
 Source: Tareen and Tareen, arXiv 2510.10764; function-preserving growth: Chen et al. (Net2Net), arXiv 1511.05641.
 """
 
@@ -32,8 +32,8 @@ from odn.search.teaching import TrainedTeacher, objective_of, pass_macs, teacher
 from odn.training.depth_task import Phase
 from odn.training.fit import EpochRow, Tick
 from odn.training.objective import Teacher
-from odn.training.optim import Optimiser
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 T = TypeVar("T")
 
@@ -42,9 +42,9 @@ EXAMPLE_IMAGES = 256  # training images that a shortcut at a group change takes 
 
 @dataclass(frozen=True)
 class Trained:
-    """Hold what the stable phase of a depth leaves; `optimiser.average` is the network that was read out."""
+    """Hold what the stable phase of a depth leaves; `state.average` is the network that was read out."""
 
-    optimiser: Optimiser
+    state: TrainState
     step: DepthStep
     rows: tuple[EpochRow, ...]
 
@@ -65,7 +65,7 @@ class SearchStep:
     step: DepthStep
     verdict: Verdict
     network: DepthNetwork
-    trunk: Optimiser | None  # what a finish branches off from; None where training left what is kept: there is no finish
+    state: TrainState | None  # what a finish branches off from; None where training left what is kept: there is no finish
 
 
 def expand(data: SearchData, config: Config, *, teacher: DepthNetwork | Teacher | None = None) -> Iterator[SearchStep]:
@@ -88,23 +88,23 @@ def expand(data: SearchData, config: Config, *, teacher: DepthNetwork | Teacher 
     if config.search.mode == "prune":
         yield from _pruned(data, config)
         return
-    before: Optimiser | None = None
+    before: TrainState | None = None
     if config.search.distill == "full" and teacher is None:
         teacher = _last(train_teacher(data=data, config=config, checkpoint=None), TrainedTeacher).network
     for depth in config.search.schedule:
         taught_by = teacher_of(config, before=before.average if before else None, outside=teacher, machine=data.machine)
         trained = _last(train_depth(before, data=data, config=config, depth=depth, checkpoint=None, teacher=taught_by), Trained)
-        cooled, network = None, trained.optimiser.average.truncated(depth)
+        cooled, network = None, trained.state.average.truncated(depth)
         if wants_probe(trained.step, config.search):
             epochs = config.search.cooldown_epochs
-            probe = cool_down(trained.optimiser, data=data, config=config, name="probe", epochs=epochs, checkpoint=None, teacher=taught_by)
+            probe = cool_down(trained.state, data=data, config=config, name="probe", epochs=epochs, checkpoint=None, teacher=taught_by)
             cooled = _last(probe, Cooled)
             network = cooled.network
         verdict = judge(trained.step, config.search, probe=cooled.probe if cooled else None)
-        yield SearchStep(step=trained.step, verdict=verdict, network=network, trunk=trained.optimiser)
+        yield SearchStep(step=trained.step, verdict=verdict, network=network, state=trained.state)
         if verdict.verdict != "expand":
             return
-        before = trained.optimiser if config.search.mode == "growth" else None
+        before = trained.state if config.search.mode == "growth" else None
 
 
 def _published(data: SearchData, config: Config) -> Iterator[SearchStep]:
@@ -113,7 +113,7 @@ def _published(data: SearchData, config: Config) -> Iterator[SearchStep]:
         is_first = depth == config.search.schedule[0]
         done = _last(train_published(warm, data=data, config=config, depth=depth, is_first=is_first, checkpoint=None), Published)
         verdict = judge(done.step, config.search, probe=None)
-        yield SearchStep(step=done.step, verdict=verdict, network=done.network, trunk=None)
+        yield SearchStep(step=done.step, verdict=verdict, network=done.network, state=None)
         if verdict.verdict != "expand":
             return
 
@@ -124,7 +124,7 @@ def _in_supernet(data: SearchData, config: Config) -> Iterator[SearchStep]:
         booked = trained if depth == config.search.schedule[0] else None
         step = exit_step(trained.network, data=data, config=config, depth=depth, trained=booked)
         verdict = judge(step, config.search, probe=None)
-        yield SearchStep(step=step, verdict=verdict, network=trained.network.truncated(depth), trunk=None)
+        yield SearchStep(step=step, verdict=verdict, network=trained.network.truncated(depth), state=None)
         if verdict.verdict != "expand":
             return
 
@@ -132,11 +132,11 @@ def _in_supernet(data: SearchData, config: Config) -> Iterator[SearchStep]:
 def _pruned(data: SearchData, config: Config) -> Iterator[SearchStep]:
     (depth,) = config.search.schedule
     done = _last(train_pruned(data=data, config=config, depth=depth, checkpoint=None), Pruned)
-    yield SearchStep(step=done.step, verdict=judge(done.step, config.search, probe=None), network=done.network, trunk=done.optimiser)
+    yield SearchStep(step=done.step, verdict=judge(done.step, config.search, probe=None), network=done.network, state=done.state)
 
 
 def train_depth(
-    before: Optimiser | None, *, data: SearchData, config: Config, depth: int, checkpoint: Path | None, teacher: Teacher | None = None
+    before: TrainState | None, *, data: SearchData, config: Config, depth: int, checkpoint: Path | None, teacher: Teacher | None = None
 ) -> Iterator[Tick | EpochRow | Trained]:
     """Run the stable phase of a depth, grown from `before` or, where that is None, built from the seed; end with `Trained`.
 
@@ -144,7 +144,7 @@ def train_depth(
     With `search.mode` grid or scratch it takes `growth.max_epochs`, whatever the curve.
     """
     after = before.network.depth if before is not None else 0
-    optimiser = grown(before, data=data, config=config, depth=depth)
+    state = grown(before, data=data, config=config, depth=depth)
     phase = Phase(
         name="stable",
         depth=depth,
@@ -153,10 +153,10 @@ def train_depth(
         warmup_epochs=config.train.warmup_epochs,
     )
     aux_depth = after if config.train.aux_weight > 0 else 0
-    objective = objective_of(config, optimiser.network, teacher=teacher, aux_depth=aux_depth)
+    objective = objective_of(config, state.network, teacher=teacher, aux_depth=aux_depth)
     rows: list[EpochRow] = []
     stop = None
-    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, objective=objective):
+    for event in run_phase(state, phase, data=data, config=config, checkpoint=checkpoint, objective=objective):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
@@ -164,11 +164,11 @@ def train_depth(
             if stop is not None:
                 break
     assert stop is not None, "max_epochs ends every curve"
-    architecture = optimiser.network.architecture
+    architecture = state.network.architecture
     costs, full = costs_at(architecture, data.manifest), full_depth_cost(architecture, data.manifest)
     macs = pass_macs(architecture, teacher=teacher, manifest=data.manifest)
     yield Trained(
-        optimiser=optimiser,
+        state=state,
         rows=tuple(rows),
         step=DepthStep(
             depth=depth,
@@ -199,7 +199,7 @@ def _stop(curve: Sequence[float], config: Config) -> Stop | None:
 
 
 def cool_down(
-    trunk: Optimiser,
+    state: TrainState,
     *,
     data: SearchData,
     config: Config,
@@ -208,30 +208,30 @@ def cool_down(
     checkpoint: Path | None,
     teacher: Teacher | None = None,
 ) -> Iterator[Tick | EpochRow | Cooled]:
-    """Branch off a trunk, which stays as it is, and take the rate to zero; end with the `Cooled` network and one look at val.
+    """Branch off a state, which stays as it is, and take the rate to zero; end with the `Cooled` network and one look at val.
 
-    A trunk that has taken no step begins with a warm-up. `teacher` is who taught the depth, whose forward passes are in the cost.
+    A training state that has taken no step begins with a warm-up. `teacher` is who taught the depth, whose forward passes are in the cost.
     """
-    optimiser = copy.deepcopy(trunk)
-    architecture = optimiser.network.architecture
-    warmup_epochs = config.train.warmup_epochs if trunk.n_averaged == 0 else 0.0
+    branch = copy.deepcopy(state)
+    architecture = branch.network.architecture
+    warmup_epochs = config.train.warmup_epochs if state.n_averaged == 0 else 0.0
     phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, warmup_epochs=warmup_epochs)
     rows: list[EpochRow] = []
-    objective = objective_of(config, optimiser.network, teacher=teacher)
-    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint, objective=objective):
+    objective = objective_of(config, branch.network, teacher=teacher)
+    for event in run_phase(branch, phase, data=data, config=config, checkpoint=checkpoint, objective=objective):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
     macs, macs_full = pass_macs(architecture, teacher=teacher, manifest=data.manifest), full_depth_cost(architecture, data.manifest).macs
     spent = full_depth_epochs(epochs, data=data, config=config, macs=macs, macs_full=macs_full)
     yield Cooled(
-        network=optimiser.average.truncated(architecture.depth),
+        network=branch.average.truncated(architecture.depth),
         probe=Probe(n_correct=rows[-1].val_correct, n=rows[-1].n_val, epochs=epochs, cost=spent),
         rows=tuple(rows),
     )
 
 
-def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: int) -> Optimiser:
+def grown(before: TrainState | None, *, data: SearchData, config: Config, depth: int) -> TrainState:
     """Return the network that a depth starts from, with its average and its momentum.
 
     Weights, average and momentum of what was there before are kept; where `growth.init` is `reload` nothing is.
@@ -251,11 +251,11 @@ def grown(before: Optimiser | None, *, data: SearchData, config: Config, depth: 
     momentum = carried(before.momentum, old=before.network, new=network)
     for name, parameter in network.named_parameters():
         momentum.setdefault(name, torch.zeros_like(parameter))
-    return Optimiser(network=network, momentum=momentum, average=average)
+    return TrainState(network=network, momentum=momentum, average=average)
 
 
-def finish_trunk(trained: Optimiser, *, data: SearchData, config: Config) -> Optimiser:
-    """Return what the finish of an accepted depth sets off from: its trunk, or with `finish.start: fresh` the depth before any training.
+def finish_state(trained: TrainState, *, data: SearchData, config: Config) -> TrainState:
+    """Return what the finish of an accepted depth sets off from: its state, or with `finish.start: fresh` the depth before any training.
 
     A pruned network is what training made of it: there is no fresh one.
     """
@@ -264,8 +264,8 @@ def finish_trunk(trained: Optimiser, *, data: SearchData, config: Config) -> Opt
     return _fresh(trained.network.architecture, data=data, config=config)
 
 
-def _fresh(architecture: Architecture, *, data: SearchData, config: Config, heads: Sequence[int] | None = None) -> Optimiser:
-    return Optimiser.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=heads)))
+def _fresh(architecture: Architecture, *, data: SearchData, config: Config, heads: Sequence[int] | None = None) -> TrainState:
+    return TrainState.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=heads)))
 
 
 def _example_images(train: Images) -> Tensor:

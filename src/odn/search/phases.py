@@ -9,7 +9,7 @@ from odn.search.data import SearchData
 from odn.training.depth_task import LABELS, DepthTask, Phase
 from odn.training.fit import EpochRow, Task, Tick, fit
 from odn.training.objective import Objective
-from odn.training.optim import Optimiser
+from odn.training.state import TrainState
 
 
 def run(task: Task, *, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | EpochRow]:
@@ -26,7 +26,7 @@ def run(task: Task, *, data: SearchData, config: Config, checkpoint: Path | None
 
 
 def run_phase(
-    state: Optimiser, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, objective: Objective = LABELS
+    state: TrainState, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, objective: Objective = LABELS
 ) -> Iterator[Tick | EpochRow]:
     """Train one phase of a network at its own depth."""
     steps = n_steps(data.train, batch_size=config.train.batch_size)

@@ -23,9 +23,10 @@ from odn.search.data import SearchData
 from odn.training.distillation import distillation_loss
 from odn.training.fit import PhaseName, Position, Progress
 from odn.training.hard_concrete import Scores, p_open, sampled, settled
-from odn.training.optim import Optimiser, Updates
+from odn.training.optim import Updates
 from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 FIRST_SCORE = 2.0  # of every gate: open with a probability of 0.97
 RAMP = 0.75  # of the epochs with gates, in which the cost that is asked for falls from all to the budget
@@ -51,9 +52,9 @@ class PruneTask:
     later: str | None = CUT
     replayable = False
 
-    def __init__(self, state: Optimiser, budget: Budget, *, data: SearchData, config: Config, depth: int, steps: int) -> None:
+    def __init__(self, state: TrainState, budget: Budget, *, data: SearchData, config: Config, depth: int, steps: int) -> None:
         self.depth, self.epochs, self.state, self.budget = depth, config.prune.epochs, state, budget
-        self.left: Optimiser | None = None
+        self.left: TrainState | None = None
         self.scores = Scores.fresh(budget.gates.n, score=FIRST_SCORE, device=data.machine.device)
         self._data, self._config, self._steps, self._machine = data, config, steps, data.machine
         self._updates = self._updates_of(state)
@@ -168,7 +169,7 @@ class PruneTask:
                 )
             left.load(kept, n_averaged=n_left)
 
-    def _close(self) -> Optimiser:
+    def _close(self) -> TrainState:
         """Close gates until the budget is kept and cut network, average and momentum; the ungated average is ready to teach after it."""
         budget, manifest = self.budget, self._data.manifest
         reestimate_batchnorm(self.state.average, self._data.train, machine=self._machine)
@@ -182,11 +183,11 @@ class PruneTask:
         moving.load_state_dict({**moving.state_dict(), **self.state.momentum})
         momentum = {name: parameter.detach().clone() for name, parameter in smaller(moving).named_parameters()}
         network, average = smaller(self.state.network), smaller(self.state.average).requires_grad_(False)
-        self.left = Optimiser(network=network, momentum=momentum, average=average, n_averaged=self.state.n_averaged)
+        self.left = TrainState(network=network, momentum=momentum, average=average, n_averaged=self.state.n_averaged)
         self._updates = self._updates_of(self.left)
         return self.left
 
-    def _updates_of(self, state: Optimiser) -> Updates:
+    def _updates_of(self, state: TrainState) -> Updates:
         return Updates(state, train=self._config.train, machine=self._machine, steps_per_epoch=self._steps)
 
 

@@ -19,8 +19,8 @@ from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_cost
 from odn.search.phases import run
 from odn.search.prune_task import Budget, PruneTask
 from odn.training.fit import EpochRow, Tick
-from odn.training.optim import Optimiser
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 UNITS = {"macs": "macs", "params": "n_params", "bytes": "size_bytes"}
 
@@ -29,14 +29,14 @@ UNITS = {"macs": "macs", "params": "n_params", "bytes": "size_bytes"}
 class Pruned:
     """Hold what pruning leaves: a network ready for use, cut, and what may train it further."""
 
-    optimiser: Optimiser
+    state: TrainState
     step: DepthStep
     rows: tuple[EpochRow, ...]
 
     @property
     def network(self) -> DepthNetwork:
         """Return the network that was read out."""
-        return self.optimiser.average
+        return self.state.average
 
 
 def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Path | None) -> Iterator[Tick | EpochRow | Pruned]:
@@ -61,9 +61,9 @@ def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Pa
     )
 
 
-def _fresh(data: SearchData, config: Config, depth: int) -> Optimiser:
+def _fresh(data: SearchData, config: Config, depth: int) -> TrainState:
     architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-    return Optimiser.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
+    return TrainState.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
 
 
 def _budget(network: DepthNetwork, *, data: SearchData, config: Config, depth: int) -> Budget:

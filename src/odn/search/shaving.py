@@ -15,7 +15,7 @@ from odn.search.expand import Cooled, SearchStep, cool_down
 from odn.search.outcome import Shave
 from odn.search.teaching import as_teacher
 from odn.training.fit import EpochRow, Tick
-from odn.training.optim import Optimiser
+from odn.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,28 @@ def depths_to_try(config: Config, depth: int) -> tuple[int, ...]:
     return tuple(reversed([one for one in config.search.schedule if one < depth])) if config.search.shave else ()
 
 
-def exit_of(trunk: Optimiser, depth: int) -> Optimiser:
-    """Return the part of a trunk up to its exit at `depth`, as a trunk of its own.
+def exit_of(state: TrainState, depth: int) -> TrainState:
+    """Return the part of a training state up to its exit at `depth`, as a training state of its own.
 
     Raises:
         ValueError: it has no head there.
     """
-    network, average = trunk.network.truncated(depth), trunk.average.truncated(depth).requires_grad_(False)
-    momentum = {name: trunk.momentum[name].clone() for name, _ in network.named_parameters()}
-    return Optimiser(network=network, momentum=momentum, average=average, n_averaged=trunk.n_averaged)
+    network, average = state.network.truncated(depth), state.average.truncated(depth).requires_grad_(False)
+    momentum = {name: state.momentum[name].clone() for name, _ in network.named_parameters()}
+    return TrainState(network=network, momentum=momentum, average=average, n_averaged=state.n_averaged)
 
 
 def try_shallower(
-    trunk: Optimiser, *, teacher: DepthNetwork, step: DepthStep, data: SearchData, config: Config, checkpoint: Path | None
+    state: TrainState, *, teacher: DepthNetwork, step: DepthStep, data: SearchData, config: Config, checkpoint: Path | None
 ) -> Iterator[Tick | EpochRow | Shaved]:
-    """Cool a depth's trunk down for `distill.shave_epochs` with `teacher`, look at val once, and end with `Shaved`.
+    """Cool a depth's training state down for `distill.shave_epochs` with `teacher`, look at val once, and end with `Shaved`.
 
     `step` is what the depth's own training gave. It is kept where the verdict of the search holds: target, accept and confidence.
     """
     taught_by = as_teacher(teacher, machine=data.machine)
     epochs = config.distill.shave_epochs
     cooled: Cooled | None = None
-    for event in cool_down(trunk, data=data, config=config, name="shave", epochs=epochs, checkpoint=checkpoint, teacher=taught_by):
+    for event in cool_down(state, data=data, config=config, name="shave", epochs=epochs, checkpoint=checkpoint, teacher=taught_by):
         if isinstance(event, Cooled):
             cooled = event
         else:
@@ -79,11 +79,11 @@ def shave(network: DepthNetwork, *, found: Mapping[int, SearchStep], data: Searc
     """
     above = network.depth
     for depth in depths_to_try(config, above):
-        own, deeper = found[depth].trunk, found[above].trunk
-        assert own is not None, "only what has trunks is shaved"
-        assert deeper is not None, "only what has trunks is shaved"
-        trunk = exit_of(deeper, depth) if config.search.distill == "exits" else own
-        tries = try_shallower(trunk, teacher=network, step=found[depth].step, data=data, config=config, checkpoint=None)
+        own, deeper = found[depth].state, found[above].state
+        assert own is not None, "only what has training states is shaved"
+        assert deeper is not None, "only what has training states is shaved"
+        state = exit_of(deeper, depth) if config.search.distill == "exits" else own
+        tries = try_shallower(state, teacher=network, step=found[depth].step, data=data, config=config, checkpoint=None)
         (tried,) = (event for event in tries if isinstance(event, Shaved))
         yield tried
         if not tried.shave.reached:

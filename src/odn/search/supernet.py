@@ -18,10 +18,10 @@ from odn.search.convergence import DepthStep
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.phases import run
 from odn.training.fit import EpochRow, Tick
-from odn.training.optim import Optimiser
 from odn.training.readout import read_out
 from odn.training.sandwich import Plan
 from odn.training.seed import generator
+from odn.training.state import TrainState
 from odn.training.together import SupernetTask
 
 
@@ -49,7 +49,7 @@ def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None)
     Raises:
         TrainingError: a loss that is not finite.
     """
-    state, plan, settings = Optimiser.fresh(untrained_supernet(data, config)), plan_of(config), config.train
+    state, plan, settings = TrainState.fresh(untrained_supernet(data, config)), plan_of(config), config.train
     steps = n_steps(data.train, batch_size=settings.batch_size)
     task = SupernetTask(state, plan, settings=settings, machine=data.machine, steps=steps)
     rows: list[EpochRow] = []

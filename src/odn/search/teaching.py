@@ -22,8 +22,8 @@ from odn.training.depth_task import Phase
 from odn.training.device import Machine
 from odn.training.fit import EpochRow, Tick
 from odn.training.objective import Objective, Teacher
-from odn.training.optim import Optimiser
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,13 @@ def train_teacher(*, data: SearchData, config: Config, checkpoint: Path | None) 
     """
     depth = N_BLOCKS[config.model.backbone]
     architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-    optimiser = Optimiser.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
+    state = TrainState.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
     warmup_epochs, epochs = config.train.warmup_epochs, config.distill.epochs
     phase = Phase(name="teacher", depth=depth, epochs=epochs, seed=config.seed, warmup_epochs=warmup_epochs)
     rows: list[EpochRow] = []
-    for event in run_phase(optimiser, phase, data=data, config=config, checkpoint=checkpoint):
+    for event in run_phase(state, phase, data=data, config=config, checkpoint=checkpoint):
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
     spent = full_depth_epochs(epochs, data=data, config=config, macs=1, macs_full=1)
-    yield TrainedTeacher(network=optimiser.average.truncated(depth), rows=tuple(rows), cost=spent)
+    yield TrainedTeacher(network=state.average.truncated(depth), rows=tuple(rows), cost=spent)

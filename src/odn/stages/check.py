@@ -51,19 +51,19 @@ def run(
 def _probe(config: Config, *, step: DepthStep, prepared: Path, trained: Path, out: Path, progress: Path) -> Verdict:
     from odn.models.network import save_network
     from odn.search.expand import Cooled, cool_down
+    from odn.stages.states import read_state
     from odn.stages.teachers import read_teacher, teaching_inputs
-    from odn.stages.trunk import read_trunk
     from odn.stages.working import follow, opened, progress_key
     from odn.training.checkpoint import in_progress
 
     data = opened(prepared, config=config)
-    trunk = read_trunk(trained / "trunk.safetensors", machine=data.machine)
+    state = read_state(trained / "state.safetensors", machine=data.machine)
     teacher, epochs = read_teacher(config, trained, data=data), config.search.cooldown_epochs
-    inputs = [epochs, data.manifest.sha256, trained / "trunk.safetensors", *teaching_inputs(config, teacher)]
+    inputs = [epochs, data.manifest.sha256, trained / "state.safetensors", *teaching_inputs(config, teacher)]
     key = progress_key(config, "seed", "train", "augment", inputs=inputs)
     # Kept when it is done: a changed target asks for the same probe again, and the answer is there.
     with in_progress(progress / f"check-{step.depth}" / f"{key}.safetensors", keep=True) as checkpoint:
-        events = cool_down(trunk, data=data, config=config, name="probe", epochs=epochs, checkpoint=checkpoint, teacher=teacher)
+        events = cool_down(state, data=data, config=config, name="probe", epochs=epochs, checkpoint=checkpoint, teacher=teacher)
         cooled = follow(events, Cooled, config=config, data=data, depth=step.depth, phase="probe", epochs=epochs, epochs_before=step.epochs)
         verdict = judge(step, config.search, probe=cooled.probe)
         with new_folder(out) as folder:

@@ -9,11 +9,11 @@ from odn.config import Config
 from odn.models.network import DepthNetwork, weights_digest
 from odn.search.convergence import DepthStep
 from odn.search.data import SearchData
-from odn.search.expand import Cooled, cool_down, finish_trunk
+from odn.search.expand import Cooled, cool_down, finish_state
 from odn.search.outcome import Shave
 from odn.search.shaving import Shaved, depths_to_try, exit_of, try_shallower
+from odn.stages.states import read_state
 from odn.stages.teachers import read_teacher, teaching_inputs
-from odn.stages.trunk import read_trunk
 from odn.stages.working import follow, progress_key
 from odn.training.checkpoint import in_progress
 from odn.training.fit import EpochRow
@@ -21,7 +21,7 @@ from odn.training.fit import EpochRow
 
 @dataclass(frozen=True)
 class Workshop:
-    """Say where trunks are and where interrupted phases are kept, until `held` is closed."""
+    """Say where training states are and where interrupted phases are kept, until `held` is closed."""
 
     config: Config
     data: SearchData
@@ -40,14 +40,14 @@ class Shaves:
 
 
 def finish(shop: Workshop, *, depth: int, epochs: int, epochs_before: int) -> Cooled:
-    """Cool a depth's trunk down for longer than its probe did, or train the depth anew; whoever taught it is its teacher here too."""
-    config, data, trunk_file = shop.config, shop.data, shop.depths / str(depth) / "trunk.safetensors"
-    trunk = finish_trunk(read_trunk(trunk_file, machine=data.machine), data=data, config=config)
+    """Anneal a depth for longer than its probe did, or train the depth anew; whoever taught it is its teacher here too."""
+    config, data, state_file = shop.config, shop.data, shop.depths / str(depth) / "state.safetensors"
+    state = finish_state(read_state(state_file, machine=data.machine), data=data, config=config)
     teacher = read_teacher(config, shop.depths / str(depth), data=data)
-    inputs = [epochs, config.finish.start, data.manifest.sha256, trunk_file, *teaching_inputs(config, teacher)]
+    inputs = [epochs, config.finish.start, data.manifest.sha256, state_file, *teaching_inputs(config, teacher)]
     key = progress_key(config, "seed", "train", "augment", inputs=inputs)
     checkpoint = shop.held.enter_context(in_progress(shop.progress / "truncate" / f"{key}.safetensors"))
-    events = cool_down(trunk, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint, teacher=teacher)
+    events = cool_down(state, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint, teacher=teacher)
     return follow(events, Cooled, config=config, data=data, depth=depth, phase="finish", epochs=epochs, epochs_before=epochs_before)
 
 
@@ -57,14 +57,14 @@ def shave(shop: Workshop, network: DepthNetwork, *, steps: Mapping[int, DepthSte
     tries: list[Shaved] = []
     teacher, above = network, network.depth
     for depth in depths_to_try(config, network.depth):
-        own, deeper = (shop.depths / str(one) / "trunk.safetensors" for one in (depth, above))
+        own, deeper = (shop.depths / str(one) / "state.safetensors" for one in (depth, above))
         file = deeper if config.search.distill == "exits" else own
-        trunk = read_trunk(file, machine=data.machine)
-        trunk = exit_of(trunk, depth) if file is deeper else trunk
+        state = read_state(file, machine=data.machine)
+        state = exit_of(state, depth) if file is deeper else state
         inputs = [data.manifest.sha256, file, weights_digest(teacher), config.search.distill]
         key = progress_key(config, "seed", "train", "augment", "distill", inputs=inputs)
         checkpoint = shop.held.enter_context(in_progress(shop.progress / f"shave-{depth}" / f"{key}.safetensors"))
-        events = try_shallower(trunk, teacher=teacher, step=steps[depth], data=data, config=config, checkpoint=checkpoint)
+        events = try_shallower(state, teacher=teacher, step=steps[depth], data=data, config=config, checkpoint=checkpoint)
         tried = follow(
             events,
             Shaved,

@@ -1,4 +1,4 @@
-"""Read who taught a depth, which is handed on from depth to depth beside the trunk.
+"""Read who taught a depth, which is handed on from depth to depth beside the state.
 
 `depths/d/teacher/` holds who taught depth d: `architecture.json`, `weights.safetensors`, and `teacher.json`, which says where it is from,
 how its images were normalised and, where it was trained here, what that cost; `history.csv` has its epochs.

@@ -103,7 +103,7 @@ def _trained(
     progress: Path,
     held: contextlib.ExitStack,
 ) -> _Trained:
-    """Cool the accepted depth's trunk down for longer, then shave; a depth that was never probed is cooled down at least like a probe.
+    """Anneal the accepted depth for longer, then shave; a depth that was never probed is cooled down at least like a probe.
 
     Where training left what was judged, as published, there is no cooldown, and that network is kept; a pruned one may be fine-tuned.
     """

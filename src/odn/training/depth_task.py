@@ -14,9 +14,10 @@ from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.fit import PhaseName, Position, Progress
 from odn.training.objective import Objective
-from odn.training.optim import Optimiser, Updates
+from odn.training.optim import Updates
 from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 LABELS = Objective()  # nothing but the labels is learnt
 
@@ -46,7 +47,7 @@ class DepthTask:
     replayable = True
 
     def __init__(
-        self, state: Optimiser, phase: Phase, *, settings: TrainConfig, machine: Machine, steps: int, objective: Objective = LABELS
+        self, state: TrainState, phase: Phase, *, settings: TrainConfig, machine: Machine, steps: int, objective: Objective = LABELS
     ) -> None:
         """Take the state to train, the steps of an epoch, and what is learnt beside the labels."""
         self.depth, self.phase, self.epochs = phase.depth, phase.name, phase.epochs

@@ -1,54 +1,17 @@
-"""Muon or SGD with Nesterov momentum, and a moving average of the weights, in a handful of fused calls per step.
+"""Step with Muon or SGD with Nesterov momentum, and average the weights, in a handful of fused calls.
 
-Written out because building a `torch.optim` optimiser imports torch._dynamo, which takes longer than a depth of digits.
+Written out because building a `torch.optim` optimizer imports torch._dynamo, which takes longer than a depth of digits.
 """
 
-import copy
 import math
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from odn.models.network import DepthNetwork
 from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.muon import orthogonalised
-
-
-@dataclass
-class Optimiser:
-    """Hold the network being trained, its momentum and the moving average of its weights, all by parameter name."""
-
-    network: DepthNetwork
-    momentum: dict[str, Tensor]
-    average: DepthNetwork  # the same network, holding the averaged weights
-    n_averaged: int = 0  # steps since the average began
-
-    @classmethod
-    def fresh(cls, network: DepthNetwork) -> Self:
-        """Return a network's optimiser before its first step: without momentum, the average a copy."""
-        momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-        return cls(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all that a checkpoint has to hold, by name."""
-        network = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        average = {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        return network | average | {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
-
-    def load(self, tensors: dict[str, Tensor], *, n_averaged: int) -> None:
-        """Take over what `tensors()` gave."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-        self.network.load_state_dict(part("network."))
-        self.average.load_state_dict(part("average."))
-        for name, tensor in part("momentum.").items():
-            self.momentum[name].copy_(tensor)
-        self.n_averaged = n_averaged
+from odn.training.state import TrainState
 
 
 class Scale:
@@ -85,24 +48,24 @@ class Scale:
 
 
 class Updates:
-    """Step the optimiser: the lists of tensors are made once, so that a step is a handful of fused calls.
+    """Step a training state: the lists of tensors are made once, so that a step is a handful of fused calls.
 
     With `train.optimiser: muon` the kernels of the blocks take orthogonalised steps of the rate `train.kernel_lr`; all else,
     and with `sgd` everything, takes SGD's steps of the rate `train.lr`.
     """
 
-    def __init__(self, optimiser: Optimiser, *, train: TrainConfig, machine: Machine, steps_per_epoch: int) -> None:
+    def __init__(self, state: TrainState, *, train: TrainConfig, machine: Machine, steps_per_epoch: int) -> None:
         """Sort the parameters into kernels for Muon, those with weight decay (matrices), and those without (BatchNorm, biases)."""
-        self.optimiser, self.train = optimiser, train
+        self.state, self.train = state, train
         self.product_dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
         self.highest_decay = math.exp(-1 / (train.ema_epochs * steps_per_epoch))
-        named: dict[str, Tensor] = dict(optimiser.network.named_parameters())
-        averaged: dict[str, Tensor] = dict(optimiser.average.named_parameters())
+        named: dict[str, Tensor] = dict(state.network.named_parameters())
+        averaged: dict[str, Tensor] = dict(state.average.named_parameters())
         kernels = [name for name, tensor in named.items() if train.optimiser == "muon" and name.startswith("blocks.") and tensor.ndim == 4]
         others = [name for name in named if name not in set(kernels)]
         self.kernels, self.others = [named[name] for name in kernels], [named[name] for name in others]
         self.decayed = [i for i, parameter in enumerate(self.others) if parameter.ndim > 1]
-        self.kernel_momenta, self.other_momenta = ([optimiser.momentum[name] for name in names] for names in (kernels, others))
+        self.kernel_momenta, self.other_momenta = ([state.momentum[name] for name in names] for names in (kernels, others))
         self.parameters = list(named.values())
         self.averages = [averaged[name] for name in named]
         self.kernel_scale, self.other_scale, self.average_weight = (Scale(machine) for _ in range(3))
@@ -114,7 +77,7 @@ class Updates:
 
     def announce(self, *, rate: float) -> None:
         """Say how long the next step will be, which `take` then takes, itself or replayed."""
-        steps = self.optimiser.n_averaged = self.optimiser.n_averaged + 1
+        steps = self.state.n_averaged = self.state.n_averaged + 1
         decay = min(self.highest_decay, steps / (10 + steps))  # an average of constant decay lags far behind at first
         self.kernel_scale.set(-rate * self.train.kernel_lr)
         self.other_scale.set(-rate * self.train.lr)

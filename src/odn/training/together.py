@@ -15,10 +15,11 @@ from odn.sections import SupernetConfig, TrainConfig
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
 from odn.training.fit import PhaseName, Position, Progress
-from odn.training.optim import Optimiser, Updates
+from odn.training.optim import Updates
 from odn.training.readout import ReadOut, read_out_exits, reestimate_batchnorm
 from odn.training.sandwich import Pass, Plan, rate_at
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 
 class SupernetTask:
@@ -31,7 +32,7 @@ class SupernetTask:
     later: str | None = None
     replayable = False  # the passes differ from step to step
 
-    def __init__(self, state: Optimiser, plan: Plan, *, settings: TrainConfig, machine: Machine, steps: int) -> None:
+    def __init__(self, state: TrainState, plan: Plan, *, settings: TrainConfig, machine: Machine, steps: int) -> None:
         """Take the state to train, and the steps of an epoch."""
         self.depth, self.epochs = plan.depths[0], plan.settings.epochs
         self.n_correct = torch.zeros(plan.settings.epochs, len(plan.depths), dtype=torch.int64)  # of val, by epoch and exit
@@ -134,6 +135,6 @@ def share_gradient(parameters: list[nn.Parameter], *, n_losses: float) -> None:
     torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], n_losses)
 
 
-def _sort(optimiser: Optimiser) -> None:
+def _sort(state: TrainState) -> None:
     """Put the important channels first, before the others are left out: in the network, its momentum and its average alike."""
-    sort_channels([optimiser.network.state_dict(), optimiser.momentum, optimiser.average.state_dict()], like=optimiser.average)
+    sort_channels([state.network.state_dict(), state.momentum, state.average.state_dict()], like=state.average)

@@ -16,7 +16,7 @@ from odn.training.fit import EpochRow
 def checkpoint_name(config: Config, data: SearchData, *, before: Path, inputs: Sequence[str] = ()) -> str:
     """Return the file name of an interrupted depth, which only the same settings, data, depth before and further `inputs` share."""
     sections = ("seed", "data", "model", "train", "augment", "growth", "paper", "supernet", "prune")
-    inherited = [config.search.mode, data.manifest.sha256, before / "trunk.safetensors"]
+    inherited = [config.search.mode, data.manifest.sha256, before / "state.safetensors"]
     return f"{progress_key(config, *sections, inputs=[*inherited, *inputs])}.safetensors"
 
 

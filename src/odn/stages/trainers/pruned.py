@@ -7,8 +7,8 @@ from odn.files import new_folder
 from odn.models.network import save_network
 from odn.search.convergence import DepthStep
 from odn.search.pruning import Pruned, train_pruned
+from odn.stages.states import write_state
 from odn.stages.trainers.kept import checkpoint_name, write_record
-from odn.stages.trunk import write_trunk
 from odn.stages.working import follow, opened
 from odn.training.checkpoint import in_progress
 
@@ -21,6 +21,6 @@ def train_and_prune(config: Config, *, depth: int, after: int, prepared: Path, b
         done = follow(events, Pruned, config=config, data=data, depth=depth, phase="stable", epochs=config.prune.epochs, epochs_before=0)
         with new_folder(out) as folder:
             save_network(done.network, folder)
-            write_trunk(folder / "trunk.safetensors", done.optimiser)
+            write_state(folder / "state.safetensors", done.state)
             write_record(folder, done.step, done.rows)
     return done.step

@@ -21,7 +21,7 @@ from odn.stages.teachers import teacher_in
 from odn.stages.working import follow, progress_key
 from odn.training.checkpoint import in_progress
 from odn.training.objective import Teacher
-from odn.training.optim import Optimiser
+from odn.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Seen(Part):
 
 
 def bring_teacher(
-    config: Config, *, data: SearchData, trunk: Optimiser | None, after: int, before: Path, progress: Path, held: contextlib.ExitStack
+    config: Config, *, data: SearchData, state: TrainState | None, after: int, before: Path, progress: Path, held: contextlib.ExitStack
 ) -> Brought | None:
-    """Return who teaches the depth that grows from `trunk`: before the first depth it is trained or fetched, later handed on.
+    """Return who teaches the depth that grows from `state`: before the first depth it is trained or fetched, later handed on.
 
     What it needs on the way, its interrupted training too, is there until `held` is closed.
 
@@ -57,7 +57,7 @@ def bring_teacher(
         MissingInputError: the depth before has none to hand on.
     """
     if not comes_from_outside(config):
-        known = teacher_of(config, before=trunk.average if trunk is not None else None, outside=None, machine=data.machine)
+        known = teacher_of(config, before=state.average if state is not None else None, outside=None, machine=data.machine)
         return Brought(known, None) if known is not None else None
     folder = before / "teacher"
     if after == 0:
