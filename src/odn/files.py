@@ -138,9 +138,17 @@ def _manifest(folder: Path) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
+def list_also(folder: Path, name: str) -> None:
+    """List a file that is about to be written into a folder that `new_folder` made: whenever it is there, it is known as odn's."""
+    _write_names(folder, {*_manifest(folder), name})
+
+
 def _write_manifest(folder: Path) -> None:
-    names = sorted(name for name, _, _ in _below(folder) if name != MANIFEST)
-    write_text(folder / MANIFEST, json.dumps({"files": names}, indent=1, ensure_ascii=True) + "\n")
+    _write_names(folder, {name for name, _, _ in _below(folder)} - {MANIFEST})
+
+
+def _write_names(folder: Path, names: set[str]) -> None:
+    write_text(folder / MANIFEST, json.dumps({"files": sorted(names)}, indent=1, ensure_ascii=True) + "\n")
 
 
 def _replace(path: Path, new: Path) -> None:

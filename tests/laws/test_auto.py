@@ -7,6 +7,7 @@ import pytest
 
 from laws.search_data import small_config
 from laws.stage_runs import Stages, read, require_agreement
+from odn.files import MANIFEST, foreign_names
 from odn.stages import open as open_stage
 
 AUTO: dict[str, Any] = {
@@ -33,6 +34,8 @@ def test_auto_is_the_mode_that_it_chooses(tmp_path: Path, deep: float, mode: str
     assert [entry["phase"] for entry in ours["ledger"]] == ["advice", *(entry["phase"] for entry in theirs["ledger"])]
     assert ours["full_depth_epochs"] == pytest.approx(theirs["full_depth_epochs"] + ours["advice"]["cost"])
     require_agreement(stages, tmp_path / "again")
+    for manifest in stages.folder.rglob(MANIFEST):
+        assert foreign_names(manifest.parent) == [], "every file of a folder is listed, so that the stage may run again"
 
 
 def test_a_changed_schedule_reaches_what_is_trained_together(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from odn.config import Config
-from odn.files import write_json
+from odn.files import list_also, write_json
 from odn.records import read_record
 from odn.search.advice import Advice
 
@@ -45,6 +45,7 @@ def read_advice(folder: Path, config: Config) -> Advice | None:
 
 def write_advice(folder: Path, advice: Advice) -> None:
     """Write the advice into the folder of a trained depth."""
+    list_also(folder, NAME)
     write_json(folder / NAME, asdict(advice))
 
 
