@@ -9,7 +9,7 @@ from odn.config import Config
 from odn.data.batches import on_device
 from odn.data.dataset import read_split
 from odn.errors import OdnError
-from odn.models.network import load_network
+from odn.models.stored_networks import load_network
 from odn.search.routing_target import Target
 from odn.search.targets import read_target
 from odn.stages import route, specialise

@@ -32,8 +32,7 @@ from benchmarks.search import epoch_cost, prepare_data, run_search
 from odn.config import N_BLOCKS, Config, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
-from odn.models.architecture import Architecture
-from odn.search.data import backbone_macs, full_depth_cost
+from odn.search.data import backbone_of, costs_at
 from odn.search.routing_target import Target
 from odn.stages.preset import apply, read_preset
 from odn.tracking import live
@@ -177,8 +176,7 @@ def _autogrow(arm: str, *, prepared: Path, config: Config, options: argparse.Nam
 def _epoch_macs(config: Config, *, prepared: Path) -> float:
     """Return the multiply-accumulates of a pass over train at full depth."""
     manifest = read_manifest(prepared / "dataset.json")
-    architecture = Architecture.of(config, in_channels=manifest.channels, n_classes=manifest.n_classes, depth=1)
-    return float(full_depth_cost(architecture, manifest).macs * manifest.counts["train"]["total"])
+    return float(costs_at(backbone_of(config, manifest), manifest).macs * manifest.counts["train"]["total"])
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -193,7 +191,8 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _about(config: Config, *, prepared: Path) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = choose_machine(config.train, macs=backbone_macs(config.model, read_manifest(prepared / "dataset.json")))
+    manifest = read_manifest(prepared / "dataset.json")
+    machine = choose_machine(config.train, macs=costs_at(backbone_of(config, manifest), manifest).macs)
     return {
         "command": f"python -m benchmarks.run {shlex.join(_without_places(sys.argv[1:]))}",
         "commit": commit,

@@ -8,8 +8,7 @@ from pathlib import Path
 from benchmarks.results import Result
 from odn.config import Config
 from odn.data.dataset import read_manifest
-from odn.models.architecture import Architecture
-from odn.search.data import costs_at
+from odn.search.data import backbone_of, costs_at
 from odn.stages import check, evaluate, fetch, prepare, train, truncate
 from odn.stages import open as opening
 
@@ -73,8 +72,8 @@ def run_search(config: Config, *, arm: str, prepared: Path, folder: Path) -> Res
 def epoch_cost(config: Config, *, prepared: Path, depth: int) -> float:
     """Return what an epoch at a depth costs, in full-depth epochs."""
     manifest = read_manifest(prepared / "dataset.json")
-    architecture = Architecture.of(config, in_channels=manifest.channels, n_classes=manifest.n_classes, depth=depth)
-    return costs_at(architecture, manifest).macs / costs_at(architecture.whole, manifest).macs
+    backbone = backbone_of(config, manifest)
+    return costs_at(backbone.at(depth), manifest).macs / costs_at(backbone, manifest).macs
 
 
 def accuracies(supernet: Path, *, checks: Path) -> dict[str, float]:

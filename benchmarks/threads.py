@@ -20,7 +20,7 @@ from odn.data.batches import training_batches
 from odn.data.dataset import Manifest, Split
 from odn.errors import OdnError
 from odn.files import write_json
-from odn.search.data import backbone_macs, search_data
+from odn.search.data import backbone_of, costs_at, search_data
 from odn.search.expand import grown
 from odn.training.cores import usable_cores
 from odn.training.device import WORK_OF_A_THREAD, choose_machine, processor_name
@@ -55,8 +55,9 @@ def random_data(*, side: int, n: int) -> tuple[Split, Manifest]:
 def one_step(config: Config, *, side: int) -> tuple[Callable[[], object], int]:
     """Return a call that takes a step of training at full depth, and the MACs of a batch."""
     split, manifest = random_data(side=side, n=config.train.batch_size)
-    macs = backbone_macs(config.model, manifest)
-    data = search_data(split, split, manifest=manifest, machine=choose_machine(config.train, macs=macs))
+    backbone = backbone_of(config, manifest)
+    macs = costs_at(backbone, manifest).macs
+    data = search_data(split, split, manifest=manifest, machine=choose_machine(config.train, macs=macs), backbone=backbone)
     depth = config.search.schedule[-1]
     state, objective = grown(None, data=data, config=config, depth=depth), Objective()
     state.network.train()

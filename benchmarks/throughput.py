@@ -35,7 +35,7 @@ from odn.data.batches import n_steps, training_batches
 from odn.data.dataset import Split, read_manifest, read_split
 from odn.errors import ConfigError, OdnError
 from odn.files import write_json
-from odn.search.data import SearchData, backbone_macs, search_data
+from odn.search.data import SearchData, backbone_of, costs_at, search_data
 from odn.search.expand import grown
 from odn.training.checkpoint import Checkpoint, save_checkpoint
 from odn.training.depth_task import DepthTask, Phase
@@ -91,14 +91,15 @@ class Bench:
 def open_bench(prepared: Path, *, config: Config, n_images: int | None) -> Bench:
     """Open train and val, or the first `n_images` of train and as large a part of val."""
     manifest = read_manifest(prepared / "dataset.json")
-    machine = choose_machine(config.train, macs=backbone_macs(config.model, manifest))
+    backbone = backbone_of(config, manifest)
+    machine = choose_machine(config.train, macs=costs_at(backbone, manifest).macs)
     train, val = read_split(prepared / "train"), read_split(prepared / "val")
     n = len(train) if n_images is None else n_images
     if not config.train.batch_size <= n <= len(train):
         raise ConfigError(f"--images: expected --batch-size {config.train.batch_size} to {len(train)}, all there are; got {n}")
     n_val = -(-n * len(val) // len(train))
     train, val = (Split(images=split.images[:m], labels=split.labels[:m]) for split, m in ((train, n), (val, n_val)))
-    data = search_data(train, val, manifest=manifest, machine=machine)
+    data = search_data(train, val, manifest=manifest, machine=machine, backbone=backbone)
     return Bench(config=config, data=data, split=train, floats=data.train.normalised(data.train.batch(slice(None))))
 
 

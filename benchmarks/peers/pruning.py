@@ -17,7 +17,8 @@ from odn.data.batches import on_device
 from odn.data.dataset import read_split
 from odn.errors import OdnError
 from odn.models.cost import cost_of
-from odn.models.network import DepthNetwork, load_network
+from odn.models.network import DepthNetwork
+from odn.models.stored_networks import load_network
 from odn.search.phases import run_phase
 from odn.stages.working import opened
 from odn.training.depth_task import Phase

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from odn.models.architecture import Architecture, Stem
+from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
-from odn.models.zoo import BACKBONES
+from odn.models.resnet_shapes import VARIANTS, Stem, resnet_architecture
 
 if TYPE_CHECKING:
     from laws.stage_runs import Stages
@@ -23,7 +23,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(n_threads)
 
 
-@pytest.fixture(params=BACKBONES)
+@pytest.fixture(params=VARIANTS)
 def backbone(request: pytest.FixtureRequest) -> str:
     """Name each backbone in turn."""
     name: str = request.param
@@ -46,8 +46,8 @@ def in_channels(stem: Stem) -> int:
 @pytest.fixture
 def whole(backbone: str, stem: Stem, in_channels: int) -> Architecture:
     """Describe a whole backbone, narrow enough to be quick: every block, group and shortcut is there."""
-    depth = BACKBONES[backbone].n_blocks
-    return Architecture(backbone=backbone, stem=stem, width=1 / 16, shortcut="avgpool", in_channels=in_channels, n_classes=5, depth=depth)
+    depth = VARIANTS[backbone].n_blocks
+    return resnet_architecture(backbone, stem=stem, width=1 / 16, shortcut="avgpool", in_channels=in_channels, n_classes=5, depth=depth)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import yaml
 
 from odn.config import Config, make_config
 from odn.data.dataset import read_manifest, read_split
-from odn.search.data import SearchData, backbone_macs, search_data
+from odn.search.data import SearchData, backbone_of, costs_at, search_data
 from odn.stages import fetch, prepare
 from odn.training.device import choose_machine
 
@@ -42,5 +42,6 @@ def prepare_digits(config: Config, folder: Path) -> Path:
 def open_data(config: Config, prepared: Path) -> SearchData:
     """Open train and val for training."""
     manifest = read_manifest(prepared / "dataset.json")
-    machine = choose_machine(config.train, macs=backbone_macs(config.model, manifest))
-    return search_data(read_split(prepared / "train"), read_split(prepared / "val"), manifest=manifest, machine=machine)
+    backbone = backbone_of(config, manifest)
+    machine = choose_machine(config.train, macs=costs_at(backbone, manifest).macs)
+    return search_data(read_split(prepared / "train"), read_split(prepared / "val"), manifest=manifest, machine=machine, backbone=backbone)

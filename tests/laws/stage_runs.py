@@ -7,7 +7,7 @@ from typing import Any
 
 from laws.search_data import open_data, prepare_digits
 from odn.config import Config
-from odn.models.network import save_network
+from odn.models.stored_networks import save_network
 from odn.search.expand import expand
 from odn.stages import check, evaluate, train, truncate
 from odn.stages import open as open_stage

@@ -70,7 +70,7 @@ def test_a_damaged_checkpoint_is_left_out(
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"architecture": {}}, "state.safetensors is damaged: architecture.backbone is missing"),
+        ({"architecture": {}}, "state.safetensors is damaged: architecture.family is missing"),
         ({"architecture": None}, "state.safetensors is damaged: architecture must be"),
         ({"n_averaged": 1.5}, "state.safetensors is damaged: n_averaged must be a valid integer"),
         ({"more": 1}, "state.safetensors is damaged: unknown field more"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from odn.config import N_BLOCKS
-from odn.models.architecture import Architecture, Shortcut, Stem
+from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build, empty
-from odn.models.zoo import BACKBONES
+from odn.models.resnet_shapes import VARIANTS, Shortcut, Stem, resnet_architecture
 from odn.sections import ModelConfig
 
 Make = Callable[..., DepthNetwork]
@@ -19,14 +19,14 @@ Make = Callable[..., DepthNetwork]
 
 def test_the_zoo_is_what_the_config_knows() -> None:
     """Names and numbers of blocks are told twice, so that a config needs no torch; both say the same."""
-    assert {name: backbone.n_blocks for name, backbone in BACKBONES.items()} == N_BLOCKS
-    assert set(get_args(ModelConfig.model_fields["backbone"].annotation)) == set(BACKBONES)
+    assert {name: backbone.n_blocks for name, backbone in VARIANTS.items()} == N_BLOCKS
+    assert set(get_args(ModelConfig.model_fields["backbone"].annotation)) == set(VARIANTS)
     assert get_args(ModelConfig.model_fields["stem"].annotation) == get_args(Stem)
 
 
 def test_every_backbone_cites_its_paper() -> None:
     """A row of the zoo says where it comes from."""
-    assert all(backbone.source.startswith("arXiv ") for backbone in BACKBONES.values())
+    assert all(backbone.source.startswith("arXiv ") for backbone in VARIANTS.values())
 
 
 def test_truncated_is_the_prefix_bit_for_bit(whole: Architecture, images: torch.Tensor, make: Make) -> None:
@@ -121,8 +121,10 @@ def test_networks_are_our_own() -> None:
 import pathlib, sys, tempfile, torch
 import odn.models.expansion
 from odn.models.cost import cost
-from odn.models.network import Architecture, build, load_network, save_network
-small = Architecture(backbone="resnet50", stem="cifar", width=0.1, shortcut="conv", in_channels=1, n_classes=2, depth=1)
+from odn.models.network import build
+from odn.models.resnet_shapes import resnet_architecture
+from odn.models.stored_networks import load_network, save_network
+small = resnet_architecture("resnet50", stem="cifar", width=0.1, shortcut="conv", in_channels=1, n_classes=2, depth=1)
 folder = pathlib.Path(tempfile.mkdtemp())
 save_network(build(small, torch.Generator()), folder)
 load_network(folder).truncated(1)
@@ -136,7 +138,7 @@ print([name for name in ("torchvision", "torch._dynamo", "torch._inductor", "sym
 @pytest.mark.parametrize("shortcut", ["avgpool", "conv"])
 def test_networks_can_be_exported(shortcut: Shortcut) -> None:
     """`torch.export`, which MLflow stores models with, takes a network at a batch size that it has not seen."""
-    architecture = Architecture(backbone="resnet18", stem="cifar", width=0.1, shortcut=shortcut, in_channels=1, n_classes=3, depth=4)
+    architecture = resnet_architecture("resnet18", stem="cifar", width=0.1, shortcut=shortcut, in_channels=1, n_classes=3, depth=4)
     network, x = build(architecture, torch.Generator().manual_seed(0)).eval(), torch.ones(2, 1, 9, 9)
     exported = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
     torch.testing.assert_close(exported.module()(torch.ones(5, 1, 9, 9)), network(torch.ones(5, 1, 9, 9)))

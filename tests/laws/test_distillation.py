@@ -11,7 +11,8 @@ import torch
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.data.batches import training_batches
-from odn.models.network import build, save_network
+from odn.models.network import build
+from odn.models.stored_networks import save_network
 from odn.report.account import account
 from odn.report.findings import read_findings
 from odn.search.data import SearchData
@@ -194,7 +195,7 @@ def test_shaving_in_memory_is_shaving_by_stages(shaved: Stages, tmp_path: Path) 
 
 def truncate_accepted(stages: Stages, depth: int) -> Any:
     """Return the accepted network as `truncate` has it without shaves."""
-    from odn.models.network import load_network
+    from odn.models.stored_networks import load_network
 
     other = copy.copy(stages)
     other.config, other.folder = small_config(**(SHAVED | {"search": SHAVED["search"] | {"shave": False}})), stages.folder / "unshaved"

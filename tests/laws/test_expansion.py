@@ -9,7 +9,8 @@ from torch import nn
 
 from odn.models.architecture import Architecture
 from odn.models.expansion import Init, carried, expanded, inherited_names
-from odn.models.network import DepthNetwork, block_of, build
+from odn.models.network import DepthNetwork, build
+from odn.models.resnet_shapes import resnet_architecture
 
 Make = Callable[..., DepthNetwork]
 INITS: tuple[Init, ...] = ("zero", "gauss", "copy", "reload")
@@ -22,7 +23,7 @@ def grow(network: DepthNetwork, depth: int, *, init: Init = "zero", **more: torc
 
 def changes_group(network: DepthNetwork) -> bool:
     """Say whether the last block begins a group."""
-    return not isinstance(block_of(network, network.depth).shortcut, nn.Identity)
+    return not isinstance(network.blocks[network.depth - 1].shortcut, nn.Identity)
 
 
 def test_expansion_keeps_the_logits(whole: Architecture, images: torch.Tensor, make: Make) -> None:
@@ -114,10 +115,10 @@ def test_copy_copies_the_block_before(whole: Architecture, make: Make) -> None:
     """Block 3 of the whole backbone's first groups copies what has its shape in block 2; a first block of a group is fresh."""
     network = make(whole.at(whole.n_blocks - 2))
     grown = grow(network, whole.n_blocks - 1, init="copy")
-    before, new = (block_of(grown, depth).state_dict() for depth in (whole.n_blocks - 2, whole.n_blocks - 1))
+    before, new = (grown.blocks[depth - 1].state_dict() for depth in (whole.n_blocks - 2, whole.n_blocks - 1))
     alike = [name for name in new if name in before and new[name].shape == before[name].shape]
     same = [name for name in alike if torch.equal(new[name], before[name])]
-    fresh = not isinstance(block_of(grown, whole.n_blocks - 1).shortcut, nn.Identity)
+    fresh = not isinstance(grown.blocks[whole.n_blocks - 2].shortcut, nn.Identity)
     assert ("conv2.weight" in same) is not fresh
     assert fresh or same == alike
 
@@ -153,7 +154,7 @@ def test_momentum_is_carried_over(whole: Architecture, make: Make) -> None:
 
 def test_an_odd_map_moves_the_logits_a_little() -> None:
     """On 7 x 7 the pooled map weighs its last row and column more: the change is not exact, as documented, but small."""
-    architecture = Architecture(backbone="resnet18", stem="cifar", width=1 / 16, shortcut="avgpool", in_channels=1, n_classes=5, depth=2)
+    architecture = resnet_architecture("resnet18", stem="cifar", width=1 / 16, shortcut="avgpool", in_channels=1, n_classes=5, depth=2)
     x = torch.randn(8, 1, 7, 7, generator=torch.Generator().manual_seed(0))
     network = build(architecture, torch.Generator().manual_seed(2)).eval()
     logits = network(x)

@@ -1,5 +1,6 @@
 """Laws of gates: a cut network is the gated one, its cost is what was counted, and no budget is exceeded."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from odn.models.architecture import Architecture, Shortcut
+from odn.models.architecture import Architecture
 from odn.models.budget import Of, closed_to, expected, least, prices
 from odn.models.cost import cost_of
 from odn.models.gates import Gates, gated_forward, gates_of, with_gates
-from odn.models.network import DepthNetwork, build, load_network, save_network
+from odn.models.network import DepthNetwork, build
+from odn.models.resnet_shapes import VARIANTS, CutBlock, Shortcut, cut_of, resnet_architecture
+from odn.models.stored_networks import load_network, save_network
 from odn.models.surgery import cut
-from odn.models.zoo import BACKBONES
 
 Make = Callable[..., DepthNetwork]
 COUNT = {"macs": "macs", "params": "n_params", "bytes": "size_bytes"}
@@ -33,8 +35,15 @@ def lively(network: DepthNetwork) -> DepthNetwork:
 
 def small(backbone: str, **changes: int) -> DepthNetwork:
     """Build a whole backbone, narrow, or some of its first blocks."""
-    same = {"stem": "cifar", "width": 1 / 8, "shortcut": "avgpool", "in_channels": 1, "n_classes": 3, "depth": BACKBONES[backbone].n_blocks}
-    return build(Architecture(backbone=backbone, **(same | changes)), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    same = {"stem": "cifar", "width": 1 / 8, "shortcut": "avgpool", "in_channels": 1, "n_classes": 3, "depth": VARIANTS[backbone].n_blocks}
+    return build(resnet_architecture(backbone, **(same | changes)), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+
+
+def blocks_left(network: DepthNetwork) -> tuple[CutBlock, ...]:
+    """Return what is left of a network that was cut."""
+    cut = cut_of(network.architecture)
+    assert cut is not None
+    return cut.blocks
 
 
 def scores_of(gates: Gates, seed: int = 4) -> torch.Tensor:
@@ -46,7 +55,7 @@ def scores_of(gates: Gates, seed: int = 4) -> torch.Tensor:
 @pytest.mark.parametrize("share", [0.5, 0.05])
 def test_a_cut_network_is_the_gated_one(whole: Architecture, images: torch.Tensor, make: Make, shortcut: Shortcut, share: float) -> None:
     """For every backbone, stem and shortcut: the same logits, whether gates multiply or are multiplied in."""
-    described = Architecture(**(whole.to_dict() | {"shortcut": shortcut}))
+    described = dataclasses.replace(whole, arguments=whole.arguments | {"shortcut": shortcut})
     network, size = lively(make(described)), images.shape[2]
     gates = gates_of(network)
     priced = prices(network, gates, of="params", height=size, width=size)
@@ -55,7 +64,7 @@ def test_a_cut_network_is_the_gated_one(whole: Architecture, images: torch.Tenso
     with torch.no_grad():
         left = cut(network, gates, open_, height=size, width=size)
         through = gated_forward(network, gates, open_.float(), images)
-        assert 0 < sum(block.inner != () for block in left.architecture.cut.blocks) < whole.depth  # type: ignore[union-attr]
+        assert 0 < sum(block.inner != () for block in blocks_left(left)) < whole.depth
         torch.testing.assert_close(left(images), through, **CLOSE)
         torch.testing.assert_close(left(images), with_gates(network, gates, open_.float())(images), **CLOSE)
 
@@ -82,9 +91,8 @@ def test_the_least_keeps_a_channel_everywhere(depth: int) -> None:
     gates = gates_of(network)
     priced = prices(network, gates, of="macs", height=8, width=8)
     open_ = closed_to(gates, priced, scores_of(gates), budget=0.0)
-    left = cut(network, gates, open_, height=8, width=8).architecture.cut
-    assert left is not None
-    assert [(block.inner, block.out) for block in left.blocks] == ([((), 1)] if depth == 3 else [((1,), 1)])
+    left = blocks_left(cut(network, gates, open_, height=8, width=8))
+    assert [(block.inner, block.out) for block in left] == ([((), 1)] if depth == 3 else [((1,), 1)])
     assert float(expected(gates, priced, open_)) == least(gates, priced)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from laws.search_data import small_config
-from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
+from odn.models.resnet_shapes import configured, resnet_architecture
 from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.muon import orthogonalised
@@ -59,7 +59,7 @@ def test_kernels_of_one_shape_do_not_mix() -> None:
 def stepped(optimiser_name: str, *, scale: float) -> tuple[DepthNetwork, DepthNetwork]:
     """Take one step with gradients of ones times `scale`; return the network before and after."""
     train: TrainConfig = small_config(train={"optimiser": optimiser_name, "weight_decay": 0.0}).train
-    architecture = Architecture(backbone="resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=3, depth=3)
+    architecture = resnet_architecture("resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=3, depth=3)
     before = build(architecture, torch.Generator().manual_seed(0))
     network = copy.deepcopy(before)
     for parameter in network.parameters():
@@ -83,7 +83,7 @@ def test_muon_steps_the_kernels_of_blocks_and_nothing_else(optimiser: str) -> No
 def test_a_kernel_without_gradient_shrinks_by_its_decay() -> None:
     """By the rate times the decay, and nothing else but kernels of blocks does."""
     config = small_config(train={"weight_decay": 0.0, "kernel_lr": 0.5, "kernel_decay": 0.02})
-    network = build(Architecture.of(config, in_channels=1, n_classes=10, depth=1), torch.Generator().manual_seed(0))
+    network = build(configured(config, in_channels=1, n_classes=10, depth=1), torch.Generator().manual_seed(0))
     before = copy.deepcopy(network)
     Updates(TrainState.fresh(network), train=config.train, machine=Machine(torch.device("cpu"), "fp32"), steps_per_epoch=10).step(rate=0.5)
     for (name, new), old in zip(network.named_parameters(), before.parameters(), strict=True):

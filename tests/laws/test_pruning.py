@@ -9,7 +9,7 @@ import torch
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import ConfigError
-from odn.models.network import load_network, save_network
+from odn.models.stored_networks import load_network, save_network
 from odn.report.account import account
 from odn.report.findings import read_findings
 from odn.search.data import costs_at, full_depth_cost
@@ -47,7 +47,7 @@ def test_pruning_goes_through_the_stages(done: Stages, tmp_path: Path) -> None:
     stages, folder = done, done.folder
     step, found = read(stages.depths / "8/metrics.json"), read(folder / "metrics/search.json")
     network = load_network(folder / "model")
-    assert network.architecture.cut is not None
+    assert network.architecture.is_cut
     assert (step["depth"], step["left"], found["depth"]) == (8, network.depth, network.depth)
     assert (found["verdict"], read(folder / "model/search.json")["steps"][0]["pruned_from"]) == ("target_reached", 8)
     assert (folder / "model/weights.safetensors").read_bytes() == (stages.depths / "8/weights.safetensors").read_bytes()

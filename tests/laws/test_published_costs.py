@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from odn.models.architecture import Architecture, Shortcut, Stem
+from odn.models.architecture import Architecture
 from odn.models.cost import cost
 from odn.models.network import DepthNetwork, empty
-from odn.models.zoo import BACKBONES
+from odn.models.resnet_shapes import VARIANTS, Shortcut, Stem, resnet_architecture
 
 # backbone, image channels, classes, image side, depth: parameters, MiB of the file; at full depth; fractions of bytes and MACs saved
 PUBLISHED = {
@@ -28,8 +28,8 @@ Row = tuple[str, int, int, int, int, int, float, int, float, float, float]
 def published(row: Row, *, shortcut: Shortcut = "conv") -> tuple[Architecture, Architecture]:
     """Describe a row's network at its depth, and at full depth."""
     backbone, in_channels, n_classes, _, depth, *_ = row
-    kept = Architecture(
-        backbone=backbone, stem="cifar", width=1, shortcut=shortcut, in_channels=in_channels, n_classes=n_classes, depth=depth
+    kept = resnet_architecture(
+        backbone, stem="cifar", width=1, shortcut=shortcut, in_channels=in_channels, n_classes=n_classes, depth=depth
     )
     return kept, kept.at(kept.n_blocks)
 
@@ -88,15 +88,15 @@ def test_savings_are_the_published_ones(row: Row) -> None:
 @SHORTCUTS
 def test_macs_grow_with_depth_as_published(backbone: str, in_channels: int, side: int, mmacs: list[int], shortcut: Shortcut) -> None:
     """The forward MMACs at each depth are the published list, with either shortcut."""
-    full = Architecture(backbone=backbone, stem="cifar", width=1, shortcut=shortcut, in_channels=in_channels, n_classes=10, depth=1)
+    full = resnet_architecture(backbone, stem="cifar", width=1, shortcut=shortcut, in_channels=in_channels, n_classes=10, depth=1)
     assert [round(cost(full.at(depth), side, side).macs / 1e6) for depth in range(1, len(mmacs) + 1)] == mmacs
 
 
 @SHORTCUTS
 def test_macs_are_those_that_a_forward_pass_does(backbone: str, stem: Stem, shortcut: Shortcut) -> None:
     """What is counted on paper equals what the layers really compute, on a map that is neither square nor even."""
-    architecture = Architecture(
-        backbone=backbone, stem=stem, width=1 / 16, shortcut=shortcut, in_channels=3, n_classes=7, depth=BACKBONES[backbone].n_blocks
+    architecture = resnet_architecture(
+        backbone, stem=stem, width=1 / 16, shortcut=shortcut, in_channels=3, n_classes=7, depth=VARIANTS[backbone].n_blocks
     )
     network, counts = empty(architecture, heads=(architecture.depth,)).eval(), []
 

@@ -7,7 +7,7 @@ import pytest
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import MissingInputError
-from odn.models.network import load_network, save_network
+from odn.models.stored_networks import load_network, save_network
 from odn.search.expand import Cooled, cool_down, grown
 from odn.stages.records import read_search
 from odn.training.readout import read_out

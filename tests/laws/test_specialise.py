@@ -11,7 +11,7 @@ from laws.stage_runs import Stages, read
 from odn.cli import main
 from odn.errors import DataError, MissingInputError
 from odn.files import write_json
-from odn.models.network import load_network
+from odn.models.stored_networks import load_network
 from odn.search import specialise as searching
 from odn.search.specialise import Specialiser
 from odn.search.subnetworks import Measured, Space
@@ -24,7 +24,7 @@ from odn.training.readout import read_out
 @pytest.fixture(scope="module")
 def measured(reached: Stages) -> Measured:
     """Open the supernet as `specialise` does; what a test measures is there for the next."""
-    space, network = Space("resnet18", (1, 2, 3), (1.0, 0.5)), load_network(reached.depths / "1/supernet")
+    space, network = Space((0, 0, 1, 1, 2, 2, 3, 3), (1, 2, 3), (1.0, 0.5)), load_network(reached.depths / "1/supernet")
     return Measured(network, space=space, data=open_data(reached.config, reached.prepared), uses_table=False)
 
 
@@ -71,7 +71,7 @@ def test_evolution_keeps_the_budget_and_finds_what_there_is(predicts: bool, meas
 def test_a_bound_on_latency_is_met_as_measured(enumerates: bool, reached: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each further block takes time in the table of parts; what is taken was timed as a whole, and is within the bound."""
     monkeypatch.setattr(searching, "MOST_ENUMERATED", 0)
-    network, space = load_network(reached.depths / "1/supernet"), Space("resnet18", (1, 2, 3), (1.0, 0.5))
+    network, space = load_network(reached.depths / "1/supernet"), Space((0, 0, 1, 1, 2, 2, 3, 3), (1, 2, 3), (1.0, 0.5))
     timed = Measured(network, space=space, data=open_data(reached.config, reached.prepared), uses_table=True)
     times = [timed.foreseen_ms(space.named(depth, (1.0,) * 4)) for depth in (1, 2, 3)]
     assert 0 < times[0] < times[1] < times[2]

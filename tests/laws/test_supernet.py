@@ -11,7 +11,8 @@ from laws.stage_runs import Stages, read, require_agreement
 from laws.supernets import SUPERNET, WIDTHS, searched
 from odn.models.cutting import narrowed, narrowed_architecture
 from odn.models.elastic import forward_narrowed, sort_channels
-from odn.models.network import build, load_network, save_network
+from odn.models.network import build
+from odn.models.stored_networks import load_network, save_network
 from odn.search.supernet import Supernet, plan_of, train_supernet
 from odn.training import fit as fitting
 from odn.training.checkpoint import load_checkpoint
@@ -73,7 +74,7 @@ def test_an_interrupted_supernet_ends_with_the_same_bytes(tmp_path: Path, monkey
     """Broken off within the epoch in which widths open: what was kept is taken up, and nothing differs."""
     changes = WIDTHS | {"supernet": WIDTHS["supernet"] | {"epochs": 3}}
     stages, kept = Stages(small_config(**changes), tmp_path), tmp_path / "kept.safetensors"
-    assert plan_of(stages.config).opens_widths(2)
+    assert plan_of(stages.config, n_groups=4).opens_widths(2)
     quiet = trained(stages)
     rows = 0
     with monkeypatch.context() as often:
@@ -94,7 +95,7 @@ def test_an_interrupted_supernet_ends_with_the_same_bytes(tmp_path: Path, monkey
 def test_depths_open_from_deep_to_shallow_and_widths_behind_them() -> None:
     """At first the deepest learns alone; each step has the deepest and the shallowest that is open, and at the end narrow passes."""
     config = small_config(**(WIDTHS | {"supernet": {"epochs": 10, "exits": 0, "shrink": 0.6, "widths": [0.5, 1.0]}}))
-    plan = plan_of(config)
+    plan = plan_of(config, n_groups=4)
     assert [plan.open_depths(progress=progress) for progress in (0.0, 0.2, 0.4, 0.6)] == [(3,), (2, 3), (1, 2, 3), (1, 2, 3)]
     assert [epoch for epoch in range(1, 11) if plan.opens_widths(epoch)] == [7]
     (early,), late = next(iter(plan.passes(1, steps=1))), next(iter(plan.passes(10, steps=1)))
@@ -106,7 +107,7 @@ def test_depths_open_from_deep_to_shallow_and_widths_behind_them() -> None:
 def test_draws_repeat_and_differ_from_step_to_step() -> None:
     """The same seed and epoch give the same sub-networks."""
     config = small_config(search={"mode": "supernet", "schedule": [1, 2, 3, 4, 5, 6, 7, 8]}, supernet={"exits": 2, "shrink": 0.0})
-    first, again = (list(plan_of(config).passes(3, steps=20)) for _ in range(2))
+    first, again = (list(plan_of(config, n_groups=4).passes(3, steps=20)) for _ in range(2))
     assert first == again
     assert all(len(one.depths) == 4 and {1, 8} < set(one.depths) for (one,) in first)
     assert len({one.depths for (one,) in first}) > 5
@@ -124,7 +125,7 @@ def test_the_rate_warms_up_stays_and_falls_to_zero() -> None:
 def test_no_gradient_reaches_the_teacher() -> None:
     """What a student says pulls only the student; without distillation the loss is that of the labels."""
     config = small_config(**SUPERNET)
-    (one,) = next(iter(plan_of(config).passes(4, steps=1)))
+    (one,) = next(iter(plan_of(config, n_groups=4).passes(4, steps=1)))
     logits = {depth: torch.randn(4, 10, requires_grad=True) for depth in (1, 2, 3)}
     labels = torch.zeros(4, dtype=torch.int64)
     joint_loss([logits], labels, (one,), settings=config.supernet, label_smoothing=0.0).backward()
@@ -168,4 +169,4 @@ def test_a_narrowed_network_is_stored_and_read(whole: Any, tmp_path: Path) -> No
     small = narrowed(build(whole, torch.Generator().manual_seed(0)), whole.depth, (0.5,) * 4)
     save_network(small, tmp_path)
     assert load_network(tmp_path).architecture == small.architecture
-    assert small.architecture.cut is not None
+    assert small.architecture.is_cut

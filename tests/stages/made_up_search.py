@@ -12,6 +12,7 @@ import yaml
 from odn.config import Config, make_config
 from odn.data.dataset import Manifest
 from odn.files import sha256_of, write_bytes, write_json
+from odn.models.resnet_shapes import resnet_architecture
 from odn.report.account import Account
 from odn.search.convergence import DepthStep, Probe, judge
 from odn.search.statistics import wilson_interval
@@ -147,15 +148,7 @@ def _write_depth(made: MadeUpSearch, *, depth: int, read_out: int, probe: int | 
     write_json(check / "verdict.json", dataclasses.asdict(judge(step, made.config.search, probe=cooled)))
     if probe is not None:
         write_table(check / "history.csv", _history(depth, "probe", (accuracy, probe / N_VAL)))
-        architecture = {
-            "backbone": "resnet18",
-            "stem": "cifar",
-            "width": 1.0,
-            "shortcut": "avgpool",
-            "in_channels": channels,
-            "n_classes": n_classes,
-            "depth": depth,
-        }
+        architecture = resnet_architecture("resnet18", in_channels=channels, n_classes=n_classes, depth=depth).to_dict()
         write_json(check / "architecture.json", architecture)
         write_bytes(check / "weights.safetensors", b"no weights")
 

@@ -12,6 +12,7 @@ import yaml
 
 from odn import cli
 from odn.errors import DataError, MissingInputError
+from odn.models.resnet_shapes import configured
 
 CLOCKED = {"wall_clock.json"}  # holds measured times
 
@@ -23,15 +24,15 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     from laws.search_data import open_data, prepare_digits, small_config
     from odn.data.batches import plain_batches
-    from odn.models.architecture import Architecture
-    from odn.models.network import build, save_network
+    from odn.models.network import build
+    from odn.models.stored_networks import save_network
     from odn.search.published import PlainSgd
 
     folder, threads = tmp_path_factory.mktemp("routed"), torch.get_num_threads()
     torch.set_num_threads(1)
     config = small_config(route={"epochs": 2, "quantiles": 8})
     data = open_data(config, prepare_digits(config, folder))
-    architecture = Architecture.of(config, in_channels=1, n_classes=10, depth=3)
+    architecture = configured(config, in_channels=1, n_classes=10, depth=3)
     network = build(architecture, torch.Generator().manual_seed(0), heads=(1, 2, 3)).train()
     sgd = PlainSgd(network, depths=(1, 2, 3), config=config, machine=data.machine)
     sgd.scale.set(-0.05)
@@ -172,15 +173,15 @@ def test_networks_that_cannot_be_routed_are_refused(project: Path) -> None:
     import torch
 
     from odn.config import load_config
-    from odn.models.architecture import Architecture
-    from odn.models.network import build, save_network
+    from odn.models.network import build
+    from odn.models.stored_networks import save_network
     from odn.search.routing_target import Target
     from odn.stages import route as stage
 
     config = load_config(Path("params.yaml"))
     paths = {"prepared": Path("work/prepared"), "supernet": Path("other"), "out": Path("routed"), "progress": Path("progress")}
     for n_classes, heads, error, message in ((10, [2], MissingInputError, "single exit"), (7, [1, 2], DataError, "7 classes")):
-        architecture = Architecture.of(config, in_channels=1, n_classes=n_classes, depth=2)
+        architecture = configured(config, in_channels=1, n_classes=n_classes, depth=2)
         save_network(build(architecture, torch.Generator().manual_seed(0), heads=heads), Path("other"))
         with pytest.raises(error, match=message):
             stage.run(config, kind="confidence", target=Target(macs=0.5), register=False, **paths)

@@ -110,11 +110,12 @@ def row(*, depth: int, phase: str, epoch: int, val_accuracy: float) -> dict[str,
 def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
     import torch
 
-    from odn.models.architecture import Architecture
-    from odn.models.network import build, save_network
+    from odn.models.network import build
+    from odn.models.resnet_shapes import configured
+    from odn.models.stored_networks import save_network
 
     root, manifest = made.root, made.manifest
-    architecture = Architecture.of(made.config, in_channels=1, n_classes=10, depth=2)
+    architecture = configured(made.config, in_channels=1, n_classes=10, depth=2)
     generator = torch.Generator().manual_seed(made.config.seed)
     save_network(build(architecture, generator), root / "model")
     target, interval = made.config.search.target, (0.96, 0.99)

@@ -31,11 +31,12 @@ def published(folder: Path, *, seed: int = 0, **metrics: float) -> Registration:
     """Register a network that was drawn and not trained."""
     import torch
 
-    from odn.models.architecture import Architecture
-    from odn.models.network import build, load_network, save_network
+    from odn.models.network import build
+    from odn.models.resnet_shapes import configured
+    from odn.models.stored_networks import load_network, save_network
     from odn.tracking.versions import log_classifier
 
-    architecture = Architecture.of(config(), in_channels=1, n_classes=10, depth=1)
+    architecture = configured(config(), in_channels=1, n_classes=10, depth=1)
     save_network(build(architecture, torch.Generator().manual_seed(seed)), folder)
     model = Model(
         name="odn-digits-macs-0.3",

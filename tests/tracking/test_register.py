@@ -47,7 +47,7 @@ def expected(made: Any, images: np.ndarray) -> np.ndarray:
     """Classify images with the network in model/, normalised by hand."""
     import torch
 
-    from odn.models.network import load_network
+    from odn.models.stored_networks import load_network
 
     logits = load_network(made.root / "model")((torch.from_numpy(images) / 255 - 0.3) / 0.4)
     return np.asarray(logits.softmax(dim=1).detach())

@@ -13,6 +13,7 @@ import yaml
 from odn.config import make_config
 from odn.data.dataset import Manifest
 from odn.files import write_json
+from odn.models.resnet_shapes import resnet_architecture
 from odn.tracking.connection import connect
 from odn.tracking.place import QUIET, tracking_place
 from odn.tracking.routed import register_routed
@@ -37,12 +38,11 @@ def written(folder: Path, images: np.ndarray) -> np.ndarray:
     """Write a routed network that parts these images, and return what it says of them."""
     import torch
 
-    from odn.models.architecture import Architecture
     from odn.models.network import build
     from odn.models.routed import Exit, RoutedNetwork, confidence
     from odn.models.stored_routes import save_routed
 
-    architecture = Architecture(backbone="resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=10, depth=3)
+    architecture = resnet_architecture("resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=10, depth=3)
     network = build(architecture, torch.Generator().manual_seed(0), heads=(1, 3)).eval()
     x = (torch.from_numpy(images) / 255 - 0.3) / 0.4
     with torch.inference_mode():

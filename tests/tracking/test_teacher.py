@@ -11,7 +11,7 @@ from laws.search_data import small_config
 from laws.stage_runs import Stages, read
 from odn.errors import DataError, TrackingError
 from odn.files import write_json
-from odn.models.network import load_network
+from odn.models.stored_networks import load_network
 from odn.stages import register
 
 TEACHER = "models:/odn-digits/1"

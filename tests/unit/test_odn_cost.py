@@ -9,8 +9,8 @@ import torch
 from odn.config import Config, load_config, make_config
 from odn.data.dataset import Manifest
 from odn.errors import MissingInputError
-from odn.models.architecture import Architecture
 from odn.models.network import build
+from odn.models.resnet_shapes import resnet_architecture
 from odn.models.timing import forward_pass, timed
 from odn.stages.cost import CostTable, run
 
@@ -94,7 +94,7 @@ def test_an_unknown_shape_is_refused(source: str, tmp_path: Path) -> None:
 
 def test_timing_leaves_the_network_alone() -> None:
     """A network that is timed keeps its mode and every buffer."""
-    architecture = Architecture(backbone="resnet18", stem="cifar", width=0.1, shortcut="avgpool", in_channels=1, n_classes=2, depth=1)
+    architecture = resnet_architecture("resnet18", stem="cifar", width=0.1, shortcut="avgpool", in_channels=1, n_classes=2, depth=1)
     network = build(architecture, torch.Generator().manual_seed(0)).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert timed({"": forward_pass(network, batch_size=2, height=8, width=8)}, seconds=0.1).ms[""] > 0

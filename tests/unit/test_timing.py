@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from odn.files import write_json
-from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
+from odn.models.resnet_shapes import resnet_architecture
 from odn.models.timing import Timing, combined, forward_pass, timed
 from odn.records import Record
 from odn.stages.records import known_timing, steadier
@@ -23,7 +23,7 @@ BUSY_SECONDS = 20.0  # after which a busy process ends by itself
 
 def network(*, depth: int) -> DepthNetwork:
     """Build a narrow ResNet-18 for images of 8x8."""
-    first = Architecture(backbone="resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=10, depth=depth)
+    first = resnet_architecture("resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=10, depth=depth)
     return build(first, torch.Generator().manual_seed(0))
 
 

@@ -1,13 +1,17 @@
 """What a network costs in parameters, bytes and multiply-accumulates: counted, exact."""
 
+import copy
 import dataclasses
 import functools
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from odn.models.abilities import Skippable
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, empty
-from odn.models.resnet import ResidualBlock, ShortcutBlock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,7 @@ class Cost:
     """Count a network with one head.
 
     n_params: trainable numbers. size_bytes: of every tensor in the state dict, BatchNorm's buffers included; a file adds a few hundred
-    bytes a tensor. macs: multiply-accumulates of convolutions and linear layers, forward, for one image.
+    bytes a tensor. macs: multiply-accumulates of all convolutions and matrix products, forward, for one image.
     """
 
     n_params: int
@@ -23,24 +27,12 @@ class Cost:
     macs: int
 
 
-@functools.lru_cache(maxsize=256)
-def cost(architecture: Architecture, height: int, width: int) -> Cost:
-    """Count the network with only the head at its depth, for images of `height` x `width`; nothing is allocated or computed."""
-    return cost_of(empty(architecture, heads=(architecture.depth,), device="meta"), height, width)
-
-
-def cost_of(network: DepthNetwork, height: int, width: int) -> Cost:
-    """Count a network as it is, with all its heads, whatever its channels."""
-    return Cost(
-        n_params=sum(parameter.numel() for parameter in network.parameters()),
-        size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),
-        macs=part_macs(network, height, width).total,
-    )
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartMacs:
-    """Count multiply-accumulates part by part, forward, for one image: `residuals` and `shortcuts` by block, `heads` by depth."""
+    """Count multiply-accumulates part by part, forward, for one image: `residuals` and `shortcuts` by block, `heads` by depth.
+
+    A block that cannot be skipped is all residual.
+    """
 
     stem: int
     residuals: tuple[int, ...]
@@ -53,27 +45,84 @@ class PartMacs:
         return self.stem + sum(self.residuals) + sum(self.shortcuts) + sum(self.heads.values())
 
 
-def part_macs(network: DepthNetwork, height: int, width: int) -> PartMacs:
-    """Follow the size of the map through the network: each weight of a convolution is used once an output pixel."""
-    size, inner, around = (height, width), [], []
-    for part in (network.stem, *network.blocks):
-        shortcut = part.shortcut if isinstance(part, ResidualBlock) else nn.Identity()
-        beside, macs = set(shortcut.modules()), 0
-        for layer in part.modules():
-            if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)) and layer not in beside:
-                size = _size_after(layer, size)
-                macs += layer.weight.numel() * size[0] * size[1] if isinstance(layer, nn.Conv2d) else 0
-        if isinstance(part, ShortcutBlock):
-            size = (-(-size[0] // part.stride), -(-size[1] // part.stride))
-        inner.append(macs)  # the shortcut ends at the size at which the block ends
-        around.append(sum(layer.weight.numel() * size[0] * size[1] for layer in beside if isinstance(layer, nn.Conv2d)))
-    heads = {int(depth): head.weight.numel() for depth, head in network.heads.items() if isinstance(head, nn.Linear)}
-    return PartMacs(stem=inner[0], residuals=tuple(inner[1:]), shortcuts=tuple(around[1:]), heads=heads)
+@runtime_checkable
+class CountsByFormula(Protocol):
+    """Be a family that knows what its parts cost without computing them."""
+
+    def part_macs(self, architecture: Architecture, height: int, width: int) -> tuple[int, list[tuple[int, int]]]:
+        """Count the stem, and of each block the residual and the shortcut."""
 
 
-def _size_after(layer: nn.Conv2d | nn.MaxPool2d, size: tuple[int, int]) -> tuple[int, int]:
-    kernel, stride, padding = (
-        value if isinstance(value, int) else int(value[0]) for value in (layer.kernel_size, layer.stride, layer.padding)
+@functools.lru_cache(maxsize=256)
+def cost(architecture: Architecture, height: int, width: int) -> Cost:
+    """Count the network with only the head at its depth, for images of `height` x `width`."""
+    return cost_of(empty(architecture, heads=(architecture.depth,), device="meta"), height, width)
+
+
+def cost_of(network: DepthNetwork, height: int, width: int) -> Cost:
+    """Count a network as it is, with all its heads, whatever its channels."""
+    return Cost(
+        n_params=sum(parameter.numel() for parameter in network.parameters()),
+        size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),
+        macs=part_macs(network, height, width).total,
     )
-    height, width = ((pixels + 2 * padding - kernel) // stride + 1 for pixels in size)
-    return height, width
+
+
+def part_macs(network: DepthNetwork, height: int, width: int) -> PartMacs:
+    """Count the parts of a network: by its family's formula, else by computing one image and counting what torch is asked for."""
+    made_by = network.architecture.made_by
+    if isinstance(made_by, CountsByFormula):
+        stem, blocks = made_by.part_macs(network.architecture, height, width)
+        # A head reads an average: each of its weights is used once.
+        heads = {
+            depth: sum(weight.numel() for weight in network.head(depth).parameters() if weight.ndim > 1) for depth in network.head_depths
+        }
+        residuals, shortcuts = zip(*blocks, strict=True)
+        return PartMacs(stem=stem, residuals=residuals, shortcuts=shortcuts, heads=heads)
+    return counted_macs(network, height, width)
+
+
+def counted_macs(network: DepthNetwork, height: int, width: int) -> PartMacs:
+    """Compute one image, and count the products of every operation: those of modules and of functions alike."""
+    network = copy.deepcopy(network).eval().requires_grad_(True)  # without gradients attention is one operation that nothing counts
+    like = next(network.parameters())
+    x = torch.zeros(1, network.architecture.in_channels, height, width, device=like.device, dtype=like.dtype)
+    residuals, shortcuts, heads = [], [], {}
+    stem, x = _counted(network.stem, x)
+    for number, block in enumerate(network.blocks, start=1):
+        shortcut, _ = _counted(block.shortcut, x) if isinstance(block, Skippable) else (0, x)
+        whole, x = _counted(block, x)
+        residuals.append(whole - shortcut)
+        shortcuts.append(shortcut)
+        if number in network.head_depths:
+            heads[number], _ = _counted(network.head(number), x)
+    return PartMacs(stem=stem, residuals=tuple(residuals), shortcuts=tuple(shortcuts), heads=heads)
+
+
+def _counted(part: Any, x: Tensor) -> tuple[int, Tensor]:
+    counter = _Counter()
+    (were_enabled, *_) = torch.backends.mkldnn.set_flags(False, _allow_tf32=None)  # oneDNN computes an LSTM in one operation
+    try:
+        with torch.enable_grad(), counter:
+            y = part(x)
+    finally:
+        torch.backends.mkldnn.set_flags(were_enabled, _allow_tf32=None)
+    return counter.macs, y.detach()
+
+
+class _Counter(TorchDispatchMode):
+    """Add up the multiply-accumulates of the operations that torch has a formula for: half of its floating-point operations."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        from torch.utils.flop_counter import flop_registry
+
+        self._formulas, self.macs = flop_registry, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = self._formulas.get(func._overloadpacket)
+        if formula is not None:
+            self.macs += formula(*args, **kwargs, out_val=out) // 2
+        return out

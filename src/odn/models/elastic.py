@@ -4,14 +4,16 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from odn.models.cutting import inner_channels, layers_of
-from odn.models.network import DepthNetwork, block_of
-from odn.models.resnet import ResidualBlock
+from odn.models.abilities import Narrowable, able
+from odn.models.network import DepthNetwork
+from odn.models.resnet_shapes import inner_channels
+
+WAY_OUT = "set supernet.widths to [1.0]"
 
 
 def forward_narrowed(network: DepthNetwork, x: Tensor, depths: Iterable[int], widths: Sequence[float]) -> dict[int, Tensor]:
@@ -24,22 +26,13 @@ def forward_narrowed(network: DepthNetwork, x: Tensor, depths: Iterable[int], wi
         return network.forward_depths(x, depths)
     depths = tuple(depths)
     inner, logits = inner_channels(network.architecture, widths), {}
+    blocks = able(list(network.blocks)[: max(depths)], Narrowable, asked_by="supernet.widths", way_out=WAY_OUT)
     x = network.stem(x)
-    for number in range(1, max(depths) + 1):
-        x = _narrow_block(block_of(network, number), x, inner[number - 1])
+    for number, block in enumerate(blocks, start=1):
+        x = block.forward_narrowed(x, inner[number - 1])
         if number in depths:
-            logits[number] = network.heads[str(number)](x.mean(dim=(2, 3)))
+            logits[number] = network.head(number)(x)
     return {depth: logits[depth] for depth in depths}
-
-
-def _narrow_block(block: ResidualBlock, x: Tensor, inner: tuple[int, ...]) -> Tensor:
-    layers, y, n_in = layers_of(block), x, block.in_channels
-    for number, ((conv, norm), n_out) in enumerate(zip(layers, (*inner, block.out_channels), strict=True), start=1):
-        y = F.conv2d(y, conv.weight[:n_out, :n_in], stride=conv.stride, padding=conv.padding)
-        y = F.batch_norm(y, None, None, norm.weight[:n_out], norm.bias[:n_out], training=True, eps=norm.eps)
-        y = F.relu(y) if number < len(layers) else y
-        n_in = n_out
-    return F.relu(y + block.shortcut(x))
 
 
 @torch.no_grad()
@@ -49,15 +42,15 @@ def sort_channels(states: Sequence[Mapping[str, Tensor]], *, like: DepthNetwork)
     What the network computes stays. The importance of a channel is the L1 norm of the kernels that read it.
     Source: Once-for-All, arXiv 1908.09791, section 3.3, elastic width.
     """
-    orders = {
-        (number, layer): reader.weight.abs().sum(dim=(0, 2, 3)).argsort(descending=True, stable=True)
-        for number in range(1, like.depth + 1)
-        for layer, (reader, _) in enumerate(layers_of(block_of(like, number))[1:], start=1)
-    }
-    for (number, layer), order in orders.items():
-        for state in states:
-            for name, axis in ((f"conv{layer}.weight", 0), (f"bn{layer}.weight", 0), (f"bn{layer}.bias", 0),
-                               (f"bn{layer}.running_mean", 0), (f"bn{layer}.running_var", 0), (f"conv{layer + 1}.weight", 1)):  # fmt: skip
-                tensor = state.get(f"blocks.{number - 1}.{name}")
-                if tensor is not None:
-                    tensor.copy_(tensor.index_select(axis, order))
+    for number, block in enumerate(able(list(like.blocks), Narrowable, asked_by="supernet.widths", way_out=WAY_OUT)):
+        layers = block.residual_layers()
+        for (writer, norm), (reader, _) in pairwise(layers):
+            conv = like.blocks[number].get_submodule(reader)
+            assert isinstance(conv, nn.Conv2d)
+            order = conv.weight.abs().sum(dim=(0, 2, 3)).argsort(descending=True, stable=True)
+            written = (f"{writer}.weight", f"{norm}.weight", f"{norm}.bias", f"{norm}.running_mean", f"{norm}.running_var")
+            for name, axis in (*((name, 0) for name in written), (f"{reader}.weight", 1)):
+                for state in states:
+                    tensor = state.get(f"blocks.{number}.{name}")
+                    if tensor is not None:
+                        tensor.copy_(tensor.index_select(axis, order))

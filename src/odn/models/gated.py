@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odn.models.network import DepthNetwork, block_of, draw
+from odn.models.abilities import Skippable, able
+from odn.models.network import DepthNetwork, draw, pooled
 
 OPEN_AT_FIRST = 2.0  # bias of a fresh gate, in logits: open with a probability of 0.88
 
@@ -24,7 +25,7 @@ class Opened:
 
 
 class Gate(nn.Module):
-    """Score how much an image needs a block, from its input averaged over H and W: (N, C) -> (N,), to be opened above 0."""
+    """Score how much an image needs a block, from its input averaged over positions: (N, C) -> (N,), to be opened above 0."""
 
     def __init__(self, in_channels: int, hidden: int) -> None:
         super().__init__()
@@ -49,17 +50,19 @@ class GatedNetwork(nn.Module):
 
     Raises:
         ValueError: `hidden` is not a whole number ≥ 1, or the network was cut.
+        ConfigError: a block of it has no residual that could be skipped.
     """
 
     def __init__(self, network: DepthNetwork, *, hidden: int, shift: float = 0.0) -> None:
         super().__init__()
         if type(hidden) is not int or hidden < 1:
             raise ValueError(f"hidden: expected a whole number ≥ 1; got {hidden!r}")
-        if network.architecture.cut is not None:
+        if network.architecture.is_cut:
             raise ValueError("a network that was cut has no gates: its blocks may lack a residual")
         self.network, self.hidden, self.shift = network, hidden, float(shift)
+        self._blocks = tuple(able(list(network.blocks), Skippable, asked_by="routing by gates", way_out="route by confidence"))
         with torch.device(next(network.parameters()).device):
-            self.gates = nn.ModuleList(Gate(block_of(network, number + 1).in_channels, hidden) for number in range(network.depth))
+            self.gates = nn.ModuleList(Gate(block.in_channels, hidden) for block in self._blocks)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,34 +79,30 @@ class GatedNetwork(nn.Module):
         """Return logits (N, K) and which residuals were computed (N, D); a residual is computed for the images that open it, alone."""
         opened = torch.zeros(len(x), self.network.depth, dtype=torch.bool, device=x.device)
         x = self.network.stem(x)
-        for number, gate in enumerate(self.gates):
-            block, is_open = block_of(self.network, number + 1), gate(x.mean(dim=(2, 3))) + self.shift > 0
+        for number, (gate, block) in enumerate(zip(self.gates, self._blocks, strict=True)):
+            is_open = gate(pooled(x)) + self.shift > 0
             opened[:, number] = is_open
             n_open = int(is_open.sum())
             if n_open == len(x):
-                x = block(x)
+                x = self.network.blocks[number](x)
             elif n_open:
                 index = is_open.nonzero().squeeze(1)
-                x = F.relu(block.shortcut(x).index_add(0, index, block.residual(x.index_select(0, index))), inplace=True)
-            elif not isinstance(block.shortcut, nn.Identity):  # behind a relu the identity needs no relu
-                x = F.relu(block.shortcut(x), inplace=True)
-        return Opened(self._head(x), opened)
+                x = block.joined(block.shortcut(x).index_add(0, index, block.residual(x.index_select(0, index))))
+            elif not block.passes_on:
+                x = block.joined(block.shortcut(x))
+        return Opened(self.network.head(self.network.depth)(x), opened)
 
     def relaxed(self, x: Tensor, noise: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
         """Return logits (N, K) and the gates (N, D), 0 or 1 with the gradient of their sigmoid, under logistic noise (N, D)."""
         keeps = []
         x = self.network.stem(x)
-        for number, gate in enumerate(self.gates):
-            block = block_of(self.network, number + 1)
-            soft = torch.sigmoid((gate(x.mean(dim=(2, 3))) + noise[:, number]) / temperature)
+        for number, (gate, block) in enumerate(zip(self.gates, self._blocks, strict=True)):
+            soft = torch.sigmoid((gate(pooled(x)) + noise[:, number]) / temperature)
             keep = (soft > 0.5).float() + soft - soft.detach()
-            x = F.relu(block.residual(x) * keep[:, None, None, None] + block.shortcut(x))
+            residual = block.residual(x)
+            x = block.joined(residual * keep.view(-1, *(1,) * (residual.ndim - 1)) + block.shortcut(x))
             keeps.append(keep)
-        return self._head(x), torch.stack(keeps, dim=1)
-
-    def _head(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network.heads[str(self.network.depth)](x.mean(dim=(2, 3)))
-        return logits
+        return self.network.head(self.network.depth)(x), torch.stack(keeps, dim=1)
 
 
 @torch.no_grad()

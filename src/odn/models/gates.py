@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from odn.models.network import DepthNetwork, block_of
+from odn.models.abilities import Prunable, PrunableStem, able
+from odn.models.network import DepthNetwork
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,12 @@ class Gates:
 
 
 def gates_of(network: DepthNetwork) -> Gates:
-    """List the gates of a network that is not cut."""
+    """List the gates of a network that is not cut.
+
+    Raises:
+        ConfigError: it has a part that cannot be pruned.
+    """
+    stem, blocks = prunable(network)
     count = 0
 
     def take(n: int) -> slice:
@@ -61,32 +67,44 @@ def gates_of(network: DepthNetwork) -> Gates:
         count += n
         return slice(count - n, count)
 
-    blocks = [block_of(network, number) for number in range(1, network.depth + 1)]
-    projects = tuple(not isinstance(block.shortcut, nn.Identity) for block in blocks)
-    stem = network.stem.get_submodule("conv")
-    assert isinstance(stem, nn.Conv2d)
-    streams = [take(stem.out_channels), *(take(block.out_channels) for block, own in zip(blocks, projects, strict=True) if own)]
-    inner = tuple(tuple(take(conv.out_channels) for _, conv in _residual_convs(block)[:-1]) for block in blocks)
+    projects = tuple(not block.passes_on for block in blocks)
+    conv, norm = stem.layer()
+    streams = [take(_written(network, f"stem.{conv}")), *(take(block.out_channels) for block in blocks if not block.passes_on)]
+    inner = tuple(
+        tuple(take(_written(network, f"blocks.{number}.{conv}")) for conv, _ in block.residual_layers()[:-1])
+        for number, block in enumerate(blocks)
+    )
     indices = tuple(range(count, count + len(blocks)))
-    convs, stream = [GatedConv("stem.conv", "stem.bn", None, streams[0], None, adds=False)], 0
+    convs, stream = [GatedConv(f"stem.{conv}", f"stem.{norm}", None, streams[0], None, adds=False)], 0
     for number, (block, own) in enumerate(zip(blocks, projects, strict=True)):
         name, before = f"blocks.{number}", streams[stream]
         stream += own
         after = streams[stream]
         between = (before, *inner[number], after)
-        residual = _residual_convs(block)
-        for place, (conv, _) in enumerate(residual):
+        residual = block.residual_layers()
+        for place, (conv, norm) in enumerate(residual):
             last = place + 1 == len(residual)
             reads, writes = between[place : place + 2]
-            convs.append(GatedConv(f"{name}.{conv}", f"{name}.{conv.replace('conv', 'bn')}", reads, writes, indices[number], adds=last))
-        if own:
-            convs.append(GatedConv(f"{name}.shortcut.conv", f"{name}.shortcut.bn", before, after, None, adds=False))
+            convs.append(GatedConv(f"{name}.{conv}", f"{name}.{norm}", reads, writes, indices[number], adds=last))
+        convs += [GatedConv(f"{name}.{conv}", f"{name}.{norm}", before, after, None, adds=False) for conv, norm in block.shortcut_layers()]
     return Gates(tuple(streams), inner, indices, projects, tuple(convs))
 
 
-def _residual_convs(block: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    """Return the convolutions of a residual in the order of computing; those of the shortcut lie one level deeper."""
-    return [(name, module) for name, module in block.named_children() if isinstance(module, nn.Conv2d)]
+def prunable(network: DepthNetwork) -> tuple[PrunableStem, list[Prunable]]:
+    """Return the stem and the blocks, as what can be pruned.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    asked = {"asked_by": "search.mode: prune", "way_out": "choose another search.mode"}
+    (stem,) = able([network.stem], PrunableStem, **asked)
+    return stem, able(list(network.blocks), Prunable, **asked)
+
+
+def _written(network: DepthNetwork, name: str) -> int:
+    conv = network.get_submodule(name)
+    assert isinstance(conv, nn.Conv2d), "a layer that can be pruned is a convolution"
+    return conv.out_channels
 
 
 def gated(network: DepthNetwork, gates: Gates, values: Tensor) -> dict[str, Tensor]:

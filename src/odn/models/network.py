@@ -1,46 +1,78 @@
 """The network whose depth is searched: a stem, one flat list of blocks, and a head for each depth that needs one.
 
-Axes: N images, C channels, H rows, W columns, K classes.
+Axes: N images, C channels, H rows, W columns, T tokens, K classes.
 """
 
-import hashlib
+import copy
 import math
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from odn.errors import DataError, MissingInputError
-from odn.files import write_bytes, write_json
 from odn.models.architecture import Architecture
-from odn.models.resnet import ResidualBlock
-from odn.models.zoo import BACKBONES
-from odn.records import read_record
+from odn.models.families import OWN, OwnArchitecture, OwnFamily, Parts, Registered, family
+from odn.models.resnet import make_parts
+
+MAKERS: dict[str, Callable[[Architecture], Parts]] = {"resnet": make_parts}  # of the families that do not make themselves
+TRIED_SIZES = (32, 64, 28, 224, 16, 8)  # pixels a side, of the forward pass that finds how many features a head reads
+
+
+class Head(nn.Linear):
+    """Average the features over positions, then classify: (N, C, H, W), (N, T, C) or (N, C) -> (N, K)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        return super().forward(pooled(x))
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Average features over positions: (N, C, H, W), (N, T, C) or (N, C) -> (N, C)."""
+    if x.ndim == 4:
+        return x.mean(dim=(2, 3))
+    return x.mean(dim=1) if x.ndim == 3 else x
 
 
 class DepthNetwork(nn.Module):
-    """Classify images at any depth that has a head. Make one with `build`: this constructor draws from torch's global generator.
+    """Classify images at any depth that has a head.
 
-    Attributes: `stem`; `blocks`, where block number d (from 1) is `blocks[d - 1]`; `heads`, linear layers keyed by str(depth),
-    which read the average of the map over H and W.
+    `stem` reads images (N, C, H, W); block number d, from 1, is `blocks[d - 1]`, and its output is what block d + 1 reads: (N, C, H, W),
+    (N, T, C) or (N, C). Heads are linear layers over the averaged features, at the depths `heads`, or at the last block alone.
+    `image_shape` (C, H, W) is needed where neither the blocks' `out_channels` nor a forward pass of a square image says how many
+    features a head reads. `architecture` is for families that describe their networks; other networks describe themselves.
+
+    Attributes: `stem`; `blocks`; `heads`, keyed by str(depth); `architecture`.
+
+    Raises:
+        ValueError: there is no block, a head is asked for at a depth that is not there, or the features cannot be counted.
     """
 
-    def __init__(self, architecture: Architecture, *, heads: Iterable[int]) -> None:
+    def __init__(
+        self,
+        stem: nn.Module,
+        blocks: Sequence[nn.Module],
+        *,
+        n_classes: int,
+        heads: Iterable[int] | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        architecture: Architecture | None = None,
+        widths: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        backbone = BACKBONES[architecture.backbone]
-        blocks = backbone.blocks(architecture)
+        if not blocks:
+            raise ValueError("blocks: a network has one at least; got none")
+        if architecture is None:
+            in_channels = image_shape[0] if image_shape is not None else _in_channels(stem)
+            widths = widths_of(stem, blocks, in_channels=in_channels, image_shape=image_shape)
+            architecture = _describe(Parts(stem, list(blocks), widths), in_channels=in_channels, n_classes=n_classes)
+        assert widths is not None, "a family counts them"
+        depths = _checked((len(blocks),) if heads is None else heads, len(blocks))
         self.architecture = architecture
-        self.stem = backbone.stem(architecture)
+        self.stem = stem
         self.blocks = nn.ModuleList(blocks)
-        self.heads = nn.ModuleDict(
-            {str(depth): nn.Linear(blocks[depth - 1].out_channels, architecture.n_classes) for depth in _checked(heads, architecture.depth)}
-        )
+        self.heads = nn.ModuleDict({str(depth): Head(widths[depth - 1], n_classes) for depth in depths})
 
     @property
     def depth(self) -> int:
@@ -51,6 +83,16 @@ class DepthNetwork(nn.Module):
     def head_depths(self) -> tuple[int, ...]:
         """List the depths that have a head, ascending."""
         return tuple(sorted(int(name) for name in self.heads))
+
+    def head(self, depth: int) -> nn.Module:
+        """Return the head that reads the features behind block `depth`.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if str(depth) not in self.heads:
+            raise ValueError(f"no head at depth {depth}; this network has {self.depth} blocks and heads at {list(self.head_depths)}")
+        return self.heads[str(depth)]
 
     def forward(self, x: Tensor, depth: int | None = None) -> Tensor:
         """Return the logits (N, K) of normalised images (N, C, H, W) at `depth`, or at all the blocks that are here."""
@@ -63,17 +105,14 @@ class DepthNetwork(nn.Module):
         Raises:
             ValueError: a depth has no head here.
         """
-        depths = tuple(depths)
-        for depth in depths:
-            if str(depth) not in self.heads:
-                raise ValueError(f"no head at depth {depth}; this network has {self.depth} blocks and heads at {list(self.head_depths)}")
+        heads = {depth: self.head(depth) for depth in depths}
         logits: dict[int, Tensor] = {}
         x = self.stem(x)
-        for number, block in zip(range(1, max(depths, default=0) + 1), self.blocks, strict=False):
-            x = block(x)  # (N, C, H, W)
-            if number in depths:
-                logits[number] = self.heads[str(number)](x.mean(dim=(2, 3)))
-        return {depth: logits[depth] for depth in depths}
+        for number, block in zip(range(1, max(heads, default=0) + 1), self.blocks, strict=False):
+            x = block(x)
+            if number in heads:
+                logits[number] = heads[number](x)
+        return {depth: logits[depth] for depth in heads}
 
     def truncated(self, depth: int) -> "DepthNetwork":
         """Return a new network that holds a copy of the stem, the first `depth` blocks and their head, and nothing else.
@@ -81,29 +120,47 @@ class DepthNetwork(nn.Module):
         Raises:
             ValueError: there is no head at `depth`.
         """
-        if str(depth) not in self.heads:
-            raise ValueError(f"cannot truncate at depth {depth}: there are heads at {list(self.head_depths)} only")
-        kept = empty(self.architecture.at(depth), heads=(depth,), device="meta")
-        mine = self.state_dict()
-        kept.load_state_dict({name: mine[name].clone() for name in kept.state_dict()}, assign=True)
-        return kept.train(self.training)
+        return self.kept(depth, heads=(depth,))
+
+    def kept(self, depth: int, *, heads: Iterable[int]) -> "DepthNetwork":
+        """Return a copy of the first `depth` blocks with some of the heads; every parameter of it can be trained.
+
+        Raises:
+            ValueError: there is no such head.
+        """
+        own = nn.ModuleDict({str(one): copy.deepcopy(self.head(one)) for one in sorted(set(heads))})
+        network = DepthNetwork.__new__(DepthNetwork)
+        nn.Module.__init__(network)
+        network.architecture = self.architecture.at(depth)
+        network.stem = copy.deepcopy(self.stem)
+        network.blocks = nn.ModuleList(copy.deepcopy(block) for block in self.blocks[:depth])
+        network.heads = own
+        return network.requires_grad_(True).train(self.training)
 
 
 def build(
     architecture: Architecture, generator: torch.Generator, *, heads: Iterable[int] | None = None, as_torch: bool = False
 ) -> DepthNetwork:
-    """Make a network on the CPU with fresh weights, drawn from `generator` (a CPU one) in the order stem, blocks, heads.
+    """Make a network on the CPU with first weights; what is random about them comes from `generator` (a CPU one) alone.
 
     Only blocks 1..depth exist, and only the heads asked for: the one at `architecture.depth` unless said otherwise.
-    torch's global generator is left untouched.
+    A family either draws its own weights, or they are drawn here in the order stem, blocks, heads.
     Source: convolutions as in arXiv 1502.01852, section 2.2 (normal, fan out), or with `as_torch` as torch draws them (uniform, a sixth
     of that variance at equal fans); heads as torch draws a linear layer.
 
     Raises:
         ValueError: a head is asked for at a depth that is not there.
     """
-    network = empty(architecture, heads=(architecture.depth,) if heads is None else heads)
-    for module in network.modules():
+    heads = (architecture.depth,) if heads is None else heads
+    if architecture.made_by.draws_itself:
+        with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator, which is then as it was
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            network = _made(architecture, heads=heads)
+        drawn = list(network.heads.modules())
+    else:
+        network = empty(architecture, heads=heads)
+        drawn = list(network.modules())
+    for module in drawn:
         draw(module, generator, as_torch=as_torch)
     return network
 
@@ -119,115 +176,138 @@ class _Undrawn(TorchFunctionMode):
 
 
 def empty(architecture: Architecture, *, heads: Iterable[int], device: str = "cpu") -> DepthNetwork:
-    """Allocate a network without giving its tensors values; on the device `meta` there are only shapes."""
+    """Allocate a network whose weights are still to be filled in; on the device `meta` there are only shapes.
+
+    Networks that draw themselves have their first weights, and are on the CPU whatever the device: they may not know `meta`.
+    """
+    if architecture.made_by.draws_itself:
+        with torch.random.fork_rng(devices=[]):
+            return _made(architecture, heads=heads)
     # Not made on `meta` and moved: the first such move in a process imports 480 modules of torch, and takes half a second.
     with torch.device(device), _Undrawn():
-        return DepthNetwork(architecture, heads=heads)
+        return _made(architecture, heads=heads)
+
+
+def _made(architecture: Architecture, *, heads: Iterable[int]) -> DepthNetwork:
+    made_by = architecture.made_by
+    if architecture.family in MAKERS:
+        parts = MAKERS[architecture.family](architecture)
+    else:
+        assert isinstance(made_by, (OwnFamily, Registered)), "any other family has a maker"
+        parts = made_by.parts(architecture)
+    widths = parts.widths or widths_of(parts.stem, parts.blocks, in_channels=architecture.in_channels)
+    return DepthNetwork(parts.stem, parts.blocks, n_classes=architecture.n_classes, heads=heads, architecture=architecture, widths=widths)
 
 
 @torch.no_grad()
 def draw(module: nn.Module, generator: torch.Generator, *, as_torch: bool = False) -> None:
-    """Give one layer's own tensors their initial values; containers and layers without tensors are left as they are."""
-    if isinstance(module, nn.Conv2d) and as_torch:
-        bound = 1 / math.sqrt(module.weight[0].numel())
-        module.weight.uniform_(-bound, bound, generator=generator)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    """Give one layer's own tensors their first values; containers and layers without tensors are left as they are.
+
+    Raises:
+        ValueError: it is a layer whose first values are not known here.
+    """
+    if isinstance(module, nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        if as_torch:
+            module.weight.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+        else:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    elif isinstance(module, nn.Linear):
+        fan_in = module.in_features
+        module.weight.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
     elif isinstance(module, nn.BatchNorm2d):
         module.reset_parameters()  # gamma 1, beta 0, running mean 0 and variance 1: nothing is drawn
-    elif isinstance(module, nn.Linear):
-        bound = 1 / math.sqrt(module.in_features)
-        module.weight.uniform_(-bound, bound, generator=generator)
-        module.bias.uniform_(-bound, bound, generator=generator)
-
-
-def save_network(network: DepthNetwork, folder: Path) -> None:
-    """Write `architecture.json` and `weights.safetensors`; equal networks give equal bytes."""
-    write_json(folder / "architecture.json", network.architecture.to_dict())
-    save_weights(network, folder / "weights.safetensors")
-
-
-def save_weights(network: DepthNetwork, path: Path) -> None:
-    """Write every parameter and buffer as safetensors."""
-    write_bytes(path, _packed(network))
-
-
-def weights_digest(network: DepthNetwork) -> str:
-    """Return the hex SHA-256 of what `save_weights` writes."""
-    return hashlib.sha256(_packed(network)).hexdigest()
-
-
-def _packed(network: DepthNetwork) -> bytes:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return safetensors.torch.save(tensors)
-
-
-def load_network(folder: Path) -> DepthNetwork:
-    """Read what `save_network` wrote, onto the CPU, in eval mode, with the heads that the weights have.
-
-    The description is held to the weights before anything is allocated for it.
-
-    Raises:
-        MissingInputError: a file is not there.
-        DataError: a file is damaged, or the weights are not those of the architecture.
-    """
-    path, weights = folder / "architecture.json", folder / "weights.safetensors"
-    architecture = read_record(Architecture, path, made_by="dvc repro")
-    tensors = _read_weights(weights)
-    try:
-        network = described(architecture, tensors)
-    except ValueError as error:
-        raise DataError(f"{weights} is not for the network of {path}: {error}; delete both and run 'dvc repro'") from None
-    _fill(network, tensors, weights)
-    return network.eval()
-
-
-def described(architecture: Architecture, tensors: Mapping[str, Tensor]) -> DepthNetwork:
-    """Return the network of these weights, of shapes alone, with the heads that they have: it takes no memory, whatever it is.
-
-    Raises:
-        ValueError: there is no such network.
-    """
-    heads = [int(found[1]) for name in tensors if (found := re.fullmatch(r"heads\.(\d{1,4})\.weight", name))]
-    return empty(architecture, heads=heads, device="meta")
-
-
-def misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """Say which tensor is not there, or not of the shape and type that is wanted, or not wanted; None where all are right."""
-    for name in sorted(wanted.keys() | found.keys()):
-        asked, there = (f"{tuple(t[name].shape)} {t[name].dtype}" if name in t else "none" for t in (wanted, found))
-        if asked != there:
-            return f"for {name} it holds {there} where {asked} is needed"
-    return None
-
-
-def load_weights(network: DepthNetwork, path: Path) -> None:
-    """Read what `save_weights` wrote into a network of the same architecture and heads.
-
-    Raises:
-        MissingInputError: the file is not there.
-        DataError: it is damaged, or holds other tensors than the network.
-    """
-    _fill(network, _read_weights(path), path)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise MissingInputError(f"{path} is missing; run 'dvc repro' to train the network first")
-    try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}; delete it and run 'dvc repro'") from None
-
-
-def _fill(network: DepthNetwork, tensors: dict[str, Tensor], path: Path) -> None:
-    wrong = misfit(network.state_dict(), tensors)
-    if wrong is not None:
-        raise DataError(f"{path} does not fit its architecture: {wrong}; delete it and run 'dvc repro'")
-    if next(network.parameters()).is_meta:  # a copy: tensors that are read may be a view of the file
-        network.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+        return
+    elif any(True for _ in module.parameters(recurse=False)):
+        raise ValueError(f"no rule draws the first weights of a {type(module).__name__}; let its family draw itself")
     else:
-        network.load_state_dict(tensors)
+        return
+    if module.bias is not None:
+        module.bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+
+
+def backbone(name: str, *, in_channels: int, n_classes: int, seed: int = 0, **arguments: Any) -> DepthNetwork:
+    """Make the whole network of a family that was registered, with first weights from the seed.
+
+    Raises:
+        ValueError: there is no such family, or it does not take these arguments.
+    """
+    made_by = family(name)
+    build_parts = getattr(made_by, "build", None)
+    if build_parts is None:
+        raise ValueError(f"{name} is not a function that was registered; a residual network is made by odn.resnet")
+    with torch.random.fork_rng(devices=[]):
+        n_blocks = len(build_parts(in_channels=in_channels, **arguments)[1])
+    architecture = Architecture(
+        family=name, name=name, arguments=arguments, in_channels=in_channels, n_classes=n_classes, n_blocks=n_blocks, depth=n_blocks
+    )
+    return build(architecture, torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def widths_of(
+    stem: nn.Module, blocks: Sequence[nn.Module], *, in_channels: int, image_shape: tuple[int, int, int] | None = None
+) -> list[int]:
+    """Count the features that a head reads behind each block: by the blocks' `out_channels`, else by a forward pass of an empty image.
+
+    Raises:
+        ValueError: the pass fails.
+    """
+    named = [getattr(block, "out_channels", None) for block in blocks]
+    if all(isinstance(width, int) for width in named):
+        return named  # type: ignore[return-value]
+    sizes = [image_shape] if image_shape is not None else [(in_channels, size, size) for size in TRIED_SIZES]
+    modules = nn.ModuleList([stem, *blocks])
+    was_training = [module.training for module in modules.modules()]
+    modules.eval()
+    why: Exception | None = None
+    try:
+        for size in sizes:
+            try:
+                return _passed(modules, torch.zeros(1, *size, device=next(modules.parameters()).device))
+            except (RuntimeError, ValueError) as error:
+                why = error
+    finally:
+        for module, training in zip(modules.modules(), was_training, strict=True):
+            module.training = training
+    asked = f"an image of {sizes[0]}" if image_shape is not None else f"images of {', '.join(str(size[1]) for size in sizes)} pixels a side"
+    way_out = "look at the blocks" if image_shape is not None else "say image_shape=(C, H, W)"
+    raise ValueError(f"blocks: {asked} do not pass through stem and blocks ({why}); {way_out}") from None
+
+
+def _passed(modules: nn.ModuleList, x: Tensor) -> list[int]:
+    stem, *blocks = modules
+    widths, x = [], stem(x)
+    for block in blocks:
+        x = block(x)
+        widths.append(int(pooled(x).shape[1]))
+    return widths
+
+
+def _in_channels(stem: nn.Module) -> int:
+    """Return the channels of the images that a stem reads: those of its first layer with a weight.
+
+    Raises:
+        ValueError: it has none.
+    """
+    for module in stem.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    raise ValueError("stem: it has no convolution that says how many channels an image has; say image_shape=(C, H, W)")
+
+
+def _describe(parts: Parts, *, in_channels: int, n_classes: int) -> OwnArchitecture:
+    depth = len(parts.blocks)
+    return OwnArchitecture(
+        family=OWN,
+        name=type(parts.blocks[0]).__name__,
+        arguments={},
+        in_channels=in_channels,
+        n_classes=n_classes,
+        n_blocks=depth,
+        depth=depth,
+        parts=parts,
+    )
 
 
 def _checked(heads: Iterable[int], depth: int) -> list[int]:
@@ -235,10 +315,3 @@ def _checked(heads: Iterable[int], depth: int) -> list[int]:
     if not depths or depths[0] < 1 or depths[-1] > depth:
         raise ValueError(f"heads: expected depths from 1 to {depth}, at least one; got {depths}")
     return depths
-
-
-def block_of(network: DepthNetwork, number: int) -> ResidualBlock:
-    """Return block `number`, counted from 1."""
-    block = network.blocks[number - 1]
-    assert isinstance(block, ResidualBlock)
-    return block

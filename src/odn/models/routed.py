@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from odn.models.network import DepthNetwork, empty
+from odn.models.network import DepthNetwork
 from odn.records import Record
 
 
@@ -88,7 +88,7 @@ class RoutedNetwork(nn.Module):
             x = block(x)
             if number not in taken:
                 continue
-            said = self.network.heads[str(number)](x.mean(dim=(2, 3)))
+            said = self.network.head(number)(x)
             if number == last:
                 logits[left] = said
                 break
@@ -108,7 +108,4 @@ def reachable(network: DepthNetwork, exits: Sequence[Exit]) -> RoutedNetwork:
     """Return a routed network without the exits that no image takes, nor the blocks and heads that none reaches: copies of the rest."""
     ends = next((number for number, exit_ in enumerate(exits) if exit_.threshold == 0), len(exits) - 1)
     taken = [exit_ for number, exit_ in enumerate(exits[: ends + 1]) if exit_.threshold < 1 or number == ends]
-    kept = empty(network.architecture.at(taken[-1].depth), heads=[exit_.depth for exit_ in taken])
-    mine = network.state_dict()
-    kept.load_state_dict({name: mine[name] for name in kept.state_dict()})
-    return RoutedNetwork(kept.to(next(network.parameters()).device), taken)
+    return RoutedNetwork(network.kept(taken[-1].depth, heads=[exit_.depth for exit_ in taken]), taken)

@@ -13,8 +13,8 @@ from torch import Tensor
 from odn.errors import MissingInputError
 from odn.files import write_bytes, write_json
 from odn.models.gated import GatedNetwork
-from odn.models.network import load_network, misfit, save_network
 from odn.models.routed import Exit, RoutedNetwork
+from odn.models.stored_networks import load_network, misfit, save_network
 from odn.records import Record, damaged, read_record
 
 Routes = RoutedNetwork | GatedNetwork

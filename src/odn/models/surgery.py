@@ -8,14 +8,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from odn.models.architecture import Architecture, Cut, CutBlock
-from odn.models.gates import Gates
-from odn.models.network import DepthNetwork, block_of, empty
-from odn.models.resnet import BlockShape, ResidualBlock, ShortcutBlock
+from odn.models.architecture import Architecture
+from odn.models.gates import Gates, prunable
+from odn.models.network import DepthNetwork, empty
+from odn.models.resnet_shapes import Cut, CutBlock, with_cut
 
 
 def cut(network: DepthNetwork, gates: Gates, open_: Tensor, *, height: int, width: int) -> DepthNetwork:
-    """Return what is left of a network whose gates are open where `open_` (G,) is 1: plain weights, and `Architecture.cut`.
+    """Return what is left of a network whose gates are open where `open_` (G,) is 1: plain weights, described by what was cut.
 
     In eval mode it gives the logits of the gated network, to rounding.
     """
@@ -25,21 +25,23 @@ def cut(network: DepthNetwork, gates: Gates, open_: Tensor, *, height: int, widt
     with torch.enable_grad():  # the graph is traced along the gradients
         _cut_channels(working, gates, open_, example)
     numbers = _cut_blocks(working, gates, open_)
-    blocks = [block_of(working, place + 1) for place in range(len(working.blocks))]
-    stem = working.stem.get_submodule("conv")
-    assert isinstance(stem, nn.Conv2d)
-    left, out = [], stem.out_channels
-    for number, block in zip(numbers, blocks, strict=True):
-        widths = [conv.out_channels for conv in block.children() if isinstance(conv, nn.Conv2d)]
-        out = next((conv.out_channels for conv in block.shortcut.children() if isinstance(conv, nn.Conv2d)), out)
-        left.append(CutBlock(number=number, inner=tuple(widths[:-1]), out=out))
-    architecture = _described(network.architecture, Cut(stem=stem.out_channels, blocks=tuple(left)))
+    architecture = with_cut(network.architecture, _what_is_left(working, numbers))
     return _holding(architecture, working, device=device).train(network.training)
 
 
-def _described(whole: Architecture, cut: Cut) -> Architecture:
-    values = {name: value for name, value in whole.to_dict().items() if name not in ("depth", "cut")}
-    return Architecture(**values, depth=len(cut.blocks), cut=cut)
+def _what_is_left(network: DepthNetwork, numbers: list[int]) -> Cut:
+    """Read off the channels of a network that was worked on; `numbers` says which of the backbone's blocks are there."""
+    stem, blocks = prunable(network)
+
+    def written(module: nn.Module, names: list[tuple[str, str]]) -> list[int]:
+        return [int(module.get_parameter(f"{conv}.weight").shape[0]) for conv, _ in names]
+
+    (out,) = first = written(network.stem, [stem.layer()])
+    left = []
+    for number, block, module in zip(numbers, blocks, network.blocks, strict=True):
+        (out,) = written(module, block.shortcut_layers()) or (out,)
+        left.append(CutBlock(number=number, inner=tuple(written(module, block.residual_layers()[:-1])), out=out))
+    return Cut(stem=first[0], blocks=tuple(left))
 
 
 def _cut_channels(network: DepthNetwork, gates: Gates, open_: Tensor, example: Tensor) -> None:
@@ -60,24 +62,17 @@ def _cut_channels(network: DepthNetwork, gates: Gates, open_: Tensor, example: T
 
 def _cut_blocks(network: DepthNetwork, gates: Gates, open_: Tensor) -> list[int]:
     """Take out the closed blocks, leaving the shortcut of those that project; return the numbers of the blocks that are left."""
-    kept: list[tuple[int, ResidualBlock]] = []
-    for number, (gate, projects) in enumerate(zip(gates.blocks, gates.projects, strict=True), start=1):
-        block = block_of(network, number)
+    kept: list[tuple[int, nn.Module]] = []
+    _, blocks = prunable(network)
+    for number, (gate, block, module) in enumerate(zip(gates.blocks, blocks, list(network.blocks), strict=True), start=1):
         if open_[gate]:
-            kept.append((number, block))
-        elif projects:
-            kept.append((number, _only_shortcut(block)))
+            kept.append((number, module))
+        elif not block.passes_on:
+            kept.append((number, block.without_residual()))
     head = network.heads[str(network.depth)]
     network.blocks = nn.ModuleList(block for _, block in kept)
     network.heads = nn.ModuleDict({str(len(kept)): head})
     return [number for number, _ in kept]
-
-
-def _only_shortcut(block: ResidualBlock) -> ShortcutBlock:
-    shape = BlockShape(in_channels=1, inner=(), out_channels=1, stride=block.stride, shortcut="conv", projects=True)
-    left = ShortcutBlock(shape)
-    left.shortcut = block.shortcut
-    return left
 
 
 def _holding(architecture: Architecture, working: DepthNetwork, *, device: torch.device) -> DepthNetwork:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from odn.models.abilities import Skippable
 from odn.models.gated import Gate
-from odn.models.network import DepthNetwork, block_of
+from odn.models.network import DepthNetwork, pooled
 from odn.models.routed import confidence
 from odn.records import Amount, Positive, Record
 
@@ -116,7 +117,7 @@ def part_latencies(network: DepthNetwork, *, height: int, width: int, device: st
         for number, part in enumerate((copied.stem, *copied.blocks)):
             calls[str(number)] = functools.partial(part, x)
             x = part(x)
-        calls["head"] = functools.partial(copied.heads[str(network.depth)], x.mean(dim=(2, 3)))
+        calls["head"] = functools.partial(copied.head(network.depth), x)
         return list(timed(calls, seconds=seconds).ms.values())
 
 
@@ -135,24 +136,23 @@ class PartTimes(Record):
 def part_times(network: DepthNetwork, x: Tensor, *, hidden: int, seconds: float = 2.0) -> tuple[PartTimes, Timing]:
     """Time every part on images (N, C, H, W), each on what the part before it gives: what is called an image's time is the batch's."""
     network = copy.deepcopy(network).eval()
-    calls: dict[str, Callable[[], object]] = {}
+    calls: dict[str, Callable[[], object]] = {}  # blocks without a shortcut are all residual
 
     def keep(name: str, run: Callable[[], object]) -> None:
         calls[name] = run
 
     keep("stem", lambda x=x: network.stem(x))  # type: ignore[misc]
     x = network.stem(x)
-    for number in range(1, network.depth + 1):
-        block = block_of(network, number)
-        gate = Gate(block.in_channels, hidden).to(x.device)
-        keep(f"gate.{number}", lambda x=x, gate=gate: int((gate(x.mean(dim=(2, 3))) > 0).sum()))  # type: ignore[misc]
-        if not isinstance(block.shortcut, nn.Identity):
+    for number, block in enumerate(network.blocks, start=1):
+        gate = Gate(pooled(x).shape[1], hidden).to(x.device)
+        keep(f"gate.{number}", lambda x=x, gate=gate: int((gate(pooled(x)) > 0).sum()))  # type: ignore[misc]
+        if isinstance(block, Skippable) and not block.passes_on:
             keep(f"shortcut.{number}", lambda x=x, block=block: block.shortcut(x))  # type: ignore[misc]
         keep(f"block.{number}", lambda x=x, block=block: block(x))  # type: ignore[misc]
         x = block(x)
         if number in network.head_depths:
-            head = network.heads[str(number)]
-            keep(f"head.{number}", lambda x=x, head=head: int((confidence(head(x.mean(dim=(2, 3))), temperature=1.0) > 1).sum()))  # type: ignore[misc]
+            head = network.head(number)
+            keep(f"head.{number}", lambda x=x, head=head: int((confidence(head(x), temperature=1.0) > 1).sum()))  # type: ignore[misc]
     timing = timed(calls, seconds=seconds)
     found = timing.ms
     shortcuts = [found.get(f"shortcut.{number}", 0.0) for number in range(1, network.depth + 1)]

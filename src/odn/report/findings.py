@@ -164,7 +164,7 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
     card = read_record(Card, model / "card.json", made_by="truncate")
     search = read_record(SearchLog, model / "search.json", made_by="truncate")
     architecture = read_record(Architecture, model / "architecture.json", made_by="truncate")
-    backbone = architecture.backbone
+    backbone = architecture.name
     _check_search(card, config=config, backbone=backbone, model=model)
     evaluation = read_record(Evaluation, metrics / "evaluation.json", made_by="evaluate")
     latency = read_record(LatencyRecord, metrics / "latency.json", made_by="evaluate")

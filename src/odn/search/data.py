@@ -7,7 +7,7 @@ from odn.data.batches import Images, n_steps, on_device
 from odn.data.dataset import Manifest, Split
 from odn.models.architecture import Architecture
 from odn.models.cost import Cost, cost
-from odn.sections import ModelConfig
+from odn.models.resnet_shapes import configured
 from odn.training.device import Machine
 
 FORWARD_SHARE = 1 / 3  # of a training pass: a backward pass takes two products for each of the forward pass
@@ -15,18 +15,24 @@ FORWARD_SHARE = 1 / 3  # of a training pass: a backward pass takes two products 
 
 @dataclass(frozen=True)
 class SearchData:
-    """Hold what the search may see: train to fit, val to choose."""
+    """Hold what the search may see, train to fit and val to choose, and the whole backbone that it cuts."""
 
     train: Images
     val: Images
     manifest: Manifest
     machine: Machine
+    backbone: Architecture
 
 
-def search_data(train: Split, val: Split, *, manifest: Manifest, machine: Machine) -> SearchData:
+def search_data(train: Split, val: Split, *, manifest: Manifest, machine: Machine, backbone: Architecture) -> SearchData:
     """Bring both splits to the device."""
     there = {name: on_device(split, manifest=manifest, device=machine.device) for name, split in (("train", train), ("val", val))}
-    return SearchData(train=there["train"], val=there["val"], manifest=manifest, machine=machine)
+    return SearchData(train=there["train"], val=there["val"], manifest=manifest, machine=machine, backbone=backbone)
+
+
+def backbone_of(config: Config, manifest: Manifest) -> Architecture:
+    """Describe the configured backbone for these data."""
+    return configured(config, in_channels=manifest.channels, n_classes=manifest.n_classes)
 
 
 def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:
@@ -37,20 +43,6 @@ def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:
 def full_depth_cost(architecture: Architecture, manifest: Manifest) -> Cost:
     """Return what the whole backbone costs on images of the data set's size."""
     return costs_at(architecture.whole, manifest)
-
-
-def backbone_macs(model: ModelConfig, manifest: Manifest) -> int:
-    """Count what one image takes through the whole configured backbone, whichever its shortcuts: both cost the same."""
-    first = Architecture(
-        backbone=model.backbone,
-        stem=model.stem,
-        width=model.width,
-        shortcut="avgpool",
-        in_channels=manifest.channels,
-        n_classes=manifest.n_classes,
-        depth=1,
-    )
-    return full_depth_cost(first, manifest).macs
 
 
 def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: float, macs_full: int) -> float:

@@ -239,8 +239,7 @@ def grown(before: TrainState | None, *, data: SearchData, config: Config, depth:
     has_exit = before is not None and (config.train.aux_weight > 0 or config.search.distill == "exits")
     heads = (before.network.depth, depth) if before is not None and has_exit else (depth,)
     if before is None or config.growth.init == "reload":
-        architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-        return _fresh(architecture, data=data, config=config, heads=heads)
+        return _fresh(data.backbone.at(depth), data=data, config=config, heads=heads)
     images = _example_images(data.train)
 
     def wider(old: DepthNetwork) -> DepthNetwork:

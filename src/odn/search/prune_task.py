@@ -17,7 +17,8 @@ from odn.data.batches import Images
 from odn.errors import DataError
 from odn.models.budget import Prices, closed_to, expected
 from odn.models.gates import Gates, gated_forward, with_gates
-from odn.models.network import DepthNetwork, misfit
+from odn.models.network import DepthNetwork
+from odn.models.stored_networks import misfit
 from odn.models.surgery import cut
 from odn.search.data import SearchData
 from odn.training.distillation import distillation_loss

@@ -62,8 +62,7 @@ def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Pa
 
 
 def _fresh(data: SearchData, config: Config, depth: int) -> TrainState:
-    architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
-    return TrainState.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
+    return TrainState.fresh(data.machine.holding(build(data.backbone.at(depth), generator(config.seed, "weights"))))
 
 
 def _budget(network: DepthNetwork, *, data: SearchData, config: Config, depth: int) -> Budget:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from odn.config import N_BLOCKS, Config
+from odn.config import Config
 from odn.data.batches import Images
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
@@ -285,9 +285,8 @@ def train_published(
 
 def untrained(data: SearchData, config: Config) -> DepthNetwork:
     """Return the whole backbone, with a head at every depth, and fresh weights."""
-    deepest = N_BLOCKS[config.model.backbone]
-    architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=deepest)
-    return data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=range(1, deepest + 1), as_torch=True))
+    heads = range(1, data.backbone.depth + 1)
+    return data.machine.holding(build(data.backbone, generator(config.seed, "weights"), heads=heads, as_torch=True))
 
 
 def warmup_cost(architecture: Architecture, *, data: SearchData, config: Config) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from odn.models.cost import Cost
-from odn.models.cutting import group_of_blocks, n_groups, narrowed, narrowed_architecture
+from odn.models.cutting import narrowed, narrowed_architecture
 from odn.models.network import DepthNetwork
 from odn.models.timing import Timing, forward_pass, part_latencies, timed
 from odn.search.data import SearchData, costs_at, full_depth_cost
@@ -27,29 +27,33 @@ class Subnetwork:
 class Space:
     """List the depths and widths of a supernet."""
 
-    backbone: str
+    groups: tuple[int, ...]  # of each block of the backbone, from 0
     depths: tuple[int, ...]  # ascending
     widths: tuple[float, ...]
 
     def named(self, depth: int, widths: Sequence[float]) -> Subnetwork:
         """Name a sub-network by its depth and widths, one name only for each."""
-        n_reached = group_of_blocks(self.backbone)[depth - 1] + 1
-        return Subnetwork(depth, (*widths[:n_reached], *(1.0,) * (n_groups(self.backbone) - n_reached)))
+        n_reached = self.groups[depth - 1] + 1
+        return Subnetwork(depth, (*widths[:n_reached], *(1.0,) * (self.n_groups - n_reached)))
+
+    @property
+    def n_groups(self) -> int:
+        """Count the groups of blocks, for each of which a width is chosen."""
+        return self.groups[-1] + 1
 
     def count(self) -> int:
         """Count the sub-networks."""
-        groups = group_of_blocks(self.backbone)
-        return sum(len(self.widths) ** (groups[depth - 1] + 1) for depth in self.depths)
+        return sum(len(self.widths) ** (self.groups[depth - 1] + 1) for depth in self.depths)
 
     def all(self) -> list[Subnetwork]:
         """List every sub-network."""
-        names = {self.named(depth, w) for depth in self.depths for w in product(self.widths, repeat=n_groups(self.backbone))}
+        names = {self.named(depth, w) for depth in self.depths for w in product(self.widths, repeat=self.n_groups)}
         return sorted(names)
 
     @property
     def smallest(self) -> Subnetwork:
         """Return the sub-network than which none costs less."""
-        return self.named(self.depths[0], (min(self.widths),) * n_groups(self.backbone))
+        return self.named(self.depths[0], (min(self.widths),) * self.n_groups)
 
 
 class Measured:
@@ -81,7 +85,7 @@ class Measured:
         At full width it is the supernet's exit, bit for bit.
         """
         kept = self.data.machine.holding(narrowed(self.supernet, one.depth, one.widths))
-        if kept.architecture.cut is not None:
+        if kept.architecture.is_cut:
             reestimate_batchnorm(kept, self.data.train, machine=self.data.machine)
         return kept.eval()
 
@@ -108,7 +112,7 @@ class Measured:
         """Add up the times of a sub-network's parts, where there is a table; else time it."""
         if not self._uses_table:
             return self.latency_ms(one)
-        groups, table = group_of_blocks(self.space.backbone), self._table
+        groups, table = self.space.groups, self._table
         blocks = [table[one.widths[groups[number]]][1 + number] for number in range(one.depth)]
         return table[1.0][0] + sum(blocks) + table[1.0][-1]
 
@@ -116,5 +120,5 @@ class Measured:
     def _table(self) -> dict[float, list[float]]:
         """Time stem, blocks and head once at each width."""
         manifest, device = self.data.manifest, self.data.machine.device.type
-        networks = {w: narrowed(self.supernet, self.space.depths[-1], (w,) * n_groups(self.space.backbone)) for w in self.space.widths}
+        networks = {w: narrowed(self.supernet, self.space.depths[-1], (w,) * self.space.n_groups) for w in self.space.widths}
         return {w: part_latencies(network, height=manifest.height, width=manifest.width, device=device) for w, network in networks.items()}

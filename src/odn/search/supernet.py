@@ -49,7 +49,11 @@ def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None)
     Raises:
         TrainingError: a loss that is not finite.
     """
-    state, plan, settings = TrainState.fresh(untrained_supernet(data, config)), plan_of(config), config.train
+    state, plan, settings = (
+        TrainState.fresh(untrained_supernet(data, config)),
+        plan_of(config, n_groups=n_groups(data.backbone)),
+        config.train,
+    )
     steps = n_steps(data.train, batch_size=settings.batch_size)
     task = SupernetTask(state, plan, settings=settings, machine=data.machine, steps=steps)
     rows: list[EpochRow] = []
@@ -64,20 +68,18 @@ def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None)
 
 def untrained_supernet(data: SearchData, config: Config) -> DepthNetwork:
     """Return the backbone down to the last depth of the schedule, with a head at each of its depths, and fresh weights."""
-    depths, manifest = config.search.schedule, data.manifest
-    architecture = Architecture.of(config, in_channels=manifest.channels, n_classes=manifest.n_classes, depth=depths[-1])
-    return data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=depths))
+    depths = config.search.schedule
+    return data.machine.holding(build(data.backbone.at(depths[-1]), generator(config.seed, "weights"), heads=depths))
 
 
-def plan_of(config: Config) -> Plan:
+def plan_of(config: Config, *, n_groups: int) -> Plan:
     """Return what the configured supernet trains together."""
-    groups = n_groups(config.model.backbone)
-    return Plan(depths=config.search.schedule, n_groups=groups, seed=config.seed, settings=config.supernet)
+    return Plan(depths=config.search.schedule, n_groups=n_groups, seed=config.seed, settings=config.supernet)
 
 
 def supernet_cost(architecture: Architecture, *, data: SearchData, config: Config) -> float:
     """Return the full-depth epochs of the joint training: every forward pass of every step, with the heads of all exits."""
-    plan, steps = plan_of(config), n_steps(data.train, batch_size=config.train.batch_size)
+    plan, steps = plan_of(config, n_groups=n_groups(architecture)), n_steps(data.train, batch_size=config.train.batch_size)
     passes = Counter(
         one.widths for epoch in range(1, config.supernet.epochs + 1) for step in plan.passes(epoch, steps=steps) for one in step
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from odn.config import N_BLOCKS, Config
+from odn.config import Config
 from odn.data.dataset import Manifest
 from odn.errors import DataError
 from odn.models.architecture import Architecture
@@ -116,8 +116,7 @@ def train_teacher(*, data: SearchData, config: Config, checkpoint: Path | None) 
     Raises:
         TrainingError: a loss that is not finite.
     """
-    depth = N_BLOCKS[config.model.backbone]
-    architecture = Architecture.of(config, in_channels=data.manifest.channels, n_classes=data.manifest.n_classes, depth=depth)
+    architecture, depth = data.backbone, data.backbone.depth
     state = TrainState.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
     warmup_epochs, epochs = config.train.warmup_epochs, config.distill.epochs
     phase = Phase(name="teacher", depth=depth, epochs=epochs, seed=config.seed, warmup_epochs=warmup_epochs)

@@ -49,7 +49,7 @@ def run(
 
 
 def _probe(config: Config, *, step: DepthStep, prepared: Path, trained: Path, out: Path, progress: Path) -> Verdict:
-    from odn.models.network import save_network
+    from odn.models.stored_networks import save_network
     from odn.search.expand import Cooled, cool_down
     from odn.stages.states import read_state
     from odn.stages.teachers import read_teacher, teaching_inputs

@@ -15,6 +15,7 @@ from odn.errors import MissingInputError
 from odn.models.architecture import Architecture
 from odn.models.cost import Cost, cost
 from odn.models.network import build
+from odn.models.resnet_shapes import configured
 from odn.models.timing import Timing, forward_pass, timed
 from odn.sanitize import sanitized
 from odn.training.device import choose_machine
@@ -56,8 +57,11 @@ class CostTable:
     def describe(self) -> str:
         """Return the table as text: aligned columns, each number with its share of full depth."""
         network, shape = self.architecture, self.shape
+        arguments = ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in network.arguments.items()
+        )
         title = (
-            f"{network.backbone} at width {network.width:g} with the {network.stem} stem, on {shape.source}: {shape.n_classes} classes, "
+            f"{network.name} ({arguments}) on {shape.source}: {shape.n_classes} classes, "
             f"images of {shape.channels} × {shape.height} × {shape.width}"
         )
         full = self.rows[-1]
@@ -90,9 +94,9 @@ def run(config: Config, *, prepared: Path) -> CostTable:
         MissingInputError: the source's shape is only known once it is prepared.
     """
     shape = _shape(config, prepared=prepared)
-    first = Architecture.of(config, in_channels=shape.channels, n_classes=shape.n_classes, depth=1)
+    first = configured(config, in_channels=shape.channels, n_classes=shape.n_classes)
     depths = range(1, first.n_blocks + 1)
-    whole = build(first.whole, generator(config.seed, "cost"), heads=depths)
+    whole = build(first, generator(config.seed, "cost"), heads=depths)
     counted = {depth: cost(first.at(depth), shape.height, shape.width) for depth in depths}
     device = choose_machine(config.train, macs=counted[first.n_blocks].macs).device.type
     size = {"batch_size": 1, "height": shape.height, "width": shape.width}

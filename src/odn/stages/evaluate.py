@@ -14,7 +14,8 @@ from odn.data.batches import on_device
 from odn.data.dataset import Manifest, read_manifest, verified_split
 from odn.files import new_folder, require_own_folder, write_json
 from odn.models.cost import cost
-from odn.models.network import DepthNetwork, build, load_network
+from odn.models.network import DepthNetwork, build
+from odn.models.stored_networks import load_network
 from odn.models.timing import combined, forward_pass, timed
 from odn.records import damaged, read_record
 from odn.search.certified import LatencyRecord
@@ -102,7 +103,7 @@ def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
 def _others(config: Config, network: DepthNetwork, *, shaved_from: int | None) -> dict[str, int]:
     """Name the depths that the accepted one is compared with; beside a pruned one no other was finished."""
     depth, n_blocks = network.depth, network.architecture.n_blocks
-    if network.architecture.cut is not None:
+    if network.architecture.is_cut:
         return {}
     before = config.depth_before(depth)
     others = ({"shallower": before} if before else {}) | ({"full_depth": n_blocks} if n_blocks != depth else {})

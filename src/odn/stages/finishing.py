@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odn.config import Config
-from odn.models.network import DepthNetwork, weights_digest
+from odn.models.network import DepthNetwork
+from odn.models.stored_networks import weights_digest
 from odn.search.convergence import DepthStep
 from odn.search.data import SearchData
 from odn.search.expand import Cooled, cool_down, finish_state

@@ -77,7 +77,7 @@ def run(
         OutputError: the folder of a target holds what odn did not write.
         TrackingError: MLflow cannot be reached or refuses; the folders are written.
     """
-    from odn.models.network import load_network
+    from odn.models.stored_networks import load_network
     from odn.search.specialise import Specialiser
     from odn.search.subnetworks import Measured, Space
     from odn.stages.working import opened
@@ -95,7 +95,7 @@ def run(
     if card.depths != network.head_depths or 1.0 not in card.widths or len(set(card.widths)) < len(card.widths):
         why = f"depths and widths must be those of the network, with exits at {list(network.head_depths)}; got {card.depths}, {card.widths}"
         raise damaged(place / "card.json", why, made_by=made_by)
-    space = Space(network.architecture.backbone, card.depths, card.widths)
+    space = Space(network.architecture.made_by.groups(network.architecture), card.depths, card.widths)
     measured = Measured(network, space=space, data=data, uses_table=uses_table)
     specialiser = Specialiser(measured, seed=config.seed, enumerates=enumerates, predicts=predicts)
     made, missed = [], []
@@ -114,7 +114,7 @@ def run(
 
 def _write(config: Config, found: "Found", *, measured: "Measured", data: "SearchData", folder: Path) -> dict[str, Any]:
     """Write a network and its card."""
-    from odn.models.network import save_network
+    from odn.models.stored_networks import save_network
     from odn.models.timing import combined
     from odn.training.device import machine_identity
 
@@ -145,7 +145,7 @@ def _write(config: Config, found: "Found", *, measured: "Measured", data: "Searc
 
 
 def _register(config: Config, one: Made, *, data: "SearchData", project: Path) -> "Registration":
-    from odn.models.network import load_network
+    from odn.models.stored_networks import load_network
     from odn.tracking.publish import Model, publish_model
     from odn.tracking.versions import log_classifier
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from odn.errors import DataError
 from odn.models.architecture import Architecture
-from odn.models.network import described, empty, misfit
+from odn.models.network import empty
+from odn.models.stored_networks import described, misfit
 from odn.records import Count, Record
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.device import Machine

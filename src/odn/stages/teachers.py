@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from odn.config import Config
-from odn.models.network import load_network, weights_digest
+from odn.models.stored_networks import load_network, weights_digest
 from odn.records import Amount, Count, Fraction, Positive, Record, Sha256, damaged, read_record
 from odn.search.data import SearchData
 from odn.search.teaching import as_teacher, normalising

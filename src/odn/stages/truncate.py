@@ -111,7 +111,7 @@ def _trained(
     shaves = config.search.shave and choice.verdict == "target_reached" and depth != config.search.schedule[0]
     if not (epochs or shaves):
         return _Trained()
-    from odn.models.network import load_network
+    from odn.models.stored_networks import load_network
     from odn.stages.finishing import Workshop, finish, shave
     from odn.stages.working import opened
 
@@ -145,7 +145,7 @@ def _write_network(folder: Path, trained: _Trained, choice: Choice, *, depths: P
     else:
         phase = "probe" if choice.judged.verdict.probed else "stable"
     if from_here is not None:
-        from odn.models.network import save_network
+        from odn.models.stored_networks import save_network
 
         save_network(from_here, folder)
     else:

@@ -13,7 +13,7 @@ from odn.config import Config
 from odn.data.dataset import read_manifest, verified_split
 from odn.display import phase_display
 from odn.files import sha256_of
-from odn.search.data import SearchData, backbone_macs, search_data
+from odn.search.data import SearchData, backbone_of, costs_at, search_data
 from odn.tracking import live_run
 from odn.training.device import choose_machine
 from odn.training.fit import EpochRow, Tick
@@ -30,9 +30,10 @@ def opened(prepared: Path, *, config: Config) -> SearchData:
         ConfigError: the device is not there.
     """
     manifest = read_manifest(prepared / "dataset.json")
-    machine = choose_machine(config.train, macs=backbone_macs(config.model, manifest))
+    backbone = backbone_of(config, manifest)
+    machine = choose_machine(config.train, macs=costs_at(backbone, manifest).macs)
     train, val = (verified_split(prepared / name, manifest=manifest) for name in ("train", "val"))
-    return search_data(train, val, manifest=manifest, machine=machine)
+    return search_data(train, val, manifest=manifest, machine=machine, backbone=backbone)
 
 
 def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:

@@ -123,7 +123,7 @@ def _contender_of(connection: Connection, name: str, version: str | None) -> Con
 
 def _log_model(connection: Connection, record: SearchRecord, run_id: str, weights_sha256: str) -> str:
     """Log the network with its normalisation inside, and return the id of the logged model."""
-    from odn.models.network import load_network
+    from odn.models.stored_networks import load_network
 
     name = f"{record.config.model.backbone}-depth-{record.search.depth}" if record.search else "model"
     log = log_classifier(load_network(record.model), manifest=record.manifest)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from odn.errors import DataError, MissingInputError
 from odn.files import write_bytes
-from odn.models.network import misfit
+from odn.models.stored_networks import misfit
 from odn.records import parse_record
 from odn.sanitize import sanitized
 

@@ -10,7 +10,8 @@ from odn.data.dataset import Manifest
 from odn.errors import DataError, MissingInputError
 from odn.files import sha256_of, write_json
 from odn.models.cost import PartMacs, part_macs
-from odn.models.network import DepthNetwork, load_network
+from odn.models.network import DepthNetwork
+from odn.models.stored_networks import load_network
 from odn.models.timing import PartTimes, combined, part_times
 from odn.records import Amount, Positive, Record, Sha256, parse_record
 from odn.stages.records import known_timing, steadier
@@ -69,7 +70,7 @@ def read_supernet(folder: Path, *, manifest: Manifest, machine: Machine) -> Supe
             f"{folder} is for {mine[0]} channels and {mine[1]} classes, the prepared data has {manifest.channels} and "
             f"{manifest.n_classes}; {way_out}"
         )
-    if network.architecture.cut is not None:
+    if network.architecture.is_cut:
         raise DataError(f"{folder} holds a network that was cut; {way_out}")
     parts = part_macs(network, manifest.height, manifest.width)
     digest = sha256_of(folder / "architecture.json", folder / "weights.safetensors")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.files import new_folder
-from odn.models.network import save_network
+from odn.models.stored_networks import save_network
 from odn.search.convergence import DepthStep
 from odn.search.expand import Trained, train_depth
 from odn.stages.states import read_state, write_state

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.files import new_folder
-from odn.models.network import save_network
+from odn.models.stored_networks import save_network
 from odn.search.convergence import DepthStep
 from odn.search.pruning import Pruned, train_pruned
 from odn.stages.states import write_state

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.files import new_folder
-from odn.models.network import load_weights, save_network, save_weights
+from odn.models.stored_networks import load_weights, save_network, save_weights
 from odn.search.convergence import DepthStep
 from odn.search.published import Published, Warm, train_published, untrained, warm_up
 from odn.stages.trainers.kept import checkpoint_name, write_record

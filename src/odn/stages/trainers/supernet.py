@@ -6,7 +6,7 @@ from typing import Any
 
 from odn.config import Config
 from odn.files import new_folder, write_json
-from odn.models.network import load_network, save_network
+from odn.models.stored_networks import load_network, save_network
 from odn.search.convergence import DepthStep
 from odn.search.data import SearchData
 from odn.search.supernet import Supernet, exit_step, train_supernet

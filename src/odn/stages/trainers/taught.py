@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from odn.config import N_BLOCKS, Config
+from odn.config import Config
 from odn.errors import DataError, MissingInputError, TrackingError
 from odn.files import sha256_of, write_json
-from odn.models.network import load_network, save_network
+from odn.models.stored_networks import load_network, save_network
 from odn.records import Fraction, Part, Positive, read_record
 from odn.search.data import SearchData
 from odn.search.teaching import TrainedTeacher, comes_from_outside, require_fit, teacher_of, train_teacher
@@ -80,7 +80,7 @@ def write_teacher(folder: Path, brought: Brought, *, data: SearchData) -> None:
 
 
 def _train(config: Config, *, data: SearchData, folder: Path, progress: Path, held: contextlib.ExitStack) -> None:
-    depth, epochs = N_BLOCKS[config.model.backbone], config.distill.epochs
+    depth, epochs = data.backbone.depth, config.distill.epochs
     inputs = [epochs, config.growth.shortcut, data.manifest.sha256]
     name = progress_key(config, "seed", "model", "train", "augment", inputs=inputs)
     # Kept when it is done: another weight or temperature asks for the same teacher again, and the answer is there.

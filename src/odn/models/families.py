@@ -1,0 +1,151 @@
+"""The families of networks: how each is checked and kept to a depth. No torch, but for what a registered function does.
+
+What only some networks can do beyond being computed (start a block as an identity, skip, narrow or prune it) is in `odn.models.abilities`.
+"""
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from odn.models.architecture import Architecture
+from odn.models.resnet_shapes import ResNet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+A = TypeVar("A", bound=Architecture)
+Build = Callable[..., "tuple[nn.Module, Sequence[nn.Module]]"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Hold the modules of a network: what comes before the first block, and the blocks that are kept.
+
+    `widths` counts the features that a head reads behind each block; None: a forward pass finds them.
+    """
+
+    stem: "nn.Module"
+    blocks: "Sequence[nn.Module]"
+    widths: Sequence[int] | None = None
+
+
+class Family(Protocol):
+    """Say how networks of a kind are described; `network.MAKERS`, or the family itself, makes them."""
+
+    draws_itself: bool  # its modules come with their first weights; else `network.draw` gives them theirs
+
+    def check(self, architecture: Architecture) -> None:
+        """Refuse a description that no network has.
+
+        Raises:
+            ValueError: a line that names the argument and what is allowed.
+        """
+
+    def at(self, architecture: A, depth: int) -> A:
+        """Return the description of the first `depth` blocks."""
+
+    def whole(self, architecture: A) -> A:
+        """Return the description of the whole backbone."""
+
+    def groups(self, architecture: Architecture) -> tuple[int, ...]:
+        """Return the group of each block of the whole backbone, both counted from 0: a width is chosen for a group."""
+
+
+class Prefixes:
+    """Be the base of families whose networks are kept to a depth and not cut otherwise."""
+
+    draws_itself = True
+
+    def at(self, architecture: A, depth: int) -> A:
+        """Return the description of the first `depth` blocks."""
+        return dataclasses.replace(architecture, depth=depth)
+
+    def whole(self, architecture: A) -> A:
+        """Return the description of all blocks."""
+        return dataclasses.replace(architecture, depth=architecture.n_blocks)
+
+    def groups(self, architecture: Architecture) -> tuple[int, ...]:
+        """Put all blocks into one group."""
+        return (0,) * architecture.n_blocks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnArchitecture(Architecture):
+    """Describe a network of modules that somebody brought: they stand here, and in no file."""
+
+    parts: Parts = dataclasses.field(repr=False)
+
+    def __hash__(self) -> int:
+        return hash((id(self.parts), self.depth))
+
+
+class OwnFamily(Prefixes):
+    """Make networks of modules that somebody brought, each a copy with the weights that it came with."""
+
+    def check(self, architecture: Architecture) -> None:
+        """Allow any: what is not made needs no modules."""
+
+    def parts(self, architecture: Architecture) -> Parts:
+        """Copy the modules.
+
+        Raises:
+            ValueError: they are not there, as the description was read from a file.
+        """
+        if not isinstance(architecture, OwnArchitecture):
+            way_out = "build it by the same code, and load the weights into it: odn.load(FOLDER, like=NETWORK)"
+            raise ValueError(f"the network is made of modules of somebody's own ({architecture.name}), which no file holds; {way_out}")
+        mine = architecture.parts
+        return Parts(copy.deepcopy(mine.stem), copy.deepcopy(list(mine.blocks)[: architecture.depth]), mine.widths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered(Prefixes):
+    """Make networks by a function of somebody's own, from its keyword arguments."""
+
+    build: Build
+
+    def check(self, architecture: Architecture) -> None:
+        """Hold the arguments to the signature of the function."""
+        try:
+            inspect.signature(self.build).bind(in_channels=architecture.in_channels, **architecture.arguments)
+        except TypeError as error:
+            raise ValueError(f"arguments: those of {architecture.family} are {inspect.signature(self.build)}; {error}") from None
+
+    def parts(self, architecture: Architecture) -> Parts:
+        """Call the function, and keep the blocks that are asked for."""
+        stem, blocks = self.build(in_channels=architecture.in_channels, **architecture.arguments)
+        if len(blocks) != architecture.n_blocks:
+            raise ValueError(f"n_blocks: {architecture.family} makes {len(blocks)} blocks; got {architecture.n_blocks}")
+        return Parts(stem, list(blocks)[: architecture.depth])
+
+
+OWN = "own"
+_FAMILIES: dict[str, Family] = {"resnet": ResNet(), OWN: OwnFamily()}
+
+
+def family(name: str) -> Family:
+    """Return a family.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in _FAMILIES:
+        known = ", ".join(sorted(_FAMILIES))
+        raise ValueError(f"family: must be one of {known}; got {name!r}; odn.register makes one of your own known")
+    return _FAMILIES[name]
+
+
+def register(name: str, build: Build) -> None:
+    """Make a function known by a name, so that the networks that it builds are saved with its arguments and rebuilt from them.
+
+    `build(in_channels=…, **arguments)` returns a stem and a list of blocks. The arguments are plain JSON.
+
+    Raises:
+        ValueError: the name is that of another family.
+    """
+    known = _FAMILIES.get(name)
+    if known is not None and not (isinstance(known, Registered) and known.build.__qualname__ == build.__qualname__):
+        raise ValueError(f"family: {name!r} is there already; choose another name")
+    _FAMILIES[name] = Registered(build)

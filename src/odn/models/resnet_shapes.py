@@ -1,0 +1,318 @@
+"""The shapes of residual networks: variants by name, what is left of one whose channels or blocks were cut, and each block. No torch.
+
+Source: He et al., Deep Residual Learning, arXiv 1512.03385 (section 3.3 and table 1).
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from odn.config import Config
+from odn.models.architecture import Architecture, Size
+from odn.records import Record, parse_record
+
+A = TypeVar("A", bound=Architecture)
+Stem = Literal["cifar", "imagenet"]
+Shortcut = Literal["avgpool", "conv"]
+WIDEST = 4  # multiplier of channels, as model.width
+BASE_CHANNELS = (64, 128, 256, 512)  # of the four groups, before the width multiplier; the last three halve the map
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Be one row of the table of variants: the kind of block, how many of it in each group, and whose it is."""
+
+    block: Literal["basic", "bottleneck"]
+    group_sizes: tuple[int, int, int, int]
+    source: str
+
+    @property
+    def n_blocks(self) -> int:
+        """Count the blocks of all groups."""
+        return sum(self.group_sizes)
+
+    @property
+    def n_inner(self) -> int:
+        """Count the convolutions of a block between its first and its last."""
+        return 1 if self.block == "basic" else 2
+
+    @property
+    def expand_ratio(self) -> int:
+        """Return the output channels of a block over its inner channels, before any cut."""
+        return 1 if self.block == "basic" else 4
+
+
+VARIANTS = {
+    "resnet18": Variant("basic", (2, 2, 2, 2), "arXiv 1512.03385, table 1, 18-layer"),
+    "resnet34": Variant("basic", (3, 4, 6, 3), "arXiv 1512.03385, table 1, 34-layer"),
+    "resnet50": Variant("bottleneck", (3, 4, 6, 3), "arXiv 1512.03385, table 1, 50-layer"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CutBlock(Record):
+    """Say what is left of a block: which of the backbone's it is, from 1, and the channels of its inner convolutions and its output.
+
+    Where `inner` is empty the residual is gone, and only the shortcut is left.
+    """
+
+    number: Size
+    inner: tuple[Size, ...]
+    out: Size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cut(Record):
+    """Say what is left of a backbone that lost channels or blocks: the stem's channels, and the blocks that remain, ascending."""
+
+    stem: Size
+    blocks: tuple[CutBlock, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(Record):
+    """Hold the arguments of a residual network; with a `cut` the blocks are those that it lists, with the channels that it says."""
+
+    stem: Stem
+    width: Annotated[float, Field(gt=0, le=WIDEST)]  # multiplies every channel count
+    shortcut: Shortcut  # at a group change: average pool and 1x1 convolution, or a strided 1x1 convolution as published
+    cut: Cut | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON; a `cut` only where there is one."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {name: value for name, value in plain.items() if name != "cut" or value is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """Say what a block is made for: its channels, the stride of its map, and the kind of its shortcut."""
+
+    in_channels: int
+    inner: tuple[int, ...]  # channels of the inner convolutions; none where the residual was cut
+    out_channels: int
+    stride: int
+    shortcut: str
+    projects: bool  # the shortcut changes the width or the map
+
+
+def resnet_architecture(
+    name: str,
+    *,
+    in_channels: int,
+    n_classes: int,
+    depth: int | None = None,
+    stem: Stem = "cifar",
+    width: float = 1.0,
+    shortcut: Shortcut = "avgpool",
+    cut: Cut | None = None,
+) -> Architecture:
+    """Describe a residual network, whole or kept to `depth` blocks.
+
+    Raises:
+        ValueError: there is no such variant, or an argument is out of range.
+    """
+    arguments, n_blocks = Arguments(stem=stem, width=float(width), shortcut=shortcut, cut=cut).to_dict(), _variant(name).n_blocks
+    return Architecture(
+        family="resnet",
+        name=name,
+        arguments=arguments,
+        in_channels=in_channels,
+        n_classes=n_classes,
+        n_blocks=n_blocks,
+        depth=n_blocks if depth is None else depth,
+    )
+
+
+def configured(config: Config, *, in_channels: int, n_classes: int, depth: int | None = None) -> Architecture:
+    """Describe the configured backbone, whole or kept to `depth` blocks, for data of this shape."""
+    model, shortcut = config.model, config.growth.shortcut
+    return resnet_architecture(
+        model.backbone,
+        in_channels=in_channels,
+        n_classes=n_classes,
+        depth=depth,
+        stem=model.stem,
+        width=model.width,
+        shortcut=shortcut,
+    )
+
+
+def arguments_of(architecture: Architecture) -> Arguments:
+    """Return the arguments of a residual network, typed.
+
+    Raises:
+        ValueError: one is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        return _parsed(json.dumps(architecture.arguments, sort_keys=True))
+    except ValueError as error:
+        raise ValueError(f"arguments: {error}") from None
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(arguments: str) -> Arguments:
+    return parse_record(Arguments, arguments)
+
+
+def cut_of(architecture: Architecture) -> Cut | None:
+    """Return what is left of a backbone that lost channels or blocks; None where it is a prefix."""
+    return arguments_of(architecture).cut
+
+
+def with_cut(architecture: Architecture, cut: Cut) -> Architecture:
+    """Describe what is left of a backbone."""
+    arguments = dataclasses.replace(arguments_of(architecture), cut=cut).to_dict()
+    return dataclasses.replace(architecture, arguments=arguments, depth=len(cut.blocks))
+
+
+def stem_channels(architecture: Architecture) -> int:
+    """Return the channels that the stem writes."""
+    arguments = arguments_of(architecture)
+    return arguments.cut.stem if arguments.cut is not None else _scaled(BASE_CHANNELS[0], arguments.width)
+
+
+def block_shapes(architecture: Architecture) -> list[BlockShape]:
+    """List the shapes of the first `architecture.depth` blocks, or of those that the cut lists.
+
+    Raises:
+        ValueError: a cut block has another number of inner convolutions than this backbone's, or a shortcut that does not fit.
+    """
+    whole, cut, n_inner = _whole(architecture), cut_of(architecture), _variant(architecture.name).n_inner
+    if cut is None:
+        return whole[: architecture.depth]
+    shapes, in_channels = [], cut.stem
+    for block in cut.blocks:
+        shape = dataclasses.replace(whole[block.number - 1], in_channels=in_channels, inner=block.inner, out_channels=block.out)
+        if block.inner and len(block.inner) != n_inner:
+            raise ValueError(f"cut: block {block.number} has {n_inner} inner convolutions; got channels {block.inner}")
+        if not shape.projects and in_channels != block.out:
+            raise ValueError(f"cut: block {block.number} passes on {in_channels} channels; got {block.out}")
+        shapes.append(shape)
+        in_channels = block.out
+    return shapes
+
+
+def inner_channels(architecture: Architecture, widths: Sequence[float]) -> list[tuple[int, ...]]:
+    """Return how many inner channels each block keeps, at least one, of an uncut backbone; `widths` is a fraction a group.
+
+    Raises:
+        ValueError: the architecture is cut already, or there are not as many widths as groups.
+    """
+    groups, shapes = ResNet().groups(architecture), block_shapes(architecture)
+    if cut_of(architecture) is not None or len(widths) != groups[-1] + 1:
+        raise ValueError(f"expected an uncut backbone, and a width for each of its {groups[-1] + 1} groups; got {widths}")
+    return [
+        tuple(max(1, round(widths[group] * channels)) for channels in shape.inner)
+        for group, shape in zip(groups[: len(shapes)], shapes, strict=True)
+    ]
+
+
+class ResNet:
+    """Be the family of residual networks."""
+
+    draws_itself = False
+
+    def check(self, architecture: Architecture) -> None:
+        """Refuse unknown variants, arguments and cuts."""
+        n_blocks, cut = _variant(architecture.name).n_blocks, cut_of(architecture)
+        if architecture.n_blocks != n_blocks:
+            raise ValueError(f"n_blocks: {architecture.name} has {n_blocks} blocks; got {architecture.n_blocks}")
+        if cut is not None:
+            numbers = [block.number for block in cut.blocks]
+            if len(numbers) != architecture.depth or any(b <= a for a, b in pairwise(numbers)) or numbers[-1] > n_blocks:
+                raise ValueError(
+                    f"cut: expected {architecture.depth} blocks of {architecture.name}, ascending up to {n_blocks}; got {numbers}"
+                )
+
+    def at(self, architecture: A, depth: int) -> A:
+        """Keep a prefix; of a cut network, its first `depth` blocks."""
+        arguments = arguments_of(architecture)
+        if arguments.cut is None:
+            return dataclasses.replace(architecture, depth=depth)
+        cut = dataclasses.replace(arguments.cut, blocks=arguments.cut.blocks[:depth])
+        return dataclasses.replace(architecture, depth=depth, arguments=dataclasses.replace(arguments, cut=cut).to_dict())
+
+    def whole(self, architecture: A) -> A:
+        """Keep all blocks, uncut."""
+        arguments = dataclasses.replace(arguments_of(architecture), cut=None).to_dict()
+        return dataclasses.replace(architecture, depth=architecture.n_blocks, arguments=arguments)
+
+    def groups(self, architecture: Architecture) -> tuple[int, ...]:
+        """Return the group of each block, by the size of its map."""
+        return tuple(group for group, size in enumerate(_variant(architecture.name).group_sizes) for _ in range(size))
+
+    def part_macs(self, architecture: Architecture, height: int, width: int) -> tuple[int, list[tuple[int, int]]]:
+        """Count the multiply-accumulates of the stem, and of each block's residual and shortcut, for one image.
+
+        By formula, as counting what torch computes imports a second's worth of it; a law holds the two equal. Every kernel has an odd
+        size and pads by half of it: a stride rounds up.
+        """
+        n_pixels, kind = (height, width), _variant(architecture.name).block
+        large = arguments_of(architecture).stem == "imagenet"
+        n_pixels = _strided(n_pixels, 2 if large else 1)
+        stem = (49 if large else 9) * architecture.in_channels * stem_channels(architecture) * n_pixels[0] * n_pixels[1]
+        n_pixels = _strided(n_pixels, 2 if large else 1)
+        blocks = []
+        for shape in block_shapes(architecture):
+            before, n_pixels = n_pixels[0] * n_pixels[1], _strided(n_pixels, shape.stride)
+            after, residual = n_pixels[0] * n_pixels[1], 0
+            if shape.inner and kind == "basic":
+                residual = 9 * shape.inner[0] * (shape.in_channels + shape.out_channels) * after
+            elif shape.inner:
+                first, second = shape.inner
+                residual = shape.in_channels * first * before + second * (9 * first + shape.out_channels) * after
+            blocks.append((residual, shape.in_channels * shape.out_channels * after if shape.projects else 0))
+        return stem, blocks
+
+    def narrowed(self, architecture: Architecture, widths: Sequence[float]) -> Architecture:
+        """Describe the network with only a fraction of the inner channels of each group; the same where nothing is cut."""
+        shapes, inner = block_shapes(architecture), inner_channels(architecture, widths)
+        if all(kept == shape.inner for kept, shape in zip(inner, shapes, strict=True)):
+            return architecture
+        blocks = [
+            CutBlock(number=number, inner=kept, out=shape.out_channels)
+            for number, (kept, shape) in enumerate(zip(inner, shapes, strict=True), start=1)
+        ]
+        return with_cut(architecture, Cut(stem=shapes[0].in_channels, blocks=tuple(blocks)))
+
+
+def _whole(architecture: Architecture) -> list[BlockShape]:
+    variant, arguments = _variant(architecture.name), arguments_of(architecture)
+    shapes: list[BlockShape] = []
+    in_channels = _scaled(BASE_CHANNELS[0], arguments.width)
+    for group, (base, size) in enumerate(zip(BASE_CHANNELS, variant.group_sizes, strict=True)):
+        inner = _scaled(base, arguments.width)
+        for position in range(size):
+            stride, out_channels = 2 if group > 0 and position == 0 else 1, inner * variant.expand_ratio
+            shapes.append(
+                BlockShape(
+                    in_channels=in_channels,
+                    inner=(inner,) * variant.n_inner,
+                    out_channels=out_channels,
+                    stride=stride,
+                    shortcut=arguments.shortcut,
+                    projects=stride > 1 or in_channels != out_channels,
+                )
+            )
+            in_channels = out_channels
+    return shapes
+
+
+def _strided(n_pixels: tuple[int, int], stride: int) -> tuple[int, int]:
+    return -(-n_pixels[0] // stride), -(-n_pixels[1] // stride)
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
+
+
+def _variant(name: str) -> Variant:
+    if name not in VARIANTS:
+        raise ValueError(f"name: must be one of {', '.join(VARIANTS)}; got {name!r}")
+    return VARIANTS[name]
