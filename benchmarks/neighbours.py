@@ -5,15 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.results import Result
+from odn.commands import route, specialise
 from odn.config import Config
 from odn.data.batches import on_device
 from odn.data.dataset import read_split
 from odn.errors import OdnError
 from odn.models.stored_networks import load_network
-from odn.search.routing_target import Target
-from odn.search.targets import read_target
-from odn.stages import route, specialise
-from odn.stages.working import opened
+from odn.routing.targets import Target
+from odn.search.data import opened
+from odn.search.folder import SearchFolder
+from odn.supernet.targets import read_target
 from odn.training.readout import read_out
 
 
@@ -25,7 +26,7 @@ def run_specialised(config: Config, *, arm: str, target: str, prepared: Path, su
     """
     begin = time.monotonic()
     out = folder / "specialised"
-    done = specialise.run(config, targets=(read_target(target),), prepared=prepared, depths=folder / "depths", out=out, registers=False)
+    done = specialise.run(config, targets=(read_target(target),), prepared=prepared, search=SearchFolder(folder), out=out, registers=False)
     if not done.made:
         raise OdnError(f"{arm}: {done.missed[0]}")
     (made,) = done.made
@@ -54,12 +55,12 @@ def run_routed(config: Config, *, arm: str, kind: str, target: Target, prepared:
         kind=kind,  # type: ignore[arg-type]  # asserted
         target=target,
         prepared=prepared,
-        supernet=folder / "depths" / str(config.search.schedule[0]) / "supernet",
+        supernet=SearchFolder(folder).supernet(config.search.schedule[0]),
         out=folder / "routed" / "-".join(str(part) for part in (kind, *asdict(target).values()) if part is not None),
         progress=folder / "progress",
         register=False,
     )
-    network = load_network(folder / "depths" / str(config.search.schedule[0]) / "supernet")
+    network = load_network(SearchFolder(folder).supernet(config.search.schedule[0]))
     card = done.card
     return Result(
         arm=arm,

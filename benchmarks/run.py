@@ -29,12 +29,12 @@ from benchmarks.neighbours import run_routed, run_specialised
 from benchmarks.peers.pruning import Measure, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
+from odn.commands.preset import apply, read_preset
 from odn.config import N_BLOCKS, Config, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
+from odn.routing.targets import Target
 from odn.search.data import backbone_of, costs_at
-from odn.search.routing_target import Target
-from odn.stages.preset import apply, read_preset
 from odn.tracking import live
 from odn.training.device import choose_machine, processor_name
 

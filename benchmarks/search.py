@@ -9,6 +9,7 @@ from benchmarks.results import Result
 from odn.config import Config
 from odn.data.dataset import read_manifest
 from odn.search.data import backbone_of, costs_at
+from odn.search.folder import SearchFolder
 from odn.stages import check, evaluate, fetch, prepare, train, truncate
 from odn.stages import open as opening
 
@@ -26,33 +27,22 @@ def prepare_data(config: Config, *, folder: Path) -> Path:
 def run_search(config: Config, *, arm: str, prepared: Path, folder: Path) -> Result:
     """Search as `config` says, certify the model on test, and return what came of it; an interrupted run goes on."""
     begin = time.monotonic()
-    depths, checks, gates, progress = (folder / name for name in ("depths", "checks", "gates", "progress"))
-    opening.run(config, out=depths / "0", gate_out=gates / "0.json")
+    search, progress = SearchFolder(folder), folder / "progress"
+    opening.run(config, search=search)
     for depth in config.search.schedule:
         after = config.depth_before(depth)
-        gate, trained = gates / f"{after}.json", depths / str(depth)
-        before, judged, gate_out = depths / str(after), checks / str(depth), gates / f"{depth}.json"
-        train.run(config, depth=depth, after=after, prepared=prepared, before=before, gate=gate, out=trained, progress=progress)
-        check.run(
-            config,
-            depth=depth,
-            after=after,
-            prepared=prepared,
-            trained=trained,
-            gate=gate,
-            out=judged,
-            gate_out=gate_out,
-            progress=progress,
-        )
-    places = {"prepared": prepared, "depths": depths, "checks": checks}
+        train.run(config, depth=depth, after=after, prepared=prepared, search=search, progress=progress)
+        check.run(config, depth=depth, after=after, prepared=prepared, search=search, progress=progress)
+    model = folder / "model"
     found = truncate.run(
-        config, **places, model=folder / "model", metrics=folder / "search.json", plots=folder / "plots", progress=progress
+        config, prepared=prepared, search=search, model=model, metrics=folder / "search.json", plots=folder / "plots", progress=progress
     )
     seconds = time.monotonic() - begin
     certified = evaluate.run(
         config,
-        **places,
-        model=folder / "model",
+        prepared=prepared,
+        search=search,
+        model=model,
         evaluation=folder / "evaluation",
         metrics=folder / "evaluation.json",
         latency=folder / "latency.json",
@@ -61,7 +51,7 @@ def run_search(config: Config, *, arm: str, prepared: Path, folder: Path) -> Res
         arm=arm,
         seed=config.seed,
         seconds=seconds,
-        by_depth=accuracies(depths / str(config.search.schedule[0]) / "supernet", checks=checks),
+        by_depth=accuracies(search.supernet(config.search.schedule[0]), checks=folder / "checks"),
         latency_ms=json.loads((folder / "latency.json").read_text())["latency_ms"],
         n_val=read_manifest(prepared / "dataset.json").counts["val"]["total"],
         **{name: found[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")},

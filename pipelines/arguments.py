@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from odn.commands.preset import apply
 from odn.config import make_config
 from odn.errors import ConfigError
-from odn.stages.preset import apply
 from pipelines.names import require_title
 
 SETTINGS = {  # argument of the pipeline: the setting that it takes the place of, as in components/configure.py

@@ -14,12 +14,12 @@ from typing import Any, TextIO
 from docker.errors import DockerException
 from kfp import components, local
 
+from odn.commands import show
 from odn.config import make_config
 from odn.errors import ConfigError
 from odn.files import require_place, write_text
 from odn.report.account import Account
 from odn.sanitize import escaped, redacted
-from odn.stages import show
 from pipelines.errors import RunFailedError
 
 OUTPUTS = {  # artifact: the component that writes it last

@@ -18,14 +18,14 @@ from odn.arguments import Parser
 from odn.config import load_config
 from odn.errors import ConfigError, OdnError, TargetError
 from odn.sanitize import escaped, sanitized
+from odn.search.folder import SearchFolder
 
+COMMANDS = ("cost", "preset", "route", "show", "specialise", "track")  # the others are stages of the pipeline
 FOLDERS = {  # flag: (default, help)
     "downloads": ("downloads", "raw files as they were fetched"),
     "data": ("data", "raw files, versioned by data.dvc"),
     "prepared": ("work/prepared", "train/, val/, test/ and dataset.json"),
-    "depths": ("work/depths", "a folder a trained depth"),
-    "checks": ("work/checks", "a folder a judged depth"),
-    "gates": ("work/gates", "a file a judged depth"),
+    "search": ("work", "depths/, checks/ and decisions/"),
     "model": ("model", "the network that is kept"),
     "evaluation": ("work/evaluation", "what the model says of each test image"),
     "metrics": ("metrics", "flat numbers, tracked by git"),
@@ -78,9 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
     _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared")
-    _add(commands, "open", _open, "open the gate before the first depth", "depths", "gates")
+    _add(commands, "open", _open, "decide to begin", "search")
     for name, run, text in (("train", _train, "train one depth"), ("check", _check, "judge one depth")):
-        command = _add(commands, name, run, text, "prepared", "depths", "checks", "gates", "progress")
+        command = _add(commands, name, run, text, "prepared", "search", "progress")
         command.add_argument("--depth", type=int, required=True, help="blocks kept, counted from the stem")
         command.add_argument("--after", type=int, required=True, help="the depth that it grows from; 0 for none")
     _add(
@@ -89,20 +89,19 @@ def _parser() -> argparse.ArgumentParser:
         _truncate,
         "cut and finish the accepted depth",
         "prepared",
-        "depths",
-        "checks",
+        "search",
         "model",
         "metrics",
         "plots",
         "progress",
     )
-    _add(commands, "evaluate", _evaluate, "certify the model on test", "prepared", "model", "depths", "checks", "evaluation", "metrics")
+    _add(commands, "evaluate", _evaluate, "certify the model on test", "prepared", "model", "search", "evaluation", "metrics")
     _add(commands, "report", _report, "write the page and its pictures", "prepared", "model", "metrics", "plots", "evaluation", "report")
-    record = ("prepared", "depths", "checks", "model", "metrics", "plots", "report")
+    record = ("prepared", "search", "model", "metrics", "plots", "report")
     _add(commands, "register", _register, "put the search into MLflow and the model into its registry", *record, "receipt", "registration")
     track = _add(commands, "track", _track, "put what there is of the search into MLflow", *record)
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
-    route = _add(commands, "route", _route, "give each image a depth of its own", "prepared", "depths", "routed", "progress")
+    route = _add(commands, "route", _route, "give each image a depth of its own", "prepared", "search", "routed", "progress")
     route.add_argument("--kind", choices=("confidence", "gate"), default="confidence", help="exits by confidence, or learnt gates")
     number: Any = {"type": float, "action": "append", "default": []}  # one that stands twice is seen, and refused
     route.add_argument("--accuracy", **number, help="on val, to be reached at the least cost")
@@ -110,13 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     route.add_argument(
         "--latency-ms", type=float, action="append", default=[], help="mean an image, as this machine measures it part by part"
     )
-    route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --depths)")
+    route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --search)")
     route.add_argument("--no-register", action="store_true", help="keep it out of MLflow")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
     preset = _add(commands, "preset", _preset, "say a preset of params/ as options of 'dvc exp run'")
     preset.add_argument("name", help="such as paper/mnist")
     specialise = _add(
-        commands, "specialise", _specialise, "cut a network for each target out of a supernet", "prepared", "depths", "specialised"
+        commands, "specialise", _specialise, "cut a network for each target out of a supernet", "prepared", "search", "specialised"
     )
     specialise.add_argument("--target", action="append", required=True, help="such as 'accuracy>=0.98' or 'bytes<=100000,latency_ms<=1.5'")
     specialise.add_argument("--no-register", action="store_true", help="write the folders only")
@@ -138,8 +137,12 @@ def _add(commands: Any, name: str, run: Any, text: str, *folders: str) -> argpar
 
 
 def _stage(options: argparse.Namespace, **paths: Any) -> Any:
-    config = load_config(options.params)
-    return importlib.import_module(f"odn.stages.{options.stage}").run(config, **paths)
+    package = "commands" if options.stage in COMMANDS else "stages"
+    return importlib.import_module(f"odn.{package}.{options.stage}").run(load_config(options.params), **paths)
+
+
+def _search(options: argparse.Namespace) -> SearchFolder:
+    return SearchFolder(options.search)
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -152,7 +155,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _open(options: argparse.Namespace) -> None:
-    _stage(options, out=options.depths / "0", gate_out=options.gates / "0.json")
+    _stage(options, search=_search(options))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -162,9 +165,7 @@ def _train(options: argparse.Namespace) -> None:
         depth=depth,
         after=after,
         prepared=options.prepared,
-        before=options.depths / str(after),
-        gate=options.gates / f"{after}.json",
-        out=options.depths / str(depth),
+        search=_search(options),
         progress=options.progress,
     )
     if step is None:
@@ -180,10 +181,7 @@ def _check(options: argparse.Namespace) -> None:
         depth=depth,
         after=after,
         prepared=options.prepared,
-        trained=options.depths / str(depth),
-        gate=options.gates / f"{after}.json",
-        out=options.checks / str(depth),
-        gate_out=options.gates / f"{depth}.json",
+        search=_search(options),
         progress=options.progress,
     )
     _say(f"depth {depth}: {verdict.verdict}: {verdict.reason}" if verdict else f"depth {depth}: skipped, the search has ended before it")
@@ -193,8 +191,7 @@ def _truncate(options: argparse.Namespace) -> None:
     flat = _stage(
         options,
         prepared=options.prepared,
-        depths=options.depths,
-        checks=options.checks,
+        search=_search(options),
         model=options.model,
         metrics=options.metrics / "search.json",
         plots=options.plots,
@@ -208,8 +205,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         options,
         prepared=options.prepared,
         model=options.model,
-        depths=options.depths,
-        checks=options.checks,
+        search=_search(options),
         evaluation=options.evaluation,
         metrics=options.metrics / "evaluation.json",
         latency=options.metrics / "latency.json",
@@ -245,14 +241,14 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _specialise(options: argparse.Namespace) -> None:
-    from odn.search.targets import read_targets
+    from odn.supernet.targets import read_targets
 
     targets = read_targets(options.target)
     done = _stage(
         options,
         targets=targets,
         prepared=options.prepared,
-        depths=options.depths,
+        search=_search(options),
         out=options.specialised,
         registers=not options.no_register,
         enumerates=options.enumerate,
@@ -269,8 +265,8 @@ def _preset(options: argparse.Namespace) -> None:
     print(escaped(" ".join(_stage(options, name=options.name))))
 
 
-def _record(options: argparse.Namespace) -> dict[str, Path]:
-    return {name: getattr(options, name) for name in ("prepared", "depths", "checks", "model", "metrics", "plots", "report")}
+def _record(options: argparse.Namespace) -> dict[str, Any]:
+    return {"search": _search(options)} | {name: getattr(options, name) for name in ("prepared", "model", "metrics", "plots", "report")}
 
 
 def _register(options: argparse.Namespace) -> None:
@@ -284,7 +280,7 @@ def _track(options: argparse.Namespace) -> None:
 
 def _route(options: argparse.Namespace) -> None:
     from odn.report.routed import describe
-    from odn.search.routing_target import Target
+    from odn.routing.targets import Target
 
     first = load_config(options.params).search.schedule[0]
     account = _stage(
@@ -292,7 +288,7 @@ def _route(options: argparse.Namespace) -> None:
         kind=options.kind,
         target=Target(**{name: _at_most_one(name, getattr(options, name)) for name in ("accuracy", "macs", "latency_ms")}),
         prepared=options.prepared,
-        supernet=options.supernet or options.depths / str(first) / "supernet",
+        supernet=options.supernet or _search(options).supernet(first),
         out=options.routed,
         progress=options.progress,
         register=not options.no_register,

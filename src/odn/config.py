@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from odn.errors import ConfigError
+from odn.modes import Mode
 from odn.plain import read_json, read_yaml
 from odn.refusals import REFUSED, allowed_in, refusals, shown
 from odn.sections import (
@@ -36,7 +37,6 @@ from odn.sections import (
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
 DEPTH = re.compile(r"[1-9][0-9]{0,3}")  # as a key of the schedule: no 01, and no digits of another script
-TARGETLESS_SECTIONS = ("data", "model", "train", "augment", "growth")  # what the weights of a depth depend on, beside the seed
 
 
 def _read_schedule(search: Any) -> Any:
@@ -99,6 +99,11 @@ class Config(Section):
     def to_json(self) -> str:
         """Return the canonical JSON: keys sorted, no spaces; equal configs give equal strings."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def mode(self) -> Mode:
+        """Return what the configured mode means."""
+        return self.search.meaning
 
     def in_mode(self, mode: str) -> "Config":
         """Return the same settings under another `search.mode`."""
@@ -166,20 +171,19 @@ def _cross_check(config: Config) -> None:
         )
     if config.growth.min_epochs > config.growth.max_epochs:
         raise ConfigError(f"growth.min_epochs: {config.growth.min_epochs} is more than growth.max_epochs {config.growth.max_epochs}")
-    if config.search.mode == "paper" and config.paper.target != config.search.target:
-        raise ConfigError(
-            f"paper.target: with search.mode paper it must be that of search.target, {config.search.target:g}; got {config.paper.target:g}"
-        )
+    wrong = config.mode.check(config)
+    if wrong is not None:
+        raise ConfigError(wrong)
     widths = config.supernet.widths
     if 1.0 not in widths or len(set(widths)) < len(widths):
         raise ConfigError(f"supernet.widths: expected fractions without repetition, 1.0 among them; got {list(widths)}")
-    if config.search.mode in {"scratch", "prune"} and len(config.search.schedule) > 1:
+    if config.mode.one_depth and len(config.search.schedule) > 1:
         raise ConfigError(
             f"search.schedule: with search.mode {config.search.mode} one depth is trained; got {list(config.search.schedule)}; "
             f'leave the one that is meant, such as {{"{deepest}": {{after: 0}}}}'
         )
     _check_teaching(config)
-    if config.search.mode == "prune" and config.prune.phases[1] < 1:
+    if config.prune.phases[1] < 1:
         raise ConfigError(
             f"prune.dense_fraction: {config.prune.dense_fraction:g} and prune.settle_fraction {config.prune.settle_fraction:g} of "
             f"{config.prune.epochs} epochs leave none in which gates are learnt; lower one of them"
@@ -205,16 +209,16 @@ def _check_data(config: Config) -> None:
 
 
 def _check_teaching(config: Config) -> None:
-    mode, distill = config.search.mode, config.search.distill
-    if distill != "none" and mode not in ("growth", "grid", "scratch"):
-        raise ConfigError(f"search.distill: nobody teaches with search.mode {mode}; set it to none; got {distill}")
-    if distill in ("shallower", "exits") and mode != "growth":
+    mode, distill = config.mode, config.search.distill
+    if distill != "none" and not mode.taught:
+        raise ConfigError(f"search.distill: nobody teaches with search.mode {mode.name}; set it to none; got {distill}")
+    if distill in ("shallower", "exits") and not mode.inherits:
         raise ConfigError(
-            f"search.distill: {distill} needs search.mode growth, as the depths of {mode} know nothing of one another; "
+            f"search.distill: {distill} needs search.mode growth, as the depths of {mode.name} know nothing of one another; "
             f"set it to none, full or a model of the registry"
         )
-    if config.search.shave and mode not in ("growth", "grid"):
-        raise ConfigError(f"search.shave: with search.mode {mode} there is no trunk of the depth before to try; set it to false")
+    if config.search.shave and not mode.shaved:
+        raise ConfigError(f"search.shave: with search.mode {mode.name} there is no trunk of the depth before to try; set it to false")
 
 
 def allowed(name: str) -> str:

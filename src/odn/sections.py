@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from odn.modes import MODES, Mode
 from odn.sanitize import escaped
 
 DISTILL = ("none", "shallower", "exits", "full", "models:/NAME/VERSION", "models:/NAME@ALIAS")
@@ -115,6 +116,11 @@ class SearchConfig(Section):
     )
     shave: bool = Field(description="after a depth is accepted, try the one before it, taught by the accepted network")
     schedule: tuple[int, ...] = Field(description="depths that are tried, ascending")
+
+    @property
+    def meaning(self) -> Mode:
+        """Return what the mode means."""
+        return MODES[self.mode]
 
 
 class PaperConfig(Section):

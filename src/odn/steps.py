@@ -1,7 +1,7 @@
 """The stages as steps of a pipeline that gives every artifact a place of its own: Kubeflow's doorway, without importing it.
 
 What DVC keeps in work/, metrics/ and plots/ travels as three folders, each handed on with more in it:
-`dataset` (train/, val/, dataset.json), `search` (depths/, checks/, gates/) and `results` (metrics/, plots/, evaluation/, config.json).
+`dataset` (train/, val/, dataset.json), `search` (depths/, checks/, decisions/) and `results` (metrics/, plots/, evaluation/, config.json).
 Files in them have the bytes that DVC's have. Each step returns what its artifact is to be labelled with.
 """
 
@@ -15,11 +15,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from odn.commands.preset import apply
 from odn.config import Config, make_config
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
-from odn.stages.preset import apply
-from odn.stages.records import read_gate, read_search
+from odn.search.folder import SearchFolder
+from odn.search.records import read_gate, read_search
 from odn.tables import certificate, depth_table, epoch_table, registration_note, split_table
 
 P = ParamSpec("P")
@@ -83,7 +84,7 @@ def prepare(config: str, *, repository: str, version: str, dataset: str, test: s
             fetch.run(settings, downloads=raw)
         splits = {"train": folder / "train", "val": folder / "val", "test": Path(test)}
         manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", **splits)
-    opening.run(settings, out=Path(search) / "depths/0", gate_out=Path(search) / "gates/0.json")
+    opening.run(settings, search=SearchFolder(Path(search)))
     write_text(Path(table), split_table({split: count["total"] for split, count in manifest.counts.items()}))
     return {"source": manifest.source, "classes": len(manifest.classes), **{f"sha256_{k}": v for k, v in manifest.sha256.items()}}
 
@@ -98,21 +99,12 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     from odn.stages import train
 
     settings = make_config(config)
-    with _tracked(experiment), _continued(before, search) as folder:
-        out = folder / "depths" / str(depth)
-        step = train.run(
-            settings,
-            depth=depth,
-            after=after,
-            prepared=Path(dataset),
-            before=folder / "depths" / str(after),
-            gate=folder / "gates" / f"{after}.json",
-            out=out,
-            progress=_progress(),
-        )
+    with _tracked(experiment), _continued(before, search) as place:
+        folder = SearchFolder(place)
+        step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
         assert step is not None, "the pipeline trains no depth behind a closed gate"
-        write_text(Path(table), epoch_table(out / "history.csv", title=f"Depth {depth}", note=step.why))
-        digest = sha256_of(out / "weights.safetensors")
+        write_text(Path(table), epoch_table(folder.trained(depth) / "history.csv", title=f"Depth {depth}", note=step.why))
+        digest = sha256_of(folder.trained(depth) / "weights.safetensors")
     return {"depth": depth, "val_accuracy": step.val_accuracy, "epochs": step.epochs, "full_depth_epochs": step.cost, "sha256": digest}
 
 
@@ -126,23 +118,14 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     from odn.stages import check
 
     settings = make_config(config)
-    with _tracked(experiment), _continued(before, search) as folder:
-        verdict = check.run(
-            settings,
-            depth=depth,
-            after=after,
-            prepared=Path(dataset),
-            trained=folder / "depths" / str(depth),
-            gate=folder / "gates" / f"{after}.json",
-            out=folder / "checks" / str(depth),
-            gate_out=folder / "gates" / f"{depth}.json",
-            progress=_progress(),
-        )
+    with _tracked(experiment), _continued(before, search) as place:
+        folder = SearchFolder(place)
+        verdict = check.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
         assert verdict is not None, "the pipeline judges no depth behind a closed gate"
-        if not read_gate(folder / "gates" / f"{depth}.json", made_by=f"check@{depth}").is_open:
+        if not read_gate(folder.decision(depth), made_by=f"check@{depth}").is_open:
             _mark_deeper(settings, folder=folder, depth=depth)
         judged = settings.search.schedule[: settings.search.schedule.index(depth) + 1]
-        records = read_search(judged, depths=folder / "depths", checks=folder / "checks")
+        records = read_search(judged, folder=folder)
         write_text(Path(table), depth_table(records, target=settings.search.target))
     return {"depth": depth, "verdict": verdict.verdict, "val_accuracy": verdict.val_accuracy, "target": verdict.target}
 
@@ -156,20 +139,19 @@ def truncate(config: str, *, experiment: str, dataset: str, search: str, model: 
     """
     from odn.stages import truncate
 
-    settings, folder, record = make_config(config), Path(search), Path(results)
+    settings, folder, record = make_config(config), SearchFolder(Path(search)), Path(results)
     with _tracked(experiment):
         flat = truncate.run(
             settings,
             prepared=Path(dataset),
-            depths=folder / "depths",
-            checks=folder / "checks",
+            search=folder,
             model=Path(model),
             metrics=record / "metrics" / "search.json",
             plots=record / "plots",
             progress=_progress(),
         )
     write_text(record / "config.json", settings.to_json() + "\n")  # what the record is of, for whoever shows it later
-    records = read_search(settings.search.schedule, depths=folder / "depths", checks=folder / "checks")
+    records = read_search(settings.search.schedule, folder=folder)
     write_text(Path(table), depth_table(records, target=settings.search.target, kept=flat["depth"]))
     digest = sha256_of(Path(model) / "weights.safetensors")
     return {**{name: flat[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")}, "sha256": digest}
@@ -184,14 +166,13 @@ def evaluate(config: str, *, dataset: str, test: str, search: str, model: str, b
     """
     from odn.stages import evaluate
 
-    folder = Path(search)
+    folder = SearchFolder(Path(search))
     with _continued(before, results) as record, _with_test(dataset, test) as prepared:
         measured = evaluate.run(
             make_config(config),
             prepared=prepared,
             model=Path(model),
-            depths=folder / "depths",
-            checks=folder / "checks",
+            search=folder,
             evaluation=record / "evaluation",
             metrics=record / "metrics" / "evaluation.json",
             latency=record / "metrics" / "latency.json",
@@ -245,13 +226,12 @@ def register(
     """
     from odn.stages import register
 
-    folder, record, receipts = Path(search), Path(results), Path(registration)
+    folder, record, receipts = SearchFolder(Path(search)), Path(results), Path(registration)
     with _tracked(experiment), tempfile.TemporaryDirectory() as nowhere:
         done = register.run(
             make_config(config),
             prepared=Path(dataset),
-            depths=folder / "depths",
-            checks=folder / "checks",
+            search=folder,
             model=Path(model),
             metrics=record / "metrics",
             plots=record / "plots",
@@ -301,18 +281,14 @@ def _with_test(dataset: str, test: str) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _mark_deeper(config: Config, *, folder: Path, depth: int) -> None:
-    """Write the markers of the depths behind a closed gate, which the stages expect and this pipeline never runs."""
+def _mark_deeper(config: Config, *, folder: SearchFolder, depth: int) -> None:
+    """Write the markers of the depths behind the end of a search, which the stages expect and this pipeline never runs."""
     from odn.stages import check, train
 
     for deeper in (one for one in config.search.schedule if one > depth):
         after = config.depth_before(deeper)
-        before, trained, judged = folder / "depths" / str(after), folder / "depths" / str(deeper), folder / "checks" / str(deeper)
-        gate, gate_out = (folder / "gates" / f"{one}.json" for one in (after, deeper))
-        train.run(config, depth=deeper, after=after, prepared=folder, before=before, gate=gate, out=trained, progress=folder)
-        check.run(
-            config, depth=deeper, after=after, prepared=folder, trained=trained, gate=gate, out=judged, gate_out=gate_out, progress=folder
-        )
+        train.run(config, depth=deeper, after=after, prepared=folder.root, search=folder, progress=folder.root)
+        check.run(config, depth=deeper, after=after, prepared=folder.root, search=folder, progress=folder.root)
 
 
 def _progress() -> Path:

@@ -13,8 +13,8 @@ from components.configure import configure
 from engines import kubeflow_api
 from engines.conftest import compile_with, small_settings
 from engines.kubeflow_api import Kubeflow
+from odn.commands.preset import apply
 from odn.config import make_config
-from odn.stages.preset import apply
 from pipelines import cluster
 from pipelines.__main__ import main
 from pipelines.arguments import SETTINGS

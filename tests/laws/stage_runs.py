@@ -8,7 +8,8 @@ from typing import Any
 from laws.search_data import open_data, prepare_digits
 from odn.config import Config
 from odn.models.stored_networks import save_network
-from odn.search.expand import expand
+from odn.search.climb import expand
+from odn.search.folder import SearchFolder
 from odn.stages import check, evaluate, train, truncate
 from odn.stages import open as open_stage
 
@@ -19,43 +20,25 @@ class Stages:
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.work, self.folder = config, folder / "work", folder
         self.prepared = prepare_digits(config, folder)
-        self.depths, self.checks, self.gates = (self.work / name for name in ("depths", "checks", "gates"))
-        open_stage.run(config, out=self.depths / "0", gate_out=self.gates / "0.json")
+        self.depths, self.checks, self.gates = (self.work / name for name in ("depths", "checks", "decisions"))
+        self.places = SearchFolder(self.work)
+        open_stage.run(config, search=self.places)
 
     def search(self) -> None:
         """Train and check every depth of the schedule."""
         for depth in self.config.search.schedule:
             after = self.config.depth_before(depth)
-            gate, progress = self.gates / f"{after}.json", self.folder / "progress"
-            train.run(
-                self.config,
-                depth=depth,
-                after=after,
-                prepared=self.prepared,
-                before=self.depths / str(after),
-                gate=gate,
-                out=self.depths / str(depth),
-                progress=progress,
-            )
-            check.run(
-                self.config,
-                depth=depth,
-                after=after,
-                prepared=self.prepared,
-                trained=self.depths / str(depth),
-                gate=gate,
-                out=self.checks / str(depth),
-                gate_out=self.gates / f"{depth}.json",
-                progress=progress,
-            )
+            for stage in (train, check):
+                stage.run(
+                    self.config, depth=depth, after=after, prepared=self.prepared, search=self.places, progress=self.folder / "progress"
+                )
 
     def truncate(self) -> dict[str, Any]:
         """Cut and finish the accepted depth."""
         return truncate.run(
             self.config,
             prepared=self.prepared,
-            depths=self.depths,
-            checks=self.checks,
+            search=self.places,
             model=self.folder / "model",
             metrics=self.folder / "metrics" / "search.json",
             plots=self.folder / "plots",
@@ -68,8 +51,7 @@ class Stages:
             self.config,
             prepared=self.prepared,
             model=self.folder / "model",
-            depths=self.depths,
-            checks=self.checks,
+            search=self.places,
             evaluation=self.work / "evaluation",
             metrics=self.folder / "metrics" / "evaluation.json",
             latency=self.folder / "metrics" / "latency.json",

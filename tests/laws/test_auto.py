@@ -8,6 +8,7 @@ import pytest
 from laws.search_data import small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.files import MANIFEST, foreign_names
+from odn.search.folder import SearchFolder
 from odn.stages import open as open_stage
 
 AUTO: dict[str, Any] = {
@@ -44,8 +45,8 @@ def test_a_changed_schedule_reaches_what_is_trained_together(tmp_path: Path) -> 
     for mode in ("growth", "supernet", "auto"):
         for schedule in ([1, 2], [1, 2, 3]):
             out = tmp_path / f"{mode}-{len(schedule)}"
-            open_stage.run(small_config(search={"mode": mode, "schedule": schedule}), out=out, gate_out=tmp_path / "gate.json")
-            written[mode, len(schedule)] = (out / "metrics.json").read_bytes()
+            open_stage.run(small_config(search={"mode": mode, "schedule": schedule}), search=SearchFolder(out))
+            written[mode, len(schedule)] = (out / "depths/0/metrics.json").read_bytes()
     assert {mode: written[mode, 2] == written[mode, 3] for mode in ("growth", "supernet", "auto")} == {
         "growth": True,
         "supernet": False,

@@ -11,8 +11,8 @@ from laws.search_data import open_data, prepare_digits, small_config
 from odn.config import Config
 from odn.errors import DataError
 from odn.search.data import SearchData
-from odn.search.expand import Trained, train_depth
-from odn.stages.states import read_state, write_state
+from odn.search.growth import Grown, train_depth
+from odn.search.states import read_state, write_state
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.fit import Progress
 
@@ -25,10 +25,10 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> SearchData:
     return open_data(CONFIG, prepare_digits(CONFIG, tmp_path_factory.mktemp("digits")))
 
 
-def trained(data: SearchData, checkpoint: Path | None, *, config: Config = CONFIG) -> Trained:
+def trained(data: SearchData, checkpoint: Path | None, *, config: Config = CONFIG) -> Grown:
     """Train a depth to its end."""
     *_, last = train_depth(None, data=data, config=config, depth=1, checkpoint=checkpoint)
-    assert isinstance(last, Trained)
+    assert isinstance(last, Grown)
     return last
 
 

@@ -15,9 +15,10 @@ from odn.models.network import build
 from odn.models.stored_networks import save_network
 from odn.report.account import account
 from odn.report.findings import read_findings
+from odn.search.climb import conclude, expand
 from odn.search.data import SearchData
-from odn.search.expand import Trained, expand, grown, train_depth
-from odn.search.shaving import exit_of, shave
+from odn.search.growth import Grown, grown, train_depth
+from odn.search.shaving import exit_of
 from odn.search.teaching import TrainedTeacher, as_teacher, normalising, objective_of, teacher_of, train_teacher
 from odn.stages import train
 from odn.tracking.record import read_record
@@ -68,7 +69,7 @@ def test_a_teacher_changes_what_is_learnt_and_is_paid_for(digits: SearchData) ->
         next(
             event
             for event in train_depth(None, data=digits, config=config, depth=1, checkpoint=None, teacher=who)
-            if isinstance(event, Trained)
+            if isinstance(event, Grown)
         )
         for who in (as_teacher(teacher, machine=digits.machine), None)
     )
@@ -116,7 +117,7 @@ def test_an_exit_has_its_head_whatever_the_depth_starts_from(digits: SearchData)
 
 
 def test_a_teacher_sees_images_as_it_is_used_to(digits: SearchData) -> None:
-    """Trained on another mean and deviation, it says of a batch what it says of the same pixels normalised its own way."""
+    """Grown on another mean and deviation, it says of a batch what it says of the same pixels normalised its own way."""
     config = small_config()
     own = as_teacher(grown(None, data=digits, config=config, depth=1).network, machine=digits.machine)
     pixels = digits.train.batch(slice(0, 8))
@@ -183,26 +184,15 @@ def test_a_shave_that_misses_leaves_the_accepted_depth(shaved: Stages) -> None:
 
 
 def test_shaving_in_memory_is_shaving_by_stages(shaved: Stages, tmp_path: Path) -> None:
-    """From the same accepted network the same tries come out, and the same bytes."""
+    """The same tries come out, and the same bytes."""
     data, config = open_data(shaved.config, shaved.prepared), shaved.config
-    found = {step.step.depth: step for step in expand(data, config)}
-    accepted = truncate_accepted(shaved, max(found))
-    tries = list(shave(accepted, found=found, data=data, config=config))
-    assert [vars(one.shave) for one in tries] == read(shaved.folder / "model/search.json")["shaves"]
-    save_network(next(one for one in reversed(tries) if one.shave.reached).cooled.network, tmp_path)
+    done = conclude(list(expand(data, config)), data=data, config=config)
+    record = read(shaved.folder / "model/search.json")
+    assert [vars(one) for one in done.finished.shaves] == record["shaves"]
+    assert [vars(one) for one in done.ledger] == record["ledger"]
+    assert (done.depth, done.val_accuracy, done.reason) == (record["depth"], record["val_accuracy"], record["reason"])
+    save_network(done.model, tmp_path)
     assert (tmp_path / "weights.safetensors").read_bytes() == (shaved.folder / "model/weights.safetensors").read_bytes()
-
-
-def truncate_accepted(stages: Stages, depth: int) -> Any:
-    """Return the accepted network as `truncate` has it without shaves."""
-    from odn.models.stored_networks import load_network
-
-    other = copy.copy(stages)
-    other.config, other.folder = small_config(**(SHAVED | {"search": SHAVED["search"] | {"shave": False}})), stages.folder / "unshaved"
-    other.truncate()
-    network = load_network(other.folder / "model")
-    assert network.depth == depth
-    return network
 
 
 def test_an_interrupted_shave_ends_with_the_same_bytes(shaved: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +237,7 @@ def test_the_record_for_mlflow_knows_a_shaved_depth(shaved: Stages) -> None:
     """The results belong to the search though another depth was accepted, and the shaved depth's curve runs on into its shave."""
     places = {name: shaved.folder / name for name in ("model", "metrics", "plots", "report")}
     dataset = shaved.prepared / "dataset.json"
-    record = read_record(shaved.config, dataset=dataset, depths=shaved.depths, checks=shaved.checks, **places)
+    record = read_record(shaved.config, dataset=dataset, search=shaved.places, **places)
     assert record.search is not None
     kept = next(one for one in record.depths if one.depth == record.search.depth)
     assert len(kept.points) == kept.step.epochs + shaved.config.distill.shave_epochs
@@ -281,8 +271,7 @@ def test_a_changed_teacher_does_not_resume_what_another_taught(tmp_path: Path, m
             raise KeyboardInterrupt
 
     def run(one: Stages, progress: Path) -> bytes:
-        places = {"prepared": one.prepared, "before": one.depths / "0", "gate": one.gates / "0.json", "out": one.depths / "1"}
-        train.run(one.config, depth=1, after=0, progress=progress, **places)
+        train.run(one.config, depth=1, after=0, prepared=one.prepared, search=one.places, progress=progress)
         return (one.depths / "1/weights.safetensors").read_bytes()
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

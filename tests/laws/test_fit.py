@@ -12,14 +12,14 @@ from laws.search_data import open_data, prepare_digits, small_config
 from odn.config import Config
 from odn.models.cost import part_macs
 from odn.models.network import build
+from odn.pruning.fitting import Pruned, train_pruned
+from odn.routing.fitting import gate_costs
+from odn.routing.gate_task import Gated, train_gates
 from odn.search.data import SearchData
-from odn.search.expand import Cooled, Trained, cool_down, grown, train_depth
-from odn.search.gates import Gated, train_gates
-from odn.search.pruning import Pruned, train_pruned
+from odn.search.growth import Cooled, Grown, cool_down, grown, train_depth
 from odn.search.published import Published, Warm, train_published, untrained, warm_up
-from odn.search.routing import gate_costs
-from odn.search.supernet import Supernet, train_supernet, untrained_supernet
 from odn.search.teaching import TrainedTeacher, train_teacher
+from odn.supernet.fitting import Supernet, train_supernet, untrained_supernet
 from odn.training import checkpoint as checkpoints
 from odn.training import fit as fitting
 
@@ -80,7 +80,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> SearchData:
 def outcome(last: object) -> tuple[dict[str, torch.Tensor], Any]:
     """Return the weights that a training left, and its rows."""
     match last:
-        case Trained() | Pruned():
+        case Grown() | Pruned():
             network: nn.Module = last.state.average
         case Cooled() | TrainedTeacher() | Warm() | Published() | Supernet() | Gated():
             network = last.network

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from odn.models.architecture import Architecture
-from odn.models.budget import Of, closed_to, expected, least, prices
 from odn.models.cost import cost_of
-from odn.models.gates import Gates, gated_forward, gates_of, with_gates
 from odn.models.network import DepthNetwork, build
 from odn.models.resnet_shapes import VARIANTS, CutBlock, Shortcut, cut_of, resnet_architecture
 from odn.models.stored_networks import load_network, save_network
-from odn.models.surgery import cut
+from odn.pruning.budget import Of, closed_to, expected, least, prices
+from odn.pruning.gates import Gates, gated_forward, gates_of, with_gates
+from odn.pruning.surgery import cut
 
 Make = Callable[..., DepthNetwork]
 COUNT = {"macs": "macs", "params": "n_params", "bytes": "size_bytes"}

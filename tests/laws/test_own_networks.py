@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from odn.errors import ConfigError, DataError
 from odn.models.cost import cost, part_macs
-from odn.models.cutting import narrowed_architecture
 from odn.models.expansion import expanded
 from odn.models.families import register
-from odn.models.gated import gated
-from odn.models.gates import gates_of
 from odn.models.network import DepthNetwork, backbone, build, draw
 from odn.models.stored_networks import load_network, save_network
+from odn.pruning.gates import gates_of
+from odn.routing.gated import gated
+from odn.supernet.cutting import narrowed_architecture
 
 
 class Mixer(nn.Module):

@@ -1,5 +1,6 @@
 """Laws of `search.mode: prune`: what is left is within the budget, was paid for in full, and is the same whoever trains it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import torch
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import ConfigError
+from odn.files import write_json
 from odn.models.stored_networks import load_network, save_network
+from odn.pruning.fitting import UNITS, Pruned, train_pruned
+from odn.pruning.hard_concrete import Scores, p_open, sampled, settled
 from odn.report.account import account
 from odn.report.findings import read_findings
 from odn.search.data import costs_at, full_depth_cost
-from odn.search.pruning import UNITS, Pruned, train_pruned
-from odn.stages.trainers.kept import write_record
 from odn.training.fit import EpochRow
-from odn.training.hard_concrete import Scores, p_open, sampled, settled
 
 PRUNE = {"budget": 0.3, "epochs": 4, "gate_lr": 0.5}
 
@@ -97,7 +98,7 @@ def test_interrupted_pruning_ends_with_the_same_bytes(epochs: int, done: Stages,
             break
     *_, resumed = train_pruned(data=data, config=done.config, depth=8, checkpoint=checkpoint)
     assert isinstance(resumed, Pruned)
-    write_record(tmp_path, resumed.step, resumed.rows)
+    write_json(tmp_path / "metrics.json", asdict(resumed.step))
     save_network(resumed.network, tmp_path)
     for name in ("weights.safetensors", "metrics.json", "history.csv"):
         assert (tmp_path / name).read_bytes() == (done.depths / "8" / name).read_bytes()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laws.search_data import open_data, prepare_digits, small_config
-from odn.search.expand import Trained, train_depth
+from odn.search.growth import Grown, train_depth
 from odn.training import replay
 from odn.training.device import Machine
 from odn.training.replay import replayed
@@ -31,6 +31,6 @@ def test_a_replay_gives_the_bytes_of_the_step(optimiser: str, tmp_path: Path, mo
     for n_eager in (replay.EAGER_STEPS, 10**9):
         monkeypatch.setattr(replay, "EAGER_STEPS", n_eager)
         *_, last = train_depth(None, data=data, config=config, depth=1, checkpoint=None)
-        assert isinstance(last, Trained)
+        assert isinstance(last, Grown)
         tensors.append(last.state.tensors())
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])

@@ -11,10 +11,10 @@ from torch import Tensor
 from odn.errors import DataError, MissingInputError
 from odn.models.architecture import Architecture
 from odn.models.cost import cost, part_macs
-from odn.models.gated import GatedNetwork, gated
 from odn.models.network import DepthNetwork
-from odn.models.routed import Exit, RoutedNetwork, confidence, reachable
-from odn.models.stored_routes import load_routed, save_routed
+from odn.routing.gated import GatedNetwork, gated
+from odn.routing.routed import Exit, RoutedNetwork, confidence, reachable
+from odn.routing.stored import load_routed, save_routed
 
 Make = Callable[..., DepthNetwork]
 

@@ -8,8 +8,9 @@ from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import MissingInputError
 from odn.models.stored_networks import load_network, save_network
-from odn.search.expand import Cooled, cool_down, grown
-from odn.stages.records import read_search
+from odn.search.folder import SearchFolder
+from odn.search.growth import Cooled, cool_down, grown
+from odn.search.records import read_search
 from odn.training.readout import read_out
 
 
@@ -131,4 +132,4 @@ def test_certifying_compares_with_the_depth_before(second_depth: Stages) -> None
 def test_a_missing_stage_is_named(second_depth: Stages, tmp_path: Path) -> None:
     """Truncating before checking says which stage has to run."""
     with pytest.raises(MissingInputError, match="run 'dvc repro train@1' first"):
-        read_search((1,), depths=tmp_path, checks=tmp_path)
+        read_search((1,), folder=SearchFolder(tmp_path))

@@ -9,15 +9,16 @@ import yaml
 from laws.search_data import PARAMS, open_data
 from laws.stage_runs import Stages, read
 from odn.cli import main
+from odn.commands import specialise
+from odn.commands.specialise import Specialised
 from odn.errors import DataError, MissingInputError
 from odn.files import write_json
 from odn.models.stored_networks import load_network
-from odn.search import specialise as searching
-from odn.search.specialise import Specialiser
-from odn.search.subnetworks import Measured, Space
-from odn.search.targets import read_target, read_targets
-from odn.stages import specialise
-from odn.stages.specialise import Specialised
+from odn.search.folder import SearchFolder
+from odn.supernet import specialiser as searching
+from odn.supernet.specialiser import Specialiser
+from odn.supernet.subnetworks import Measured, Space
+from odn.supernet.targets import read_target, read_targets
 from odn.training.readout import read_out
 
 
@@ -124,7 +125,7 @@ def test_without_a_supernet_of_this_data_nothing_is_cut(reached: Stages, tmp_pat
     """The mode that makes one is named."""
     paths: dict[str, Any] = {"prepared": reached.prepared, "out": tmp_path / "out", "registers": False}
     with pytest.raises(MissingInputError, match="set search.mode: supernet"):
-        specialise.run(reached.config, targets=read_targets(["macs<=0.3"]), depths=tmp_path, **paths)
-    write_json(tmp_path / "1/supernet/card.json", {"depths": [1], "widths": [1.0], "seed": 0, "data_sha256": {"train": "a" * 64}})
+        specialise.run(reached.config, targets=read_targets(["macs<=0.3"]), search=SearchFolder(tmp_path), **paths)
+    write_json(tmp_path / "depths/1/supernet/card.json", {"depths": [1], "widths": [1.0], "seed": 0, "data_sha256": {"train": "a" * 64}})
     with pytest.raises(DataError, match="was trained on other data"):
-        specialise.run(reached.config, targets=read_targets(["macs<=0.3"]), depths=tmp_path, **paths)
+        specialise.run(reached.config, targets=read_targets(["macs<=0.3"]), search=SearchFolder(tmp_path), **paths)

@@ -9,16 +9,16 @@ import torch
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from laws.supernets import SUPERNET, WIDTHS, searched
-from odn.models.cutting import narrowed, narrowed_architecture
-from odn.models.elastic import forward_narrowed, sort_channels
 from odn.models.network import build
 from odn.models.stored_networks import load_network, save_network
-from odn.search.supernet import Supernet, plan_of, train_supernet
+from odn.supernet.cutting import narrowed, narrowed_architecture
+from odn.supernet.elastic import forward_narrowed, sort_channels
+from odn.supernet.fitting import Supernet, plan_of, train_supernet
+from odn.supernet.sandwich import rate_at
+from odn.supernet.task import joint_loss, share_gradient
 from odn.training import fit as fitting
 from odn.training.checkpoint import load_checkpoint
 from odn.training.fit import EpochRow, Progress, Tick
-from odn.training.sandwich import rate_at
-from odn.training.together import joint_loss, share_gradient
 
 
 def trained(stages: Stages, checkpoint: Path | None = None) -> Supernet:

@@ -15,8 +15,8 @@ TRAIN = """
 import os, sys
 os.sched_setaffinity(0, set(map(int, sys.argv[1].split(","))))
 from odn.cli import main
-folders = ["--prepared", "work/prepared", "--depths", "work/depths", "--gates", "work/gates", "--params", "params.yaml"]
-codes = [main(["open", "--depths", "work/depths", "--gates", "work/gates", "--params", "params.yaml"])]
+folders = ["--prepared", "work/prepared", "--search", "work", "--params", "params.yaml"]
+codes = [main(["open", "--search", "work", "--params", "params.yaml"])]
 codes += [main(["train", "--depth", "1", "--after", "0", *folders])]
 sys.exit(max(codes))
 """

@@ -9,7 +9,7 @@ from laws.search_data import open_data, prepare_digits, small_config
 from odn.config import Config
 from odn.errors import TrainingError
 from odn.search.data import SearchData
-from odn.search.expand import Cooled, Trained, cool_down, grown, train_depth
+from odn.search.growth import Cooled, Grown, cool_down, grown, train_depth
 from odn.training import fit as fitting
 from odn.training.depth_task import Phase
 from odn.training.fit import EpochRow
@@ -28,12 +28,10 @@ def data(config: Config, tmp_path_factory: pytest.TempPathFactory) -> SearchData
     return open_data(config, prepare_digits(config, tmp_path_factory.mktemp("digits")))
 
 
-def trained(
-    data: SearchData, config: Config, *, before: TrainState | None = None, depth: int = 1, checkpoint: Path | None = None
-) -> Trained:
+def trained(data: SearchData, config: Config, *, before: TrainState | None = None, depth: int = 1, checkpoint: Path | None = None) -> Grown:
     """Train a depth to the end of its stable phase."""
     *_, last = train_depth(before, data=data, config=config, depth=depth, checkpoint=checkpoint)
-    assert isinstance(last, Trained)
+    assert isinstance(last, Grown)
     return last
 
 

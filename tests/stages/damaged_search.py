@@ -19,8 +19,8 @@ from stages.record_mutations import mutated
 
 PLAIN = {  # record: commands that read it
     "work/prepared/dataset.json": ("check 1 0", "report", "evaluate", "truncate", "train 2 1"),
-    "work/gates/0.json": ("check 1 0", "train 1 0"),
-    "work/gates/1.json": ("check 2 1", "train 2 1"),
+    "work/decisions/0.json": ("check 1 0", "train 1 0"),
+    "work/decisions/1.json": ("check 2 1", "train 2 1"),
     "work/depths/1/metrics.json": ("check 1 0", "truncate", "evaluate"),
     "work/depths/2/metrics.json": ("check 2 1", "truncate"),
     "work/depths/1/teacher/teacher.json": ("check 1 0", "train 2 1", "truncate"),

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import yaml
 
+from odn.commands import show
 from odn.config import Config, make_config
 from odn.data.dataset import Manifest
 from odn.files import sha256_of, write_bytes, write_json
 from odn.models.resnet_shapes import resnet_architecture
 from odn.report.account import Account
 from odn.search.convergence import DepthStep, Probe, judge
+from odn.search.folder import SearchFolder
+from odn.search.records import write_table
 from odn.search.statistics import wilson_interval
-from odn.stages import report, show, truncate
-from odn.stages.records import write_table
+from odn.stages import report, truncate
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 N_VAL, N_TEST = 200, 60
@@ -95,8 +97,7 @@ def make_search(
     flat = truncate.run(
         made.config,
         prepared=work / "prepared",
-        depths=work / "depths",
-        checks=work / "checks",
+        search=SearchFolder(work),
         model=folder / "model",
         metrics=folder / "metrics/search.json",
         plots=folder / "plots",

@@ -14,8 +14,8 @@ def _quick() -> Iterator[None]:
     """Measure with a glance, on one thread."""
     import torch
 
+    from odn.routing import clock
     from odn.stages import evaluate
-    from odn.stages.routers import clock
 
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -19,9 +19,10 @@ from odn.config import make_config
 from odn.data.dataset import read_manifest
 from odn.files import write_json
 from odn.sanitize import markdown
+from odn.search.folder import SearchFolder
 from odn.search.outcome import Judged
+from odn.search.records import read_search
 from odn.stages import truncate
-from odn.stages.records import read_search
 from odn.tables import depth_table, epoch_table, registration_note
 from odn.tracking.record import read_record
 from odn.tracking.registry import Registration
@@ -47,8 +48,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> MadeUpSearch:
     truncate.run(
         made.config,
         prepared=work / "prepared",
-        depths=work / "depths",
-        checks=work / "checks",
+        search=SearchFolder(work),
         model=folder / "model",
         metrics=folder / "metrics/search.json",
         plots=folder / "plots",
@@ -66,8 +66,7 @@ def said(search: MadeUpSearch, capsys: pytest.CaptureFixture[str]) -> Said:
     params = next(search.folder.glob("*.yaml"))
     places = {
         "prepared": "work/prepared",
-        "depths": "work/depths",
-        "checks": "work/checks",
+        "search": "work",
         "receipt": "work/registered.json",
         "registration": ".odn/registration.json",
         "evaluation": "work/evaluation",
@@ -87,7 +86,7 @@ def said(search: MadeUpSearch, capsys: pytest.CaptureFixture[str]) -> Said:
 
 def test_what_is_found_is_told_in_clean_lines(said: Said) -> None:
     """By `truncate`, and by `odn show`."""
-    assert r"\x1b[31mred\nodn: forged" in said("truncate", "prepared", "depths", "checks", "model", "metrics", "plots", "progress")
+    assert r"\x1b[31mred\nodn: forged" in said("truncate", "prepared", "search", "model", "metrics", "plots", "progress")
     told = said("show", "model", "metrics", "receipt", "registration", "report")
     assert r"blocks are enough for \x1b[31mred\nodn: forged" in told
     assert " ".join(told.split()).count("odn: forged") == 5, "the data, the reason, the model's place, and the registry's place and reason"
@@ -152,13 +151,13 @@ def test_notes_and_tables_show_it_as_text(search: MadeUpSearch) -> None:
     """Of MLflow, and of a pipeline's steps."""
     paths = {name: search.folder / name for name in ("model", "metrics", "plots", "report")}
     work = search.folder / "work"
-    record = read_record(search.config, dataset=work / "prepared/dataset.json", depths=work / "depths", checks=work / "checks", **paths)
+    record = read_record(search.config, dataset=work / "prepared/dataset.json", search=SearchFolder(work), **paths)
     assert record.search is not None
     done = Registration(
         name="odn-digits", version="1", run_id="a", tracking_uri=f"file:{NAME}", aliases=("candidate",), champion=False, reason=NAME,
         previous_champion=None,
     )  # fmt: skip
-    judged: list[Judged] = list(read_search((1, 2), depths=work / "depths", checks=work / "checks"))
+    judged: list[Judged] = list(read_search((1, 2), folder=SearchFolder(work)))
     notes = [search_note(record), version_note(record), model_note(record), *map(depth_note, record.depths), registration_note(done)]
     notes += [depth_table(judged, target=0.97), epoch_table(work / "depths/1/history.csv", title="Depth 1", note=NAME)]
     assert [note for note in notes if not is_plain_markdown(note.replace("`candidate`", "").replace("`champion`", ""))] == []

@@ -11,9 +11,9 @@ from odn import cli
 OUTPUTS = [  # a command and the flag of a folder that it replaces
     ["fetch", "--downloads"],
     ["prepare", "--prepared"],
-    ["open", "--depths"],
-    ["train", "--depth", "1", "--after", "0", "--depths"],
-    ["check", "--depth", "1", "--after", "0", "--checks"],
+    ["open", "--search"],
+    ["train", "--depth", "1", "--after", "0", "--search"],
+    ["check", "--depth", "1", "--after", "0", "--search"],
     ["truncate", "--model"],
     ["evaluate", "--evaluation"],
     ["report", "--report"],
@@ -22,8 +22,6 @@ OUTPUTS = [  # a command and the flag of a folder that it replaces
 ]
 BELOW = {  # the folder below the flag's that is replaced
     "--prepared": "train",
-    "--depths": "1",
-    "--checks": "1",
     "--specialised": "accuracy-0.5",
     "--routed": "confidence",
 }
@@ -39,7 +37,8 @@ def test_a_folder_of_a_user_is_refused(command: list[str], project: Any, monkeyp
     """Exit code 2 and one line that names the file, before anything else is done."""
     monkeypatch.chdir(project.folder)
     project.configure()
-    name = "0" if command[0] == "open" else BELOW.get(command[-1], "")
+    own = {"open": "depths/0", "train": "depths/1", "check": "checks/1"}  # of --search
+    name = own.get(command[0], BELOW.get(command[-1], ""))
     thesis = Path("home", name, "docs", "thesis.txt")
     thesis.parent.mkdir(parents=True)
     thesis.write_text("ten years of work")
@@ -86,7 +85,7 @@ def test_depths_that_do_not_belong_together(
     """The pair is held against the schedule before a gate is read: behind a closed one a trained depth would be overwritten."""
     monkeypatch.chdir(project.folder)
     project.configure()
-    trained, gates = Path("work/depths/2"), Path("work/gates")
+    trained, gates = Path("work/depths/2"), Path("work/decisions")
     for folder in (trained, gates):
         folder.mkdir(parents=True)
     (trained / "weights.safetensors").write_bytes(b"weights")

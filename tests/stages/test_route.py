@@ -48,7 +48,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def project(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a copy of it, and time with a glance."""
-    from odn.stages.routers import clock
+    from odn.routing import clock
 
     shutil.copytree(begun, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
@@ -103,8 +103,8 @@ def test_what_runs_is_what_was_fitted(project: Path) -> None:
 
     from laws.search_data import open_data
     from odn.config import load_config
-    from odn.models.routed import RoutedNetwork
-    from odn.models.stored_routes import load_routed
+    from odn.routing.routed import RoutedNetwork
+    from odn.routing.stored import load_routed
 
     route("--accuracy", "0.25")
     assert card("confidence")["val_accuracy"] >= 0.25
@@ -172,11 +172,11 @@ def test_networks_that_cannot_be_routed_are_refused(project: Path) -> None:
     """A single exit, or other classes than the data's."""
     import torch
 
+    from odn.commands import route as stage
     from odn.config import load_config
     from odn.models.network import build
     from odn.models.stored_networks import save_network
-    from odn.search.routing_target import Target
-    from odn.stages import route as stage
+    from odn.routing.targets import Target
 
     config = load_config(Path("params.yaml"))
     paths = {"prepared": Path("work/prepared"), "supernet": Path("other"), "out": Path("routed"), "progress": Path("progress")}

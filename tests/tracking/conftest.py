@@ -16,6 +16,7 @@ from odn.config import Config, make_config
 from odn.data.dataset import Manifest
 from odn.files import write_json
 from odn.search.convergence import DepthStep, Verdict
+from odn.search.folder import SearchFolder
 from tracking.mlflow_server import Server
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -30,11 +31,11 @@ class MadeUp:
     config: Config
     manifest: Manifest
 
-    def paths(self) -> dict[str, Path]:
+    def paths(self) -> dict[str, Any]:
         """Return the paths that `track` and `register` read."""
         work = self.root / "work"
         folders = {name: self.root / name for name in ("model", "metrics", "plots", "report")}
-        return {"prepared": work / "prepared", "depths": work / "depths", "checks": work / "checks", **folders, "project": self.root}
+        return {"prepared": work / "prepared", "search": SearchFolder(work), **folders, "project": self.root}
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def _manifest() -> Manifest:
 
 
 def _write_depth(made: MadeUp, *, depth: int, verdict: str, accuracies: list[float], probe: list[float]) -> None:
-    folder, check = made.paths()["depths"] / str(depth), made.paths()["checks"] / str(depth)
+    folder, check = made.paths()["search"].trained(depth), made.paths()["search"].judged(depth)
     last = (probe or accuracies)[-1]
     sizes = {"n_params": 75_000 * depth, "size_bytes": 300_000 * depth, "macs": 5_000_000 * depth, "macs_full": 40_000_000}
     step = DepthStep(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from odn.stages import register, track
+from odn.commands import track
+from odn.stages import register
 from odn.tracking import live
 from odn.tracking.connection import connect
 from odn.tracking.place import tracking_place

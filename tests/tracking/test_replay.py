@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from odn.commands import track
 from odn.errors import TrackingError
 from odn.files import write_json
-from odn.stages import track
 from odn.tracking.connection import Connection, connect
 from odn.tracking.place import tracking_place
 from odn.tracking.provenance import provenance
@@ -66,7 +66,7 @@ def test_replaying_again_changes_nothing(store: Path, make_search: Callable[...,
 def test_a_search_that_is_not_over_is_shown_as_far_as_it_is(store: Path, make_search: Callable[..., Any]) -> None:
     """A depth that is trained and not judged is running; when it is over, the same runs are completed."""
     made = make_search(store, finished=False)
-    verdict = made.paths()["checks"] / "2" / "verdict.json"
+    verdict = made.paths()["search"].judged(2) / "verdict.json"
     content = verdict.read_text()
     verdict.unlink()
     done, connection = replayed(made)
@@ -82,7 +82,7 @@ def test_what_an_earlier_search_left_is_not_shown(store: Path, make_search: Call
     made = make_search(store)
     numbers = json.loads((store / "metrics/search.json").read_text())
     write_json(store / "metrics/search.json", numbers | {"target": 0.5})
-    (made.paths()["depths"] / "1" / "metrics.json").unlink()
+    (made.paths()["search"].trained(1) / "metrics.json").unlink()
     done, connection = replayed(made)
     assert done.depths == {}
     assert "test_accuracy" not in connection.client.get_run(done.run_id).data.metrics

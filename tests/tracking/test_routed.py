@@ -39,8 +39,8 @@ def written(folder: Path, images: np.ndarray) -> np.ndarray:
     import torch
 
     from odn.models.network import build
-    from odn.models.routed import Exit, RoutedNetwork, confidence
-    from odn.models.stored_routes import save_routed
+    from odn.routing.routed import Exit, RoutedNetwork, confidence
+    from odn.routing.stored import save_routed
 
     architecture = resnet_architecture("resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=10, depth=3)
     network = build(architecture, torch.Generator().manual_seed(0), heads=(1, 3)).eval()

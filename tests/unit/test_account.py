@@ -146,7 +146,7 @@ def test_account_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_account_starts_fast() -> None:
     """Telling what was found loads neither torch nor MLflow nor what draws."""
-    code = "import sys, odn.stages.show; print(sorted({'torch', 'mlflow', 'matplotlib', 'jinja2', 'numpy'} & set(sys.modules)))"
+    code = "import sys, odn.commands.show; print(sorted({'torch', 'mlflow', 'matplotlib', 'jinja2', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from odn.commands.cost import CostTable, run
 from odn.config import Config, load_config, make_config
 from odn.data.dataset import Manifest
 from odn.errors import MissingInputError
 from odn.models.network import build
 from odn.models.resnet_shapes import resnet_architecture
 from odn.models.timing import forward_pass, timed
-from odn.stages.cost import CostTable, run
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 

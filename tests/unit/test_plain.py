@@ -11,10 +11,10 @@ import yaml
 
 from odn import steps
 from odn.cli import main
+from odn.commands.preset import read_preset
 from odn.config import load_config, make_config
 from odn.errors import ConfigError
 from odn.plain import read_yaml
-from odn.stages.preset import read_preset
 from unit.mutations import mutated
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -27,13 +27,13 @@ def said_of(content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]) ->
     """Run a command on settings: they are taken, or lines are said and nothing is written."""
     path = folder / "params.yaml"
     path.write_bytes(content)
-    code = main(["open", "--params", str(path), "--depths", str(folder / "depths"), "--gates", str(folder / "gates")])
+    code = main(["open", "--params", str(path), "--search", str(folder)])
     out, err = capsys.readouterr()
     lines = err.splitlines()
     if code == 0:
         config = load_config(path)
         assert make_config(config.to_json()) == config
-        assert (lines, (folder / "gates/0.json").is_file()) == ([], True)
+        assert (lines, (folder / "decisions/0.json").is_file()) == ([], True)
         return []
     assert (code, out) == (2, "")
     assert 1 <= len(lines) <= 21

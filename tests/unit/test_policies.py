@@ -8,9 +8,9 @@ import pytest
 
 from odn.cli import main
 from odn.errors import ConfigError
-from odn.search.calibration import calibration_error, fit_temperature, probabilities
-from odn.search.policies import ALWAYS, NEVER, Aim, Exits, accuracy_floor, alone, budget, candidates, cross_fitted, outcome, search
-from odn.search.routing_target import Target
+from odn.routing.calibration import calibration_error, fit_temperature, probabilities
+from odn.routing.policies import ALWAYS, NEVER, Aim, Exits, accuracy_floor, alone, budget, candidates, cross_fitted, outcome, search
+from odn.routing.targets import Target
 from unit.search_examples import PARAMS
 
 FLAGS = "--accuracy, --macs and --latency-ms"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from odn.cli import main
+from odn.commands.preset import apply, read_preset, run
 from odn.config import load_config
 from odn.errors import ConfigError
-from odn.stages.preset import apply, read_preset, run
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "params"

@@ -32,7 +32,6 @@ from odn.report.words import (
     subline,
 )
 from odn.sanitize import escaped
-from odn.search.convergence import AS_TRAINED
 
 STRETCHED = "The scale stretches towards 100%: each halving of the error is the same step up."
 TEMPLATE = Path(__file__).parent / "page.html"
@@ -193,7 +192,7 @@ def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
 def _points(findings: Findings) -> str:
     if findings.is_pruned:
         return "The point is of the network that pruning left, after its rate went to 0."
-    if findings.config.search.mode in AS_TRAINED:
+    if findings.config.mode.judges_as_trained:
         return "Each depth is judged as training left it."
     return "Hollow points were read off in passing; filled ones stand after a cooldown of the learning rate, and only they can be accepted."
 
@@ -211,7 +210,7 @@ def _setting_off(findings: Findings) -> str:
 def _ending(findings: Findings) -> str:
     if findings.is_pruned:
         return f"It {'reaches' if findings.is_reached else 'misses'} the dashed target."
-    if findings.config.search.mode in AS_TRAINED:
+    if findings.config.mode.judges_as_trained:
         return (
             "The first point that reaches the dashed target ends the search." if findings.is_reached else "None reaches the dashed target."
         )

@@ -162,7 +162,7 @@ def remedies(findings: Findings) -> list[str]:
         found.append(f"a deeper backbone: model.backbone {NEXT_BACKBONE[findings.backbone]}")
     if config.model.width < 1:
         found.append(f"a wider backbone: model.width {config.model.width:g}")
-    if config.search.mode == "supernet":
+    if config.mode.together:
         found.append(f"train longer: supernet.epochs {config.supernet.epochs}")
     if not findings.is_pruned and any(one.stopped == "max_epochs" for one in findings.depths):
         found.append(f"train longer: a curve still rose when growth.max_epochs {config.growth.max_epochs} ended it")

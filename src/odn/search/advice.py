@@ -7,6 +7,7 @@ from typing import Literal
 from odn.config import Config
 from odn.records import Amount, Fraction, Positive, Record
 from odn.search.convergence import one_standard_error_depth
+from odn.search.outcome import LedgerEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,10 @@ class Advice(Record):
     n_val: Positive
     epochs: Positive
     cost: Amount  # full-depth epochs that the look took
+
+    def entry(self, deepest: int) -> LedgerEntry:
+        """Return what it cost, of the deepest depth that was trained."""
+        return LedgerEntry(depth=deepest, phase="advice", epochs=self.epochs, full_depth_epochs=self.cost)
 
 
 def advise(accuracies: Mapping[int, float], *, n_val: int, cost: float, config: Config) -> Advice:

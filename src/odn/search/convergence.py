@@ -16,7 +16,6 @@ from odn.search.statistics import standard_error, wilson_interval
 from odn.sections import GrowthConfig, SearchConfig
 
 LEAST_POINTS = 4  # of a curve that a power law is fitted to
-AS_TRAINED = frozenset({"paper", "supernet", "prune"})  # modes that judge, and keep, the network that training left: no probe, no finish
 EXPONENTS = [0.25 * k for k in range(1, 13)]  # of the power law that are tried
 
 
@@ -200,8 +199,8 @@ def prospect(step: DepthStep, search: SearchConfig) -> Prospect:
 
 
 def wants_probe(step: DepthStep, search: SearchConfig) -> bool:
-    """Tell whether a cooldown follows: where it is promising; in a grid always; as published never."""
-    return search.mode in {"grid", "scratch"} or (search.mode == "growth" and prospect(step, search).promising)
+    """Tell whether a cooldown follows before the depth is judged."""
+    return search.meaning.trial == "always" or (search.meaning.trial == "promising" and prospect(step, search).promising)
 
 
 def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verdict:
@@ -210,7 +209,7 @@ def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verd
     accuracy, interval = n_correct / n, wilson_interval(n_correct, n, confidence=search.confidence)
     measured = accuracy if search.accept == "point" else interval[0]
     measure = "val accuracy" if search.accept == "point" else f"lower {search.confidence:.0%} bound of val accuracy"
-    counts = probe is not None or search.mode in AS_TRAINED
+    counts = probe is not None or search.meaning.judges_as_trained
     reached, deepest = counts and measured >= search.target, step.depth == search.schedule[-1]
     if reached:
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) reaches the target {search.target:.2%}"
@@ -221,7 +220,7 @@ def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verd
     else:
         reason = prospect(step, search).why
     verdict: Literal["expand", "target_reached", "exhausted"] = "target_reached" if reached else "exhausted"
-    if not deepest and (search.mode == "grid" or not reached):
+    if not deepest and (search.meaning.exhaustive or not reached):
         verdict = "expand"
     return Verdict(
         depth=step.depth,

@@ -1,14 +1,15 @@
 """What a search may see, and what passes over it cost."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from odn.config import Config
 from odn.data.batches import Images, n_steps, on_device
-from odn.data.dataset import Manifest, Split
+from odn.data.dataset import Manifest, Split, read_manifest, verified_split
 from odn.models.architecture import Architecture
 from odn.models.cost import Cost, cost
 from odn.models.resnet_shapes import configured
-from odn.training.device import Machine
+from odn.training.device import Machine, choose_machine
 
 FORWARD_SHARE = 1 / 3  # of a training pass: a backward pass takes two products for each of the forward pass
 
@@ -28,6 +29,21 @@ def search_data(train: Split, val: Split, *, manifest: Manifest, machine: Machin
     """Bring both splits to the device."""
     there = {name: on_device(split, manifest=manifest, device=machine.device) for name, split in (("train", train), ("val", val))}
     return SearchData(train=there["train"], val=there["val"], manifest=manifest, machine=machine, backbone=backbone)
+
+
+def opened(prepared: Path, *, config: Config) -> SearchData:
+    """Open train and val on the device that the config asks for, with the threads that it gives; the test split is not touched.
+
+    Raises:
+        MissingInputError: data is not prepared.
+        DataError: it is not what was prepared.
+        ConfigError: the device is not there.
+    """
+    manifest = read_manifest(prepared / "dataset.json")
+    backbone = backbone_of(config, manifest)
+    machine = choose_machine(config.train, macs=costs_at(backbone, manifest).macs)
+    train, val = (verified_split(prepared / name, manifest=manifest) for name in ("train", "val"))
+    return search_data(train, val, manifest=manifest, machine=machine, backbone=backbone)
 
 
 def backbone_of(config: Config, manifest: Manifest) -> Architecture:

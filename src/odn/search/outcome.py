@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
+from odn.config import Config
 from odn.records import Amount, Count, Positive, Record
 from odn.search.convergence import DepthStep, Probe, Verdict, one_standard_error_depth
 from odn.search.statistics import wilson_interval
@@ -76,6 +77,21 @@ def choose(search: Sequence[Judged]) -> Choice | None:
     best = "probe" if alike else "read-out"
     reason = f"{last.verdict.reason}; depth {depth} is kept, the shallowest within one standard error of the best {best}"
     return Choice(judged=next(item for item in search if item.step.depth == depth), verdict="exhausted", reason=reason)
+
+
+def finish_epochs(config: Config, choice: Choice) -> int:
+    """Return for how long the accepted depth is finished; one that was never annealed is annealed at least like a trial.
+
+    Where training left what was judged, there is no cooldown, and that network is kept; a pruned one may be fine-tuned.
+    """
+    epochs = config.mode.finish_epochs(config)
+    needs_one = not (config.mode.judges_as_trained or choice.judged.verdict.probed)
+    return max(epochs, config.search.cooldown_epochs) if needs_one else epochs
+
+
+def shaves(config: Config, choice: Choice) -> bool:
+    """Tell whether depths before the accepted one are tried."""
+    return config.search.shave and choice.verdict == "target_reached" and choice.judged.step.depth != config.search.schedule[0]
 
 
 def finish_wins(choice: Choice, finish: Probe | None) -> bool:

@@ -6,7 +6,7 @@ larger ones that are drawn elsewhere in odn turn more slowly under them, and cos
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +18,12 @@ from odn.config import Config
 from odn.data.batches import Images
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
+from odn.models.stored_networks import load_weights, save_weights
 from odn.search.convergence import DepthStep, Stop
 from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
 from odn.search.phases import run
+from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
+from odn.search.teachers import Teaching
 from odn.training.device import Machine
 from odn.training.fit import EpochRow, PhaseName, Position, Progress, Tick
 from odn.training.optim import Scale
@@ -242,6 +245,49 @@ class PublishedTask:
         self.best = {name: tensors[f"best.{name}"].to(self._machine.device) for name in self.best}
         for row in progress.rows:
             _, self.stop = self.patience.saw(row.val_accuracy)
+
+
+class AsPublished:
+    """Train a depth from the warm-up of the whole backbone, which is handed on from depth to depth as it is."""
+
+    def train(
+        self,
+        inherited: Inherited | None,
+        *,
+        data: SearchData,
+        config: Config,
+        depth: int,
+        checkpoints: Checkpoints,
+        outside: Callable[[], Teaching] | None,
+    ) -> Iterator[Event | Trained]:
+        """Train a depth; before the first, warm all of them up."""
+        shared, sections = inherited.shared if inherited is not None else None, (*DEPENDS_ON, "paper")
+        if shared is None:
+            yield Began(depth, "warm-up", config.paper.warmup_epochs)
+            for event in warm_up(data=data, config=config, checkpoint=checkpoints.of("warm-up", *sections)):
+                if isinstance(event, Warm):
+                    shared = event.network
+                else:
+                    yield event
+        assert shared is not None, "a warm-up ends with its network"
+        checkpoint, is_first = checkpoints.of(f"train-{depth}", *sections), inherited is None
+        yield Began(depth, "stable", config.growth.max_epochs)
+        for done in train_published(shared, data=data, config=config, depth=depth, is_first=is_first, checkpoint=checkpoint):
+            yield Trained(done.network, Inherited(shared=shared), done.step, done.rows) if isinstance(done, Published) else done
+
+    def write(self, folder: Path, trained: Trained, *, data: SearchData, config: Config) -> None:
+        """Write the warm-up."""
+        assert trained.inherited.shared is not None, "every depth hands it on"
+        save_weights(trained.inherited.shared, folder / "state.safetensors")
+
+    def read(self, folder: Path, *, data: SearchData, config: Config) -> Inherited:
+        """Read the warm-up."""
+        shared = untrained(data, config)
+        load_weights(shared, folder / "state.safetensors")
+        return Inherited(shared=shared)
+
+
+STRATEGY = AsPublished()
 
 
 def warm_up(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | Warm]:

@@ -3,7 +3,7 @@
 Each try is one more look at val, beyond those of the search.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from odn.config import Config
 from odn.models.network import DepthNetwork
 from odn.search.convergence import DepthStep, judge
 from odn.search.data import SearchData
-from odn.search.expand import Cooled, SearchStep, cool_down
+from odn.search.growth import Cooled, cool_down
 from odn.search.outcome import Shave
 from odn.search.teaching import as_teacher
 from odn.training.fit import EpochRow, Tick
@@ -70,22 +70,3 @@ def try_shallower(
         reason=f"{verdict.reason}, taught by depth {teacher.depth}",
     )
     yield Shaved(cooled=cooled, shave=shave)
-
-
-def shave(network: DepthNetwork, *, found: Mapping[int, SearchStep], data: SearchData, config: Config) -> Iterator[Shaved]:
-    """Shave an accepted network in memory, yielding each try; the last that reached the target is to be kept.
-
-    `found` holds the steps of the search by depth, as `expand` yielded them.
-    """
-    above = network.depth
-    for depth in depths_to_try(config, above):
-        own, deeper = found[depth].state, found[above].state
-        assert own is not None, "only what has training states is shaved"
-        assert deeper is not None, "only what has training states is shaved"
-        state = exit_of(deeper, depth) if config.search.distill == "exits" else own
-        tries = try_shallower(state, teacher=network, step=found[depth].step, data=data, config=config, checkpoint=None)
-        (tried,) = (event for event in tries if isinstance(event, Shaved))
-        yield tried
-        if not tried.shave.reached:
-            return
-        network, above = tried.cooled.network, depth

@@ -20,9 +20,10 @@ from odn.models.timing import combined, forward_pass, timed
 from odn.records import damaged, read_record
 from odn.search.certified import LatencyRecord
 from odn.search.data import full_depth_cost
+from odn.search.folder import SearchFolder
+from odn.search.records import known_timing, steadier, write_table
 from odn.search.results import Card, read_depth_step
 from odn.search.statistics import mcnemar_p, wilson_interval
-from odn.stages.records import known_timing, steadier, write_table
 from odn.training.device import Machine, choose_machine, machine_identity
 from odn.training.readout import Predictions, predict
 from odn.training.seed import generator
@@ -32,7 +33,7 @@ LATENCY_SECONDS = 2.0  # for each of them at most, where the machine is busy
 
 
 def run(
-    config: Config, *, prepared: Path, model: Path, depths: Path, checks: Path, evaluation: Path, metrics: Path, latency: Path
+    config: Config, *, prepared: Path, model: Path, search: SearchFolder, evaluation: Path, metrics: Path, latency: Path
 ) -> dict[str, Any]:
     """Write the predictions, the accuracy with its Wilson interval, the costs before and after, and the measured latency.
 
@@ -59,7 +60,7 @@ def run(
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
     shaved_from = read_record(Card, model / "card.json", made_by="truncate").shaved_from
     for name, depth in _others(config, network, shaved_from=shaved_from).items():
-        folder = _network_folder(depth, depths=depths, checks=checks)
+        folder = _network_folder(depth, search=search)
         if folder is not None:
             other = predictions_of(_fitting(load_network(folder), folder, manifest=manifest))
             ours, theirs = seen.is_correct(), other.is_correct()
@@ -110,13 +111,13 @@ def _others(config: Config, network: DepthNetwork, *, shaved_from: int | None) -
     return others | ({"shaved_from": shaved_from} if shaved_from not in {None, n_blocks} else {})
 
 
-def _network_folder(depth: int, *, depths: Path, checks: Path) -> Path | None:
+def _network_folder(depth: int, *, search: SearchFolder) -> Path | None:
     """Return where the best network of a depth is: the probed one, else the read-out; None where the depth was not trained."""
-    if (checks / str(depth) / "weights.safetensors").exists():
-        return checks / str(depth)
-    if not (depths / str(depth) / "metrics.json").exists() or read_depth_step(depths / str(depth)) is None:
+    if (search.judged(depth) / "weights.safetensors").exists():
+        return search.judged(depth)
+    if not (search.trained(depth) / "metrics.json").exists() or read_depth_step(search.trained(depth)) is None:
         return None
-    return depths / str(depth)
+    return search.trained(depth)
 
 
 def _measure_latency(path: Path, network: DepthNetwork, *, manifest: Manifest, machine: Machine) -> None:

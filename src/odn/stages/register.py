@@ -15,6 +15,7 @@ from pathlib import Path
 from odn.config import Config
 from odn.errors import MissingInputError
 from odn.files import sha256_of, write_json
+from odn.search.folder import SearchFolder
 from odn.tracking.provenance import provenance
 from odn.tracking.record import read_record
 from odn.tracking.registry import Registration, publish
@@ -24,8 +25,7 @@ def run(
     config: Config,
     *,
     prepared: Path,
-    depths: Path,
-    checks: Path,
+    search: SearchFolder,
     model: Path,
     metrics: Path,
     plots: Path,
@@ -46,9 +46,7 @@ def run(
         MissingInputError: the search has not ended, or its model is not evaluated.
         TrackingError: MLflow cannot be reached or refuses; running the stage again mends what is missing.
     """
-    record = read_record(
-        config, dataset=prepared / "dataset.json", depths=depths, checks=checks, model=model, metrics=metrics, plots=plots, report=report
-    )
+    record = read_record(config, dataset=prepared / "dataset.json", search=search, model=model, metrics=metrics, plots=plots, report=report)
     if "test_accuracy" not in record.metrics:
         raise MissingInputError(f"{metrics} does not hold the results of this search; run 'dvc repro evaluate' first")
     done = publish(record, tags={**provenance(project), **(tags or {})})

@@ -1,62 +1,76 @@
 """Train one depth: grown from the depth before it, until its curve on val is flat, whatever the target; or as `search.mode` says.
 
-Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/gates/{after}.json
+Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/decisions/{after}.json
 Writes: work/depths/{depth}
 Config: seed, data, model, train, augment, growth, search.mode, search.distill, paper, supernet, auto, prune,
   distill.weight, distill.temperature, distill.epochs
 """
 
-from collections.abc import Callable
+import contextlib
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from odn.config import Config
 from odn.files import new_folder, require_own_folder, write_json
+from odn.search.advised import followed, read_advice, write_advice
 from odn.search.convergence import DepthStep
-from odn.stages.advised import ask, followed, read_advice, write_advice
-from odn.stages.records import SKIPPED, read_gate
+from odn.search.folder import SearchFolder
+from odn.search.records import HISTORY, SKIPPED, history_rows, read_gate, write_table
+
+if TYPE_CHECKING:
+    from odn.search.advice import Advice
 
 
-def run(config: Config, *, depth: int, after: int, prepared: Path, before: Path, gate: Path, out: Path, progress: Path) -> DepthStep | None:
-    """Train `depth` and write its folder; behind a closed gate write a marker and return None, before torch is imported.
+def run(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> DepthStep | None:
+    """Train `depth` and write its folder; where the search has ended write a marker and return None, before torch is imported.
 
     Raises:
-        MissingInputError: prepared data, the gate or the depth before is missing.
+        MissingInputError: prepared data, the decision before or the depth before is missing.
         TrainingError: the loss is not finite.
         ConfigError: the schedule does not grow `depth` from `after`.
         OutputError: the place of the depth's folder holds what odn did not write.
         TrackingError, DataError: the teacher that `search.distill` names cannot be fetched, or is for other data.
     """
     config.require_pair(depth, after=after)
+    out = search.trained(depth)
     require_own_folder(out)
-    if not read_gate(gate, made_by=f"check@{after}" if after else "open").is_open:
+    if not read_gate(search.decision(after), made_by=f"check@{after}" if after else "open").is_open:
         with new_folder(out) as folder:
             write_json(folder / "metrics.json", {"depth": depth, **SKIPPED})
         return None
-    advice = None
-    if config.search.mode == "auto":
-        advice = read_advice(before, config) if after else ask(config, prepared=prepared, progress=progress)
-    config = followed(config, advice)
-    step = _trainer(config.search.mode)(config, depth=depth, after=after, prepared=prepared, before=before, out=out, progress=progress)
-    if advice is not None:
-        write_advice(out, advice)
-    return step
+    advice = read_advice(search.trained(after), config) if after else None
+    return _trained(config, advice, depth=depth, after=after, prepared=prepared, search=search, progress=progress)
 
 
-def _trainer(mode: str) -> Callable[..., DepthStep]:
-    match mode:
-        case "paper":
-            from odn.stages.trainers.published import train_as_published
+def _trained(
+    config: Config, advice: "Advice | None", *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path
+) -> DepthStep:
+    from odn.follow import follow
+    from odn.models.stored_networks import save_network
+    from odn.search.advice import Advice
+    from odn.search.climb import selection
+    from odn.search.data import opened
+    from odn.search.strategy import Checkpoints, Trained, strategy_of
+    from odn.tracking.teacher import fetched_teacher
 
-            return train_as_published
-        case "supernet":
-            from odn.stages.trainers.supernet import train_in_supernet
-
-            return train_in_supernet
-        case "prune":
-            from odn.stages.trainers.pruned import train_and_prune
-
-            return train_and_prune
-        case _:
-            from odn.stages.trainers.grown import train_grown
-
-            return train_grown
+    data = opened(prepared, config=config)
+    with contextlib.ExitStack() as held:
+        if config.mode.selects and advice is None:
+            selecting = Checkpoints(progress, config=config, held=held)
+            advice = follow(selection(config, data=data, checkpoints=selecting), Advice, config=config, data=data)
+        config = followed(config, advice)
+        strategy = strategy_of(config)
+        inherited = strategy.read(search.trained(after), data=data, config=config) if after else None
+        checkpoints = Checkpoints(progress, config=config, held=held, inputs=[*data.manifest.sha256.values(), search.state(after)])
+        outside = fetched_teacher(config, data=data)
+        events = strategy.train(inherited, data=data, config=config, depth=depth, checkpoints=checkpoints, outside=outside)
+        trained = follow(events, Trained, config=config, data=data)
+        with new_folder(search.trained(depth)) as folder:
+            save_network(trained.network, folder)
+            strategy.write(folder, trained, data=data, config=config)
+            write_table(folder / "history.csv", history_rows(trained.rows), columns=HISTORY)
+            write_json(folder / "metrics.json", asdict(trained.step))
+        if advice is not None:
+            write_advice(search.trained(depth), advice)
+    return trained.step

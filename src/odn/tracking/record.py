@@ -10,6 +10,7 @@ from odn.files import sha256_of
 from odn.records import read_if_there, read_table
 from odn.search.certified import Evaluation, LatencyRecord
 from odn.search.convergence import DepthStep, Verdict
+from odn.search.folder import SearchFolder
 from odn.search.results import Card, HistoryRow, SearchNumbers, read_depth_step, read_verdict
 from odn.tracking.identity import search_id
 
@@ -71,7 +72,7 @@ class SearchRecord:
 
 
 def read_record(
-    config: Config, *, dataset: Path, depths: Path, checks: Path, model: Path, metrics: Path, plots: Path, report: Path
+    config: Config, *, dataset: Path, search: SearchFolder, model: Path, metrics: Path, plots: Path, report: Path
 ) -> SearchRecord:
     """Read the record of the search that `config` describes.
 
@@ -85,25 +86,25 @@ def read_record(
     manifest = read_manifest(dataset)
     chain: list[DepthRecord] = []
     for depth in config.search.schedule:
-        found = _depth_record(depth, folder=depths / str(depth), check=checks / str(depth))
+        found = _depth_record(depth, folder=search.trained(depth), check=search.judged(depth))
         if found is None:
             break
         chain.append(found)
         if found.verdict is None or found.verdict.verdict != "expand":
             break
-    search = read_if_there(SearchNumbers, metrics / "search.json", made_by="truncate")
-    if search is None or not chain or not _agrees(search, chain, config):
+    kept = read_if_there(SearchNumbers, metrics / "search.json", made_by="truncate")
+    if kept is None or not chain or not _agrees(kept, chain, config):
         return SearchRecord(config, manifest, tuple(chain), None, {}, None, model, {})
     chain = [_finished(one, plots / "history.csv") for one in chain]
     evaluation = read_if_there(Evaluation, metrics / "evaluation.json", made_by="evaluate")
     latency = read_if_there(LatencyRecord, metrics / "latency.json", made_by="evaluate")
     numbers: dict[str, float] = {}
-    for one in (search, evaluation, latency):
+    for one in (kept, evaluation, latency):
         numbers |= {name: float(value) for name, value in (vars(one) if one else {}).items() if type(value) in {int, float}}
     folders = {"report": report, "plots": plots, "metrics": metrics, "model": model}
     there = {name: path for name, path in folders.items() if path.is_dir()}
     card = read_if_there(Card, model / "card.json", made_by="truncate")
-    return SearchRecord(config, manifest, tuple(chain), search, numbers, card, model, there)
+    return SearchRecord(config, manifest, tuple(chain), kept, numbers, card, model, there)
 
 
 def _agrees(search: SearchNumbers, chain: Sequence[DepthRecord], config: Config) -> bool:

@@ -11,8 +11,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 from pydantic import Field
 
-from odn.models.stored_routes import load_routed
 from odn.records import Fraction, Part, read_record
+from odn.routing.stored import load_routed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ def version_note(record: SearchRecord) -> str:
 def model_note(record: SearchRecord) -> str:
     """Describe the registered model, over all its versions."""
     rule = record.config.registry
-    made = "pruned while it was trained" if record.config.search.mode == "prune" else "cut at the depth that the data needs"
+    made = "pruned while it was trained" if record.config.mode.cuts_inside else "cut at the depth that the data needs"
     rules = {
         "accuracy": "more accurate on the same test images",
         "bytes": f"smaller, and at most {rule.margin:.2%} less accurate on the same test images",
@@ -67,7 +67,7 @@ def _headline(record: SearchRecord) -> str:
         return f"Searching the depth of {record.config.model.backbone} for {data_name}: {goal}."
     search = record.search
     ending = "reached" if record.verdict == "target_reached" else "**not reached**; the best depth was kept"
-    channels = ", channels cut" if record.config.search.mode == "prune" else ""
+    channels = ", channels cut" if record.config.mode.cuts_inside else ""
     test = f", {record.metrics['test_accuracy']:.2%} on test" if "test_accuracy" in record.metrics else ""
     return (
         f"{record.config.model.backbone} on {data_name}: depth **{search.depth}** of {search.n_blocks} kept{channels}, "

@@ -1,0 +1,35 @@
+"""Put what there is of the search into MLflow: a search that runs, was killed, or ran while the server was away.
+
+Reads: work/prepared/dataset.json, work/depths, work/checks, model, metrics, plots, report
+Writes: nothing
+Config: all
+"""
+
+from pathlib import Path
+
+from odn.config import Config
+from odn.search.folder import SearchFolder
+from odn.tracking.provenance import provenance
+from odn.tracking.record import read_record
+from odn.tracking.replay import Replayed, replay
+
+
+def run(
+    config: Config,
+    *,
+    prepared: Path,
+    search: SearchFolder,
+    model: Path,
+    metrics: Path,
+    plots: Path,
+    report: Path,
+    project: Path = Path(),
+) -> Replayed:
+    """Replay the record, as far as it goes; `project` is the folder of git and dvc.lock.
+
+    Raises:
+        MissingInputError: data is not prepared.
+        TrackingError: MLflow cannot be reached or refuses; a later replay goes on from what is there.
+    """
+    record = read_record(config, dataset=prepared / "dataset.json", search=search, model=model, metrics=metrics, plots=plots, report=report)
+    return replay(record, tags=provenance(project))

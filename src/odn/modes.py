@@ -1,0 +1,65 @@
+"""The modes of a search, `search.mode`: the one table that says what a mode's name means. Nothing else asks for the name.
+
+A new method is a row here, a folder with its strategy (see `odn.search.strategy`), and its section of the settings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Check = Callable[[Any], str | None]  # of a Config; None where all is well, else what is wrong and what to do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """Say how the depths of a search are trained, judged and finished under a mode."""
+
+    name: str
+    strategy: str  # module that holds its `STRATEGY`; imported when something is trained
+    inherits: bool = False  # a depth grows from the one before it
+    one_depth: bool = False  # the schedule names a single depth
+    together: bool = False  # the first depth trains all of the schedule, so that it depends on all of it
+    selects: bool = False  # another mode is chosen by a short training, once
+    exhaustive: bool = False  # the next depth is trained although the target is reached
+    trial: Literal["never", "promising", "always"] = "never"  # when a depth is annealed and looked at once more before it is judged
+    taught: bool = False  # a teacher may be brought: `search.distill`
+    shaved: bool = False  # after a depth is accepted, the one before may be tried: `search.shave`
+    finish_epochs: Callable[[Any], int] = lambda config: config.finish.epochs
+    finish_anew: bool = True  # `finish.start: fresh` is possible
+    cuts_inside: bool = False  # blocks and channels go, not only what is deeper
+    stop: Literal["flat", "max_epochs"] = "max_epochs"  # when growth.* ends the training of a depth
+    check: Check = lambda _: None
+
+    @property
+    def judges_as_trained(self) -> bool:
+        """Return whether the network that training left is judged, and kept, as it is."""
+        return self.trial == "never"
+
+
+def _paper(config: Any) -> str | None:
+    if config.paper.target == config.search.target:
+        return None
+    wanted, found = f"{config.search.target:g}", f"{config.paper.target:g}"
+    return f"paper.target: with search.mode paper it must be that of search.target, {wanted}; got {found}"
+
+
+_GROWN = "odn.search.growth"
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode(name="growth", strategy=_GROWN, inherits=True, trial="promising", taught=True, shaved=True, stop="flat"),
+        Mode(name="paper", strategy="odn.search.published", finish_epochs=lambda _: 0, check=_paper),
+        Mode(name="grid", strategy=_GROWN, exhaustive=True, trial="always", taught=True, shaved=True),
+        Mode(name="scratch", strategy=_GROWN, one_depth=True, trial="always", taught=True),
+        Mode(name="supernet", strategy="odn.supernet.fitting", together=True, finish_epochs=lambda _: 0),
+        Mode(name="auto", strategy="odn.supernet.selection", together=True, selects=True),
+        Mode(
+            name="prune",
+            strategy="odn.pruning.fitting",
+            one_depth=True,
+            finish_epochs=lambda config: config.prune.finetune_epochs,
+            finish_anew=False,
+            cuts_inside=True,
+        ),
+    )
+}

@@ -1,0 +1,1 @@
+"""Give each image a depth of its own: exits that are sure enough, or learned gates."""

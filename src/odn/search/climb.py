@@ -1,0 +1,142 @@
+"""Search in memory: train a depth, judge it, go on to the next until the target is reached, then finish what is kept.
+
+The stages `train`, `check` and `truncate` call the same parts, a process each, and give the same bytes.
+Source: Tareen and Tareen, arXiv 2510.10764.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from odn.config import Config
+from odn.models.network import DepthNetwork
+from odn.search.advice import Advice
+from odn.search.convergence import DepthStep, Verdict, judge, wants_probe
+from odn.search.data import SearchData
+from odn.search.finishing import Finished, finished
+from odn.search.growth import Cooled, cool_down
+from odn.search.outcome import Judged, LedgerEntry, choose, finish_wins, full_depth_epochs, ledger, summary
+from odn.search.strategy import Began, Checkpoints, Event, Inherited, Trained, last, strategy_of
+from odn.search.teachers import Teaching, inputs_of
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """Hold one depth of a search: what training gave, the verdict, the network that was judged, and what a finish sets off from."""
+
+    step: DepthStep
+    verdict: Verdict
+    network: DepthNetwork
+    inherited: Inherited
+    before: tuple[LedgerEntry, ...] = ()  # what was trained before the first depth
+
+
+def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] | None = None) -> Iterator[SearchStep]:
+    """Search, yielding each depth as it is judged; `outcome.choose` says with which depth it ends.
+
+    `outside` brings the teacher that `search.distill: models:/…` names; one of full depth, where none is given, is trained here.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+        ValueError: `search.distill` names a teacher, and none is given.
+    """
+    with contextlib.ExitStack() as held:
+        checkpoints = Checkpoints(None, config=config, held=held)
+        before: list[LedgerEntry] = []
+        if config.mode.selects:
+            selected = last(selection(config, data=data, checkpoints=checkpoints), Advice)
+            before.append(selected.entry(config.search.schedule[-1]))
+            config = config.in_mode(selected.mode)
+        strategy, inherited = strategy_of(config), None
+        for depth in config.search.schedule:
+            events = strategy.train(inherited, data=data, config=config, depth=depth, checkpoints=checkpoints, outside=outside)
+            trained = last(events, Trained)
+            cooled, network = None, trained.network
+            if wants_probe(trained.step, config.search):
+                cooled = last(try_annealed(trained.inherited, trained.step, data=data, config=config, checkpoints=checkpoints), Cooled)
+                network = cooled.network
+            verdict = judge(trained.step, config.search, probe=cooled.probe if cooled else None)
+            if inherited is None and trained.inherited.teaching is not None:
+                before += trained.inherited.teaching.record.entries()
+            inherited = trained.inherited
+            yield SearchStep(step=trained.step, verdict=verdict, network=network, inherited=inherited, before=tuple(before))
+            if verdict.verdict != "expand":
+                return
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Hold what a search ends with: the network that is kept, cut and finished, and how it came about.
+
+    `val_accuracy` is of the model, with its Wilson interval; `full_depth_epochs` what the search cost, in passes over train through the
+    whole backbone.
+    """
+
+    model: DepthNetwork
+    depth: int
+    verdict: Literal["target_reached", "exhausted"]
+    reason: str
+    val_accuracy: float
+    val_interval: tuple[float, float]
+    full_depth_epochs: float
+    ledger: tuple[LedgerEntry, ...]
+    finished: Finished
+
+
+def conclude(steps: Sequence[SearchStep], *, data: SearchData, config: Config) -> SearchResult:
+    """Finish what a search chose, in memory, as the stage `truncate` does; `config` is the one that the search ran under.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+        ValueError: the search has not ended.
+    """
+    judged, by_depth = [Judged(step=one.step, verdict=one.verdict) for one in steps], {one.step.depth: one for one in steps}
+    choice = choose(judged)
+    if choice is None:
+        raise ValueError("the search has not ended: its last verdict is to expand")
+    with contextlib.ExitStack() as held:
+        events = finished(
+            judged,
+            choice,
+            inherited=lambda depth: by_depth[depth].inherited,
+            network=lambda depth: by_depth[depth].network,
+            data=data,
+            config=config,
+            checkpoints=Checkpoints(None, config=config, held=held),
+        )
+        done = last(events, Finished)
+    probe, model = (done.cooled.probe if done.cooled is not None else None), by_depth[choice.judged.step.depth].network
+    if done.shaved is not None:
+        model = done.shaved
+    elif done.cooled is not None and finish_wins(choice, probe):
+        model = done.cooled.network
+    entries = ledger(judged, choice, probe, shaves=done.shaves, before=steps[0].before)
+    about = summary(choice, probe, confidence=config.search.confidence, shaves=done.shaves)
+    return SearchResult(
+        model=model.eval(),
+        finished=done,
+        ledger=tuple(entries),
+        full_depth_epochs=full_depth_epochs(entries),
+        **{name: about[name] for name in ("depth", "verdict", "reason", "val_accuracy", "val_interval")},
+    )
+
+
+def selection(config: Config, *, data: SearchData, checkpoints: Checkpoints) -> Iterator[Event | Advice]:
+    """Select a mode by the configured one; end with the `Advice`."""
+    yield from importlib.import_module(config.mode.strategy).select(data=data, config=config, checkpoints=checkpoints)
+
+
+def try_annealed(
+    inherited: Inherited, step: DepthStep, *, data: SearchData, config: Config, checkpoints: Checkpoints
+) -> Iterator[Event | Cooled]:
+    """Anneal a copy of a depth for a trial, and look at val once; end with `Cooled`."""
+    assert inherited.state is not None, "only what has a training state is annealed"
+    teaching, epochs = inherited.teaching, config.search.cooldown_epochs
+    inputs = [epochs, *data.manifest.sha256.values(), *inputs_of(config, teaching)]
+    # Kept when it is done: a changed target asks for the same trial again, and the answer is there.
+    checkpoint = checkpoints.of(f"check-{step.depth}", "seed", "train", "augment", inputs=inputs, keep=True)
+    yield Began(step.depth, "probe", epochs, step.epochs)
+    teacher = teaching.teacher if teaching is not None else None
+    yield from cool_down(inherited.state, data=data, config=config, name="probe", epochs=epochs, checkpoint=checkpoint, teacher=teacher)

@@ -1,0 +1,136 @@
+"""What a method must be able to do, so that a search in memory, DVC and Kubeflow run it alike.
+
+A search is a loop over the depths of the schedule: train one, judge it, stop or go on. What differs between methods is how a depth is
+trained, what the next one inherits, and how that is kept in files: that is a `Strategy`. Its other properties are in `odn.modes`.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+
+from odn import __version__
+from odn.config import Config
+from odn.files import sha256_of
+from odn.models.network import DepthNetwork
+from odn.search.convergence import DepthStep
+from odn.search.data import SearchData
+from odn.search.teachers import Teaching
+from odn.training.checkpoint import in_progress
+from odn.training.fit import EpochRow, Tick
+from odn.training.state import TrainState
+
+DEPENDS_ON = ("seed", "data", "model", "train", "augment", "growth")  # settings that the weights of any trained depth depend on
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Began:
+    """Tell that a phase begins, of how many epochs at most, and how many the depth has had before: for a display."""
+
+    depth: int
+    phase: str
+    epochs: int
+    epochs_before: int = 0
+
+
+Event = Began | Tick | EpochRow
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """Hold what a depth leaves for those behind it, and for a finish; each is None where the method has no such thing."""
+
+    state: TrainState | None = None  # what a finish, and where depths grow the next depth, sets off from
+    shared: DepthNetwork | None = None  # a network that every depth is taken from
+    teaching: Teaching | None = None  # who teaches
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Hold what training a depth leaves: the network that is judged, what is inherited, the record and its epochs."""
+
+    network: DepthNetwork
+    inherited: Inherited
+    step: DepthStep
+    rows: tuple[EpochRow, ...]
+    table: tuple[dict[str, float], ...] = ()  # further rows that the method writes
+
+
+class Checkpoints:
+    """Say where interrupted phases are kept until `held` is closed; without a folder nothing is kept."""
+
+    def __init__(self, folder: Path | None, *, config: Config, held: contextlib.ExitStack, inputs: Sequence[Any] = ()) -> None:
+        self._folder, self._config, self._held, self._inputs = folder, config, held, inputs
+
+    def of(self, place: str, *sections: str, inputs: Iterable[Any] = (), keep: bool = False) -> Path | None:
+        """Return the file of a phase, which only the same settings and inputs share; `keep` one that is done, to be had again."""
+        if self._folder is None:
+            return None
+        key = progress_key(self._config, *sections, inputs=[*self._inputs, *inputs])
+        return self._held.enter_context(in_progress(self._folder / place / f"{key}.safetensors", keep=keep))
+
+
+def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:
+    """Return a name for an interrupted phase that only the same settings, inputs, versions and number of threads share.
+
+    That number is what was chosen for the data: sums over another number of threads have other bytes.
+    """
+    settings = json.loads(config.to_json())
+    digests = [sha256_of(item) if isinstance(item, Path) and item.exists() else str(item) for item in inputs]
+    content = [__version__, torch.__version__, torch.get_num_threads(), {name: settings[name] for name in sections}, digests]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Strategy(Protocol):
+    """Train the depths of a search by a method, and keep in files what they leave."""
+
+    def train(
+        self,
+        inherited: Inherited | None,
+        *,
+        data: SearchData,
+        config: Config,
+        depth: int,
+        checkpoints: Checkpoints,
+        outside: Callable[[], Teaching] | None,
+    ) -> Iterator[Event | Trained]:
+        """Train a depth behind what the one before it left, None for the first; end with `Trained`.
+
+        `outside` brings the teacher that `search.distill: models:/…` names.
+
+        Raises:
+            TrainingError: a loss that is not finite.
+            ConfigError: the method cannot do what is asked of it with this network.
+        """
+
+    def write(self, folder: Path, trained: Trained, *, data: SearchData, config: Config) -> None:
+        """Write what is inherited into the folder of a depth."""
+
+    def read(self, folder: Path, *, data: SearchData, config: Config) -> Inherited:
+        """Read what `write` wrote.
+
+        Raises:
+            MissingInputError: it is not there.
+            DataError: it is damaged.
+        """
+
+
+def strategy_of(config: Config) -> Strategy:
+    """Return the strategy of the configured mode, which is not one that selects another."""
+    return cast(Strategy, importlib.import_module(config.mode.strategy).STRATEGY)
+
+
+def last(events: Iterable[object], kind: type[T]) -> T:
+    """Run events to their end and return the last, which is of this kind."""
+    found = deque(events, maxlen=1).pop()
+    assert isinstance(found, kind)
+    return found

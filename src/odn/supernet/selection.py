@@ -1,0 +1,35 @@
+"""Choose between growth and a supernet by a short training of all depths at once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from odn.config import Config
+from odn.search.advice import Advice, advise
+from odn.search.data import SearchData
+from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event
+from odn.supernet.fitting import Supernet, train_supernet
+from odn.training.fit import Tick
+
+
+def select(*, data: SearchData, config: Config, checkpoints: Checkpoints) -> Iterator[Event | Advice]:
+    """Train all exits briefly; end with the `Advice`."""
+    yield Began(config.search.schedule[0], "advice", config.auto.epochs)
+    inputs = [*data.manifest.sha256.values(), *config.search.schedule]
+    checkpoint = checkpoints.of("advice", *DEPENDS_ON, "supernet", "auto", inputs=inputs, keep=True)
+    yield from look_ahead(data=data, config=config, checkpoint=checkpoint)
+
+
+def look_ahead(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | Advice]:
+    """Train all exits for `auto.epochs`, end with the `Advice`; the weights are thrown away.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    brief = config.supernet.model_copy(update={"epochs": config.auto.epochs, "shrink": 0.0, "widths": (1.0,)})
+    for event in train_supernet(data=data, config=config.model_copy(update={"supernet": brief}), checkpoint=checkpoint):
+        if isinstance(event, Supernet):
+            curves = event.curves
+            accuracies = {depth: right[-1] / curves.n_val for depth, right in curves.n_correct.items()}
+            yield advise(accuracies, n_val=curves.n_val, cost=event.cost, config=config)
+        elif isinstance(event, Tick):
+            yield event
