@@ -22,6 +22,8 @@ from odn.search.folder import SearchFolder
 
 COMMANDS = ("cost", "preset", "route", "show", "specialise", "track")  # the others are stages of the pipeline
 FOLDERS = {  # flag: (default, help)
+    "source": ("src/odn", "the source code of odn"),
+    "code": ("work/code", "a file a stage, with digests of the code that it runs"),
     "downloads": ("downloads", "raw files as they were fetched"),
     "data": ("data", "raw files, versioned by data.dvc"),
     "prepared": ("work/prepared", "train/, val/, test/ and dataset.json"),
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="odn", description="Find how deep a network needs to be for a data set, and cut it there.")
     parser.add_argument("--version", action="version", version=f"odn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(commands, "code", _code, "digest the code that each stage runs", "source", "code")
     _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
     _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared")
     _add(commands, "open", _open, "decide to begin", "search")
@@ -143,6 +146,11 @@ def _stage(options: argparse.Namespace, **paths: Any) -> Any:
 
 def _search(options: argparse.Namespace) -> SearchFolder:
     return SearchFolder(options.search)
+
+
+def _code(options: argparse.Namespace) -> None:
+    found = _stage(options, source=options.source, out=options.code)
+    _say(f"{options.code}: modules by stage: {', '.join(f'{stage} {n}' for stage, n in found.items())}")
 
 
 def _fetch(options: argparse.Namespace) -> None:

@@ -183,11 +183,6 @@ def _cross_check(config: Config) -> None:
             f'leave the one that is meant, such as {{"{deepest}": {{after: 0}}}}'
         )
     _check_teaching(config)
-    if config.prune.phases[1] < 1:
-        raise ConfigError(
-            f"prune.dense_fraction: {config.prune.dense_fraction:g} and prune.settle_fraction {config.prune.settle_fraction:g} of "
-            f"{config.prune.epochs} epochs leave none in which gates are learnt; lower one of them"
-        )
     if "\0" in (config.data.root or ""):
         raise ConfigError(f"data.root: no path has a zero byte in it; got {shown(config.data.root)}")
     _check_data(config)

@@ -19,7 +19,7 @@ class Mode:
     inherits: bool = False  # a depth grows from the one before it
     one_depth: bool = False  # the schedule names a single depth
     together: bool = False  # the first depth trains all of the schedule, so that it depends on all of it
-    selects: bool = False  # another mode is chosen by a short training, once
+    may_select: tuple[str, ...] = ()  # modes of which one is chosen by a short training, once
     exhaustive: bool = False  # the next depth is trained although the target is reached
     trial: Literal["never", "promising", "always"] = "never"  # when a depth is annealed and looked at once more before it is judged
     taught: bool = False  # a teacher may be brought: `search.distill`
@@ -29,6 +29,11 @@ class Mode:
     cuts_inside: bool = False  # blocks and channels go, not only what is deeper
     stop: Literal["flat", "max_epochs"] = "max_epochs"  # when growth.* ends the training of a depth
     check: Check = lambda _: None
+
+    @property
+    def selects(self) -> bool:
+        """Return whether another mode is chosen."""
+        return bool(self.may_select)
 
     @property
     def judges_as_trained(self) -> bool:
@@ -43,6 +48,23 @@ def _paper(config: Any) -> str | None:
     return f"paper.target: with search.mode paper it must be that of search.target, {wanted}; got {found}"
 
 
+def prune_phases(prune: Any) -> tuple[int, int, int]:
+    """Return the epochs of `search.mode: prune` without gates, with gates, and of the cut network; the first and last at least one."""
+    dense = max(1, round(prune.epochs * prune.dense_fraction))
+    settle = max(1, round(prune.epochs * prune.settle_fraction))
+    return dense, prune.epochs - dense - settle, settle
+
+
+def _prune(config: Any) -> str | None:
+    prune = config.prune
+    if prune_phases(prune)[1] >= 1:
+        return None
+    return (
+        f"prune.dense_fraction: {prune.dense_fraction:g} and prune.settle_fraction {prune.settle_fraction:g} of "
+        f"{prune.epochs} epochs leave none in which gates are learnt; lower one of them"
+    )
+
+
 _GROWN = "odn.search.growth"
 MODES = {
     mode.name: mode
@@ -52,7 +74,7 @@ MODES = {
         Mode(name="grid", strategy=_GROWN, exhaustive=True, trial="always", taught=True, shaved=True),
         Mode(name="scratch", strategy=_GROWN, one_depth=True, trial="always", taught=True),
         Mode(name="supernet", strategy="odn.supernet.fitting", together=True, finish_epochs=lambda _: 0),
-        Mode(name="auto", strategy="odn.supernet.selection", together=True, selects=True),
+        Mode(name="auto", strategy="odn.supernet.selection", together=True, may_select=("growth", "supernet")),
         Mode(
             name="prune",
             strategy="odn.pruning.fitting",
@@ -60,6 +82,7 @@ MODES = {
             finish_epochs=lambda config: config.prune.finetune_epochs,
             finish_anew=False,
             cuts_inside=True,
+            check=_prune,
         ),
     )
 }

@@ -194,13 +194,6 @@ class PruneConfig(Section):
     temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="softens what is said")
     finetune_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of a cooldown afterwards, kept if better on val; 0: none")
 
-    @property
-    def phases(self) -> tuple[int, int, int]:
-        """Return the epochs without gates, with gates, and cut; each at least one."""
-        dense = max(1, round(self.epochs * self.dense_fraction))
-        settle = max(1, round(self.epochs * self.settle_fraction))
-        return dense, self.epochs - dense - settle, settle
-
 
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""

@@ -12,11 +12,13 @@ from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import ConfigError
 from odn.files import write_json
 from odn.models.stored_networks import load_network, save_network
+from odn.modes import prune_phases
 from odn.pruning.fitting import UNITS, Pruned, train_pruned
 from odn.pruning.hard_concrete import Scores, p_open, sampled, settled
 from odn.report.account import account
 from odn.report.findings import read_findings
 from odn.search.data import costs_at, full_depth_cost
+from odn.search.records import HISTORY, history_rows, write_table
 from odn.training.fit import EpochRow
 
 PRUNE = {"budget": 0.3, "epochs": 4, "gate_lr": 0.5}
@@ -83,7 +85,7 @@ def test_every_pass_is_in_the_ledger(done: Stages) -> None:
     """One pass an epoch without gates, two with them, then the cut network's and the teacher's forward pass, a third of a pass."""
     step, (entry,) = read(done.depths / "8/metrics.json"), read(done.folder / "model/search.json")["ledger"]
     share = step["macs"] / step["macs_full"]
-    assert done.config.prune.phases == (1, 1, 2)
+    assert prune_phases(done.config.prune) == (1, 1, 2)
     assert entry["full_depth_epochs"] == pytest.approx((1 + 2 * 1 + 2 * (share + 1 / 3)) * 96 / 105)
 
 
@@ -99,6 +101,7 @@ def test_interrupted_pruning_ends_with_the_same_bytes(epochs: int, done: Stages,
     *_, resumed = train_pruned(data=data, config=done.config, depth=8, checkpoint=checkpoint)
     assert isinstance(resumed, Pruned)
     write_json(tmp_path / "metrics.json", asdict(resumed.step))
+    write_table(tmp_path / "history.csv", history_rows(resumed.rows), columns=HISTORY)
     save_network(resumed.network, tmp_path)
     for name in ("weights.safetensors", "metrics.json", "history.csv"):
         assert (tmp_path / name).read_bytes() == (done.depths / "8" / name).read_bytes()

@@ -78,9 +78,9 @@ def _stage(name: str, entry: dict[str, Any]) -> Stage:
         name=name,
         command=_untemplated(entry["cmd"]),
         config=frozenset(entry.get("params", [])),
-        reads=frozenset(path for path in deps if not path.startswith("src/")),
+        reads=frozenset(path for path in deps if not path.startswith("work/code/")),
         writes=outs,
-        code=frozenset(path for path in deps if path.startswith("src/")),
+        code=frozenset(path for path in deps if path.startswith("work/code/")),
     )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import grimp
 import pytest
 
+from odn import source
 from odn.config import Config
+from odn.modes import MODES
 from repo.pipeline import ROOT, STAGES, Stage, help_of, stages_of_docstrings, stages_of_dvc
 
 DECLARED = stages_of_dvc()
@@ -48,18 +50,32 @@ def test_docstring_lists_what_dvc_lists(stage: Stage) -> None:
 
 
 @each_stage
-def test_deps_cover_what_the_stage_imports(stage: Stage, imports: grimp.ImportGraph) -> None:
-    """A change in any module that a stage imports, however far down, makes DVC run it again."""
-    needed = {f"odn.stages.{stage.name}", *imports.find_upstream_modules(f"odn.stages.{stage.name}")}
-    needed.discard("odn")  # holds the version alone
-    assert sorted(module for module in needed if not any(_covers(dep, module) for dep in stage.code)) == []
+def test_a_stage_depends_on_the_code_that_it_runs(stage: Stage) -> None:
+    """By the digests that the stage `code` makes, of which every stage but itself has its own."""
+    assert stage.code == (frozenset() if stage.name == "code" else {f"work/code/{stage.name}.txt"})
 
 
-@each_stage
-def test_deps_name_no_code_that_the_stage_does_without(stage: Stage, imports: grimp.ImportGraph) -> None:
-    """A dependency on code that is not imported would train again for nothing."""
-    needed = {f"odn.stages.{stage.name}", *imports.find_upstream_modules(f"odn.stages.{stage.name}")}
-    assert sorted(dep for dep in stage.code if not any(_covers(dep, module) for module in needed)) == []
+@pytest.fixture(scope="module")
+def code() -> source.Source:
+    """Read the source code."""
+    return source.read_source(ROOT / "src/odn")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_digests_cover_what_a_stage_imports(mode: str, code: source.Source, imports: grimp.ImportGraph) -> None:
+    """A change in any module that a stage imports, however far down, changes its digests; but for those that change no result."""
+    digests, strategies = code.digests(mode=mode), [MODES[one].strategy for one in (mode, *MODES[mode].may_select)]
+    packages = {name for name in code.imports if not code.imports[name]}  # `import odn.data.x` does not name `odn.data` in the graph
+    for stage in source.STAGES:
+        seen, ahead = set[str](), [f"odn.stages.{stage}"]
+        while ahead:
+            module = ahead.pop()
+            silent = module in source.SHOWN or (module.startswith("odn.tracking") and module != "odn.tracking.teacher")
+            if module in seen or (silent and stage not in source.TELLING):
+                continue
+            seen.add(module)
+            ahead += [*imports.find_modules_directly_imported_by(module), *(strategies if module == source.LOADER else ())]
+        assert seen - packages == set(digests[stage]) - packages
 
 
 @each_stage
@@ -77,7 +93,8 @@ def test_stage_uses_only_the_settings_that_it_lists(stage: Stage) -> None:
     listed = {name.partition(".")[0] for name in stage.config}
     assert (used & set(Config.model_fields)) - listed == set()
     narrow = {name for name in stage.config if "." in name}  # such as search.mode: nothing else of its section is read
-    attributes = {ast.unparse(node).removeprefix("config.") for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    texts = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    attributes = {text.removeprefix("config.") for text in texts if text.startswith("config.")}
     sections = {name.partition(".")[0] for name in narrow}
     assert {name for name in attributes if name.partition(".")[0] in sections and "." in name} <= narrow
 
@@ -91,11 +108,11 @@ def test_no_two_stages_write_the_same_path(stage: Stage) -> None:
 
 
 def test_components_steps_and_stages_are_one_set() -> None:
-    """Each stage has a step and a component of its name: but `fetch` and `open`, done by `prepare`; `configure` is Kubeflow's alone."""
+    """Each stage has a step and a component; `code` is DVC's alone, `prepare` does `fetch` and `open`, `configure` is Kubeflow's."""
     components = {path.stem for path in COMPONENTS}
     tree = ast.parse((ROOT / "src/odn/steps.py").read_text())
     steps = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
-    assert components == steps == set(DECLARED) - {"fetch", "open"} | {"configure"}
+    assert components == steps == set(DECLARED) - {"code", "fetch", "open"} | {"configure"}
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
@@ -112,9 +129,3 @@ def test_packages_that_no_stage_depends_on_hold_no_code(package: str) -> None:
     """Their `__init__.py` holds a docstring and at most the version: a change there changes no result."""
     statements = ast.parse((ROOT / "src" / package / "__init__.py").read_text()).body[1:]
     assert all(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__" for node in statements)
-
-
-def _covers(dep: str, module: str) -> bool:
-    """Tell whether a dependency, a file or a folder, holds the module."""
-    path = "src/" + module.replace(".", "/")
-    return dep in (f"{path}.py", f"{path}/__init__.py", path) or path.startswith(f"{dep}/")

@@ -12,6 +12,7 @@ from odn.data.batches import n_steps
 from odn.errors import ConfigError
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
+from odn.modes import prune_phases
 from odn.pruning.budget import least, prices
 from odn.pruning.gates import gates_of
 from odn.pruning.task import Budget, PruneTask
@@ -125,7 +126,7 @@ def pruning_cost(architecture: Architecture, *, data: SearchData, config: Config
 
     With gates each step takes the network twice; cut, it takes what is left, and a forward pass of the teacher.
     """
-    dense, gated, settle = config.prune.phases
+    dense, gated, settle = prune_phases(config.prune)
     start, left = costs_at(architecture.whole.at(depth), data.manifest).macs, costs_at(architecture, data.manifest).macs
     taught = FORWARD_SHARE * start if config.prune.distill_weight > 0 else 0.0
     macs = (dense + 2 * gated) * start + settle * (left + taught)

@@ -17,6 +17,7 @@ from odn.data.batches import Images
 from odn.errors import DataError
 from odn.models.network import DepthNetwork
 from odn.models.stored_networks import misfit
+from odn.modes import prune_phases
 from odn.pruning.budget import Prices, closed_to, expected
 from odn.pruning.gates import Gates, gated_forward, with_gates
 from odn.pruning.hard_concrete import Scores, p_open, sampled, settled
@@ -77,7 +78,7 @@ class PruneTask:
 
     def begin(self, position: Position) -> None:
         """Draw the gates' noise of the epoch; close them and cut when their epochs are over."""
-        dense, gated, _ = self._config.prune.phases
+        dense, gated, _ = prune_phases(self._config.prune)
         draws = generator(self._config.seed, "gates", self.depth, position.epoch)
         self._draws = torch.rand(position.steps, self.budget.gates.n, generator=draws).to(self._machine.device)
         if position.epoch > dense + gated and self.left is None:
@@ -86,7 +87,7 @@ class PruneTask:
 
     def announce(self, position: Position) -> None:
         """Set the rate of the next step: constant after a warm-up, and of the cut network on its way to 0."""
-        self._position, (dense, gated, settle) = position, self._config.prune.phases
+        self._position, (dense, gated, settle) = position, prune_phases(self._config.prune)
         if self.left is None:
             self._rate = min(1.0, (position.total + 1) / (round(self._config.train.warmup_epochs * position.steps) + 1))
         else:
@@ -97,7 +98,7 @@ class PruneTask:
         """Take the step."""
         if self.left is not None:
             return self._learn_cut(self.left.network, images, labels)
-        if self._position.epoch > self._config.prune.phases[0]:
+        if self._position.epoch > prune_phases(self._config.prune)[0]:
             return self._learn_gated(images, labels)
         return self._learn_dense(images, labels)
 
@@ -111,7 +112,7 @@ class PruneTask:
 
     def _learn_gated(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         network, position, scores = self.state.network, self._position, self.scores
-        dense, gated, _ = self._config.prune.phases
+        dense, gated, _ = prune_phases(self._config.prune)
         with self._machine.autocast():
             logits = network(images)
         own = F.cross_entropy(logits.float(), labels, label_smoothing=self._config.train.label_smoothing)
@@ -139,7 +140,7 @@ class PruneTask:
         """Read the averaged weights off val: as they are, with the gates settled, or cut."""
         if self.left is not None:
             network = self.left.average
-        elif self._position.epoch > self._config.prune.phases[0]:
+        elif self._position.epoch > prune_phases(self._config.prune)[0]:
             network = with_gates(self.state.average, self.budget.gates, settled(self.scores.values))
         else:
             network = self.state.average

@@ -9,6 +9,7 @@ from typing import Any
 
 from odn import __version__
 from odn.data.dataset import Manifest
+from odn.modes import prune_phases
 from odn.report.findings import Findings
 from odn.report.mistakes import SMALL_SIDE, Mistakes
 from odn.report.words import (
@@ -202,7 +203,7 @@ def _setting_off(findings: Findings) -> str:
         if findings.config.finish.start == "fresh" and findings.weights_from == "finish":
             return "The probe sets off from where training ended, the finish from fresh weights."
         return "Probe and finish both set off from where training ended."
-    dense, gated, settle = findings.config.prune.phases
+    dense, gated, settle = prune_phases(findings.config.prune)
     without = f"The first {dense} epochs are of the network without gates"
     return f"{without}, the next {gated} of the gated one, the last {settle} of the one that was cut."
 

@@ -1,0 +1,135 @@
+"""Digest the code that each stage of the pipeline runs, so that DVC runs a stage again when that code changes, and only then.
+
+What a stage runs is found by following imports, also those inside functions, from its module and from the strategy of the configured
+mode. Comments, docstrings and the texts of errors are left out, and so are modules that change no result.
+"""
+
+import ast
+import hashlib
+import io
+import tokenize
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from odn.modes import MODES
+
+STAGES = ("fetch", "prepare", "open", "train", "check", "truncate", "evaluate", "report", "register")
+LOADER = "odn.search.strategy"  # imports the strategy of the mode by its name
+# Modules that change no result of the other stages: they show, or say which settings there are, whose values DVC tracks themselves.
+SHOWN = ("odn.arguments", "odn.display", "odn.errors", "odn.follow", "odn.refusals", "odn.sanitize", "odn.sections", "odn.waiting")
+FETCHED = "odn.tracking"  # what trains, but for its teacher, has the same result without it
+TELLING = frozenset({"report", "register"})  # stages whose results hold what other modules only show
+
+
+@dataclass(frozen=True)
+class Source:
+    """Hold what each module of the package imports of it, and the digest of its code."""
+
+    imports: Mapping[str, frozenset[str]]
+    codes: Mapping[str, str]
+
+    def digests(self, *, mode: str) -> dict[str, dict[str, str]]:
+        """Return for each stage the modules that it runs under a mode, each with its digest."""
+        strategies = [MODES[one].strategy for one in (mode, *MODES[mode].may_select)]
+        return {stage: {name: self.codes[name] for name in _run(stage, self.imports, strategies=strategies)} for stage in STAGES}
+
+
+def read_source(package: Path) -> Source:
+    """Read the modules of a package.
+
+    Raises:
+        SyntaxError: one is not Python.
+    """
+    modules = {name: ast.parse(path.read_bytes()) for name, path in _files(package)}
+    imports = {name: frozenset(_imported(tree, known=modules)) for name, tree in modules.items()}
+    return Source(imports, {name: _digest(path.read_text(), modules[name]) for name, path in _files(package)})
+
+
+def _files(package: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(package.rglob("*.py")):
+        parts = (package.name, *path.relative_to(package).with_suffix("").parts)
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def _run(stage: str, imports: Mapping[str, frozenset[str]], *, strategies: list[str]) -> list[str]:
+    """List the modules that a stage runs, without those that do not change what it writes."""
+    found: set[str] = set()
+    ahead = [f"odn.stages.{stage}"]
+    while ahead:
+        name = ahead.pop()
+        if name in found or name not in imports or not _matters(name, stage=stage):
+            continue
+        found.add(name)
+        ahead += [*imports[name], *(strategies if name == LOADER else ())]
+    return sorted(found)
+
+
+def _matters(name: str, *, stage: str) -> bool:
+    if stage in TELLING:
+        return True
+    return name not in SHOWN and (not name.startswith(FETCHED) or name == f"{FETCHED}.teacher")
+
+
+def _imported(tree: ast.Module, *, known: Mapping[str, object]) -> Iterator[str]:
+    """Yield the package's modules that a module imports when it runs; what is for type checkers alone runs no code."""
+    typing_only = {id(node) for test in ast.walk(tree) if _is_type_checking(test) for node in ast.walk(test)}
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name for name in names if name in known)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def _digest(text: str, tree: ast.Module) -> str:
+    """Return the digest of a module's code; only positions are taken from the syntax tree, so that every Python gives the same."""
+    lines = text.encode().splitlines(keepends=True)
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line))
+    left_out = [(starts[a - 1] + b, starts[c - 1] + d) for a, b, c, d in (*_words(tree), *_comments(text, lines))]
+    content, end, kept = b"".join(lines), 0, []
+    for begin, stop in sorted(left_out):
+        kept.append(content[end:begin])
+        end = max(end, stop)
+    code = b"".join([*kept, content[end:]])
+    return hashlib.sha256(b"\n".join(line.rstrip() for line in code.splitlines() if line.strip())).hexdigest()
+
+
+def _words(tree: ast.Module) -> Iterator[tuple[int, int, int, int]]:
+    """Yield where docstrings and the texts of raised errors stand: line and byte of their begin and end."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node) is not None:
+            yield _place(node.body[0])
+        elif isinstance(node, ast.Raise):
+            texts = (one for one in ast.walk(node) if isinstance(one, ast.JoinedStr) or _is_text(one))
+            outer = [one for one in texts if isinstance(one, (ast.JoinedStr, ast.Constant))]
+            inner = {id(part) for one in outer if isinstance(one, ast.JoinedStr) for part in ast.walk(one) if part is not one}
+            yield from (_place(one) for one in outer if id(one) not in inner)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _place(node: ast.stmt | ast.expr) -> tuple[int, int, int, int]:
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
+
+
+def _comments(text: str, lines: list[bytes]) -> Iterator[tuple[int, int, int, int]]:
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start  # in characters
+            begin = len(lines[row - 1].decode()[:column].encode())
+            yield row, begin, row, begin + len(token.string.encode())
