@@ -15,7 +15,7 @@ from odn.routing.targets import Target
 from odn.search.data import opened
 from odn.search.folder import SearchFolder
 from odn.supernet.targets import read_target
-from odn.training.readout import read_out
+from odn.training.evaluation import evaluate
 
 
 def run_specialised(config: Config, *, arm: str, target: str, prepared: Path, supernet: Result, folder: Path) -> Result:
@@ -32,14 +32,14 @@ def run_specialised(config: Config, *, arm: str, target: str, prepared: Path, su
     (made,) = done.made
     seconds, data = time.monotonic() - begin, opened(prepared, config=config)
     test = on_device(read_split(prepared / "test"), manifest=data.manifest, device=data.machine.device)
-    seen = read_out(data.machine.holding(load_network(made.folder)), test, machine=data.machine)
+    seen = evaluate(data.machine.to_device(load_network(made.folder)), test, machine=data.machine)
     return Result(
         arm=arm,
         seed=config.seed,
         verdict="specialised",
         test_accuracy=seen.accuracy,
         n_test=seen.n,
-        full_depth_epochs=supernet.full_depth_epochs,
+        full_network_epochs=supernet.full_network_epochs,
         seconds=supernet.seconds + seconds,
         note="cost and seconds hold the supernet's, which serves every target",
         **{name: made.card[name] for name in ("depth", "val_accuracy", "n_val", "n_params", "size_bytes", "macs", "latency_ms")},
@@ -70,7 +70,7 @@ def run_routed(config: Config, *, arm: str, kind: str, target: Target, prepared:
         macs=round(card["test_macs"]),
         n_params=sum(tensor.numel() for tensor in network.parameters()),
         size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),
-        full_depth_epochs=supernet.full_depth_epochs + card["full_depth_epochs"],
+        full_network_epochs=supernet.full_network_epochs + card["full_network_epochs"],
         seconds=supernet.seconds + time.monotonic() - begin,
         latency_ms=done.clock["batch 1"]["routed"],
         note=f"{card['test_macs_share']:.1%} of the deepest exit's MACs on test",

@@ -17,7 +17,7 @@ from odn.files import write_bytes, write_text
 from odn.search.statistics import wilson_interval
 
 REFERENCE = "growth"
-COLOURS = ("#0b6e4f", "#c1440e", "#2b59c3", "#8e44ad", "#7f8c8d", "#b8860b", "#d6336c", "#17a2b8")
+COLORS = ("#0b6e4f", "#c1440e", "#2b59c3", "#8e44ad", "#7f8c8d", "#b8860b", "#d6336c", "#17a2b8")
 MARKERS = "osD^vPX*"
 
 
@@ -80,7 +80,7 @@ def _table(found: ResultFile) -> str:
             f"{statistics.mean(one.size_bytes for one in results):,.0f}",
             f"{statistics.mean(one.macs for one in results):,.0f}",
             _latency(results),
-            _spread([one.full_depth_epochs for one in results], "{:.1f}"),
+            _spread([one.full_network_epochs for one in results], "{:.1f}"),
             f"{statistics.mean(one.seconds for one in results):,.0f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
@@ -151,13 +151,13 @@ def plot(found: ResultFile) -> bytes:
     figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), sharey=True, layout="constrained")
     for index, arm in enumerate(found.arms()):
         results = found.of(arm)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+        color, marker = COLORS[index % len(COLORS)], MARKERS[(index + index // len(COLORS)) % len(MARKERS)]
         ys = [100 * one.test_accuracy for one in results]
-        columns = [[float(one.size_bytes) for one in results], [one.full_depth_epochs for one in results]]
+        columns = [[float(one.size_bytes) for one in results], [one.full_network_epochs for one in results]]
         for axis, xs in zip(axes, columns, strict=True):
-            axis.scatter(xs, ys, s=14, color=colour, alpha=0.4, marker=marker, linewidths=0)
-            axis.scatter(statistics.mean(xs), statistics.mean(ys), s=70, color=colour, marker=marker, label=arm, edgecolors="white")
-    for axis, label in zip(axes, ("bytes of the network", "cost of all training, full-depth epochs"), strict=True):
+            axis.scatter(xs, ys, s=14, color=color, alpha=0.4, marker=marker, linewidths=0)
+            axis.scatter(statistics.mean(xs), statistics.mean(ys), s=70, color=color, marker=marker, label=arm, edgecolors="white")
+    for axis, label in zip(axes, ("bytes of the network", "cost of all training, full-network epochs"), strict=True):
         low, high = axis.get_xlim()
         if high > 3 * low:
             axis.set_xscale("log")

@@ -25,7 +25,7 @@ class Result:
     n_params: int
     size_bytes: int
     macs: int  # of one image
-    full_depth_epochs: float  # all training, search included
+    full_network_epochs: float  # all training, search included
     seconds: float
     by_depth: dict[str, float] = field(default_factory=dict)  # judged val accuracy of each depth that was trained
     latency_ms: float = 0.0  # of one image, median; 0 where it was not measured

@@ -1,9 +1,9 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
 
 An arm is growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
-the whole backbone, and the backbone pruned to the same bytes, each for the full-depth epochs that growth took); torch_pruning_macs (the
+the whole backbone, and the backbone pruned to the same bytes, each for the full-network epochs that growth took); torch_pruning_macs (the
 backbone pruned to the MACs of prune, for what prune took); autogrow; or any of these with settings changed, such as
-`growth:growth.init=gauss`. Out of the supernet of the same seed come
+`growth:growth.init=random`. Out of the supernet of the same seed come
 `specialised:accuracy>=0.98` and `routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
 """
 
@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> None:
                 write_results(path, known.about if known else _about(config, prepared=prepared), results)
                 print(
                     f"{arm} seed {seed}: depth {result.depth}, {result.test_accuracy:.2%} on test, {result.size_bytes:,} bytes, "
-                    f"{result.full_depth_epochs:.2f} full-depth epochs, {result.seconds:.0f} s",
+                    f"{result.full_network_epochs:.2f} full-network epochs, {result.seconds:.0f} s",
                     flush=True,
                 )
 
@@ -104,11 +104,11 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         raise OdnError(f"{arm}: its budget is that of {name} on the same seed, which has not run; name {name} before it")
     depth = like.depth if kind == "scratch" else N_BLOCKS[config.model.backbone]
     if kind not in PRUNED:
-        fixed = _for_budget(config, depth=depth, budget=like.full_depth_epochs, prepared=prepared)
+        fixed = _for_budget(config, depth=depth, budget=like.full_network_epochs, prepared=prepared)
         return run_search(fixed, arm=arm, prepared=prepared, folder=folder)
-    half = _for_budget(config, depth=depth, budget=like.full_depth_epochs / 2, prepared=prepared)
+    half = _for_budget(config, depth=depth, budget=like.full_network_epochs / 2, prepared=prepared)
     whole = run_search(half, arm="whole", prepared=prepared, folder=folder)
-    done = run_pruning(config, arm=arm, whole=folder / "model", of=of, like=like, spent=whole.full_depth_epochs, prepared=prepared)
+    done = run_pruning(config, arm=arm, whole=folder / "model", of=of, like=like, spent=whole.full_network_epochs, prepared=prepared)
     return replace(done, seconds=done.seconds + whole.seconds)
 
 
@@ -143,7 +143,7 @@ def _published(config: Config) -> Config:
 
 
 def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) -> Config:
-    """Return the settings that train one depth from scratch for so many full-depth epochs, half of them cooling down."""
+    """Return the settings that train one depth from scratch for so many full-network epochs, half of them cooling down."""
     epochs = max(2, round(budget / epoch_cost(config, prepared=prepared, depth=depth)))
     cooldown = max(1, round(COOLDOWN * epochs))
     changes = {"search.mode": "scratch", "search.schedule": [depth], "search.cooldown_epochs": cooldown, "finish.epochs": 0}
@@ -164,7 +164,7 @@ def _autogrow(arm: str, *, prepared: Path, config: Config, options: argparse.Nam
     return Result(
         arm=arm,
         verdict="grown",
-        full_depth_epochs=found["macs_epochs"] / macs,
+        full_network_epochs=found["macs_epochs"] / macs,
         note=f"{found['blocks']} blocks a group; growth {'ended by its rule' if found['growth_ended'] else 'was cut off'}",
         **{
             name: found[name]

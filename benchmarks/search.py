@@ -54,13 +54,13 @@ def run_search(config: Config, *, arm: str, prepared: Path, folder: Path) -> Res
         by_depth=accuracies(search.supernet(config.search.schedule[0]), checks=folder / "checks"),
         latency_ms=json.loads((folder / "latency.json").read_text())["latency_ms"],
         n_val=read_manifest(prepared / "dataset.json").counts["val"]["total"],
-        **{name: found[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")},
+        **{name: found[name] for name in ("depth", "verdict", "val_accuracy", "full_network_epochs")},
         **{name: certified[name] for name in ("test_accuracy", "n_test", "n_params", "size_bytes", "macs")},
     )
 
 
 def epoch_cost(config: Config, *, prepared: Path, depth: int) -> float:
-    """Return what an epoch at a depth costs, in full-depth epochs."""
+    """Return what an epoch at a depth costs, in full-network epochs."""
     manifest = read_manifest(prepared / "dataset.json")
     backbone = backbone_of(config, manifest)
     return costs_at(backbone.at(depth), manifest).macs / costs_at(backbone, manifest).macs

@@ -40,15 +40,15 @@ from odn.search.growth import grown
 from odn.training.checkpoint import Checkpoint, save_checkpoint
 from odn.training.depth_task import DepthTask, Phase
 from odn.training.device import choose_machine, processor_name
+from odn.training.evaluation import evaluate, reestimate_batchnorm
 from odn.training.fit import fit
 from odn.training.optim import Updates
-from odn.training.readout import read_out, reestimate_batchnorm
 from odn.training.seed import generator
 from odn.training.state import TrainState
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"  # gives every setting that no option names
 WARMUP_STEPS = 4  # of each variant, before the first round
-READING = ("averaging of weights", "BatchNorm re-estimation", "read-out of val")  # what an epoch needs for its look at val
+READING = ("averaging of weights", "BatchNorm re-estimation", "evaluation on val")  # what an epoch needs for its evaluation on val
 PARTS = (*READING, "the three together", "batches and augmentation", "checkpoint")
 START_UP = {"python": ["-c", ""], "import torch": ["-c", "import torch"], "import odn.cli": ["-c", "import odn.cli"]}
 START_UP["odn --help"] = ["-m", "odn", "--help"]
@@ -103,12 +103,12 @@ def open_bench(prepared: Path, *, config: Config, n_images: int | None) -> Bench
     return Bench(config=config, data=data, split=train, floats=data.train.normalised(data.train.batch(slice(None))))
 
 
-def ours(bench: Bench, *, optimiser: Literal["muon", "sgd"]) -> float:
+def ours(bench: Bench, *, optimizer: Literal["muon", "sgd"]) -> float:
     """Return the seconds of an epoch of the product's own loop."""
-    data, settings, trunk = bench.data, bench.config.train.model_copy(update={"optimiser": optimiser}), bench.fresh()
-    phase = Phase(name="stable", depth=trunk.network.depth, epochs=1, seed=bench.config.seed, warmup_epochs=settings.warmup_epochs)
+    data, settings, state = bench.data, bench.config.train.model_copy(update={"optimizer": optimizer}), bench.fresh()
+    phase = Phase(name="stable", depth=state.network.depth, epochs=1, seed=bench.config.seed, warmup_epochs=settings.warmup_epochs)
     with tempfile.TemporaryDirectory() as folder:
-        task = DepthTask(trunk, phase, settings=settings, machine=data.machine, steps=n_steps(data.train, batch_size=settings.batch_size))
+        task = DepthTask(state, phase, settings=settings, machine=data.machine, steps=n_steps(data.train, batch_size=settings.batch_size))
         events = fit(
             task, train=data.train, val=data.val, settings=settings, augment=bench.config.augment,
             machine=data.machine, checkpoint=Path(folder) / "phase.safetensors",
@@ -124,16 +124,16 @@ def bare(bench: Bench) -> float:
     """Return the seconds of an epoch of the least loop that there is."""
     machine, labels, size = bench.data.machine, bench.data.train.labels, bench.config.train.batch_size
     network = bench.fresh().network.train()
-    optimiser = _usual_sgd(network)
+    optimizer = _usual_sgd(network)
 
     def epoch() -> None:
         order = torch.randperm(len(labels), device=labels.device)
         for index in order[: bench.steps * size].split(size):
             with machine.autocast():
                 logits = network(bench.floats[index])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(logits.float(), labels[index]).backward()
-            optimiser.step()
+            optimizer.step()
 
     return bench.seconds(epoch, repeatable=False)
 
@@ -159,18 +159,18 @@ def naive(bench: Bench, *, workers: int) -> float:
     """Return the seconds of an epoch of the usual loop."""
     device, images, size = bench.data.machine.device, PilImages(bench.split, _usual_transform(bench)), bench.config.train.batch_size
     network = bench.fresh().network.to(memory_format=torch.contiguous_format).train()
-    optimiser = _usual_sgd(network)
+    optimizer = _usual_sgd(network)
     loader = DataLoader(images, size, shuffle=True, drop_last=True, num_workers=workers, pin_memory=device.type == "cuda")
 
     def epoch() -> None:
         loss_sum, n_correct = 0.0, 0.0
         for x, y in loader:
             batch, labels = x.to(device), y.to(device)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             logits = network(batch)
             loss = F.cross_entropy(logits, labels)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             loss_sum += loss.item()
             n_correct += (logits.argmax(1) == labels).sum().item()
 
@@ -187,8 +187,8 @@ def _usual_transform(bench: Bench) -> Callable[[Image.Image], Tensor]:
 
 
 VARIANTS: dict[str, Callable[[Bench], float]] = {
-    "ours, sgd": functools.partial(ours, optimiser="sgd"),
-    "ours, muon": functools.partial(ours, optimiser="muon"),
+    "ours, sgd": functools.partial(ours, optimizer="sgd"),
+    "ours, muon": functools.partial(ours, optimizer="muon"),
     "bare": bare,
     "naive, 0 workers": functools.partial(naive, workers=0),
     "naive, 2 workers": functools.partial(naive, workers=2),
@@ -197,8 +197,8 @@ VARIANTS: dict[str, Callable[[Bench], float]] = {
 
 def parts(bench: Bench) -> dict[str, float]:
     """Return the seconds that parts of an epoch of ours take by themselves."""
-    data, settings, trunk = bench.data, bench.config.train, bench.fresh()
-    updates = Updates(trunk, train=settings, machine=data.machine, steps_per_epoch=bench.steps)
+    data, settings, state = bench.data, bench.config.train, bench.fresh()
+    updates = Updates(state, train=settings, machine=data.machine, steps_per_epoch=bench.steps)
     batches = training_batches(data.train, batch_size=settings.batch_size, augment=bench.config.augment, generator=generator(0))
 
     def average() -> None:
@@ -208,10 +208,10 @@ def parts(bench: Bench) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         works: dict[str, Callable[[], object]] = {
             "averaging of weights": average,
-            "BatchNorm re-estimation": lambda: reestimate_batchnorm(trunk.average, data.train, machine=data.machine),
-            "read-out of val": lambda: read_out(trunk.average, data.val, machine=data.machine),
+            "BatchNorm re-estimation": lambda: reestimate_batchnorm(state.average, data.train, machine=data.machine),
+            "evaluation on val": lambda: evaluate(state.average, data.val, machine=data.machine),
             "batches and augmentation": lambda: deque(batches, maxlen=0),
-            "checkpoint": lambda: save_checkpoint(Path(folder) / "phase.safetensors", Checkpoint(trunk.tensors(), {})),
+            "checkpoint": lambda: save_checkpoint(Path(folder) / "phase.safetensors", Checkpoint(state.tensors(), {})),
         }
         seconds = {name: bench.seconds(work, repeatable=True) for name, work in works.items()}
     return seconds | {"the three together": sum(seconds[name] for name in READING)}

@@ -1,4 +1,4 @@
-"""Kubeflow components: typed doorways to the steps of `odn.steps`, one a file, all in one image."""
+"""Kubeflow components: typed wrappers to the steps of `odn.steps`, one a file, all in one image."""
 
 from components.check import check
 from components.configure import configure

@@ -102,7 +102,7 @@ def _run_local(options: argparse.Namespace) -> None:
     if options.docker:
         options.left = "the step's container may go on: 'docker ps' shows it"
     done = run_local(options.package, arguments=given, root=options.out, docker=options.docker)
-    print(done.account().describe(colour=sys.stdout.isatty()))
+    print(done.summary().describe(color=sys.stdout.isatty()))
 
 
 def _submit(options: argparse.Namespace) -> None:

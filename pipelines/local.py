@@ -18,7 +18,7 @@ from odn.commands import show
 from odn.config import make_config
 from odn.errors import ConfigError
 from odn.files import require_place, write_text
-from odn.report.account import Account
+from odn.report.summary import Summary
 from odn.sanitize import escaped, redacted
 from pipelines.errors import RunFailedError
 
@@ -30,7 +30,7 @@ OUTPUTS = {  # artifact: the component that writes it last
     "registration": "register",
 }
 SHOWN = re.compile(r"Executing task|finished with status|^    (depth |odn: )")  # of what kfp.local and the steps say
-COLOUR = re.compile("\x1b\\[[0-9;]*m")
+COLOR = re.compile("\x1b\\[[0-9;]*m")
 PROGRESS = "ODN_PROGRESS"  # variable of the folder that keeps interrupted trainings
 MARKER = ".run-local"  # file that says that a folder is a run's own
 STORE = "sqlite:///{}/mlflow.db"
@@ -43,8 +43,8 @@ class LocalRun:
     root: Path
     artifacts: dict[str, Path]
 
-    def account(self) -> Account:
-        """Return the short account of what the run found."""
+    def summary(self) -> Summary:
+        """Return the short summary of what the run found."""
         results = self.artifacts["results"]
         config = make_config((results / "config.json").read_text())
         return show.run(
@@ -52,7 +52,7 @@ class LocalRun:
             model=self.artifacts["model"],
             metrics=results / "metrics",
             report=self.artifacts["report"],
-            receipt=self.artifacts["registration"] / "registered.json",
+            registered_weights=self.artifacts["registration"] / "registered.json",
             registration=self.artifacts["registration"] / "registration.json",
         )
 
@@ -82,7 +82,7 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
             components.load_component_from_file(str(package))(**arguments)
         except RuntimeError as error:
             raise RunFailedError(
-                f"the run failed: {' '.join(COLOUR.sub('', str(error)).split())} Its steps' own words are in {log}"
+                f"the run failed: {' '.join(COLOR.sub('', str(error)).split())} Its steps' own words are in {log}"
             ) from None
         except DockerException as error:
             raise RunFailedError(
@@ -156,7 +156,7 @@ class _Log(io.TextIOBase):
         plain = redacted(line)
         self._file.write(plain + "\n")
         if SHOWN.search(plain):
-            self._shown.write(escaped(COLOUR.sub("", plain).strip()) + "\n")
+            self._shown.write(escaped(COLOR.sub("", plain).strip()) + "\n")
         self._file.flush()
         self._shown.flush()
 

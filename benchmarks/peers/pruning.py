@@ -22,8 +22,8 @@ from odn.models.stored_networks import load_network
 from odn.search.data import opened
 from odn.search.phases import run_phase
 from odn.training.depth_task import Phase
+from odn.training.evaluation import evaluate
 from odn.training.fit import EpochRow
-from odn.training.readout import read_out
 from odn.training.state import TrainState
 
 Measure = Literal["size_bytes", "macs"]
@@ -31,20 +31,20 @@ MOST_EPOCHS = 60  # after the cut: a network of a hundredth of the MACs would tr
 
 
 def run_pruning(config: Config, *, arm: str, whole: Path, of: Measure, like: Result, spent: float, prepared: Path) -> Result:
-    """Prune the network in the folder `whole`, for which `spent` full-depth epochs were paid, to `like`; train on for what `like` cost."""
+    """Prune the network in `whole`, for which `spent` full-network epochs were paid, to `like`; train on for what `like` cost."""
     begin = time.monotonic()
     data = opened(prepared, config=config)
-    network = data.machine.holding(load_network(whole))
+    network = data.machine.to_device(load_network(whole))
     example = data.train.normalised(data.train.batch(slice(0, 2)))
     pruned = prune_to(network, of=of, most=getattr(like, of), example=example)
     costs, whole_costs = (cost_of(one, data.manifest.height, data.manifest.width) for one in (pruned, network))
     share = costs.macs / whole_costs.macs
-    epochs = min(MOST_EPOCHS, max(1, round((like.full_depth_epochs - spent) / share)))
+    epochs = min(MOST_EPOCHS, max(1, round((like.full_network_epochs - spent) / share)))
     state = TrainState.fresh(copy.deepcopy(pruned).train())  # the tracing of its graph keeps hold of the parameters
     phase = Phase(name="finish", depth=network.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows = [event for event in run_phase(state, phase, data=data, config=config, checkpoint=None) if isinstance(event, EpochRow)]
     seconds = time.monotonic() - begin
-    test = read_out(
+    test = evaluate(
         state.average,
         on_device(read_split(prepared / "test"), manifest=data.manifest, device=data.machine.device),
         machine=data.machine,
@@ -60,7 +60,7 @@ def run_pruning(config: Config, *, arm: str, whole: Path, of: Measure, like: Res
         n_params=costs.n_params,
         size_bytes=costs.size_bytes,
         macs=costs.macs,
-        full_depth_epochs=spent + epochs * share,
+        full_network_epochs=spent + epochs * share,
         seconds=seconds,
         note=f"{epochs} epochs after pruning",
     )

@@ -34,7 +34,7 @@ FOLDERS = {  # flag: (default, help)
     "plots": ("plots", "tables to plot, tracked by git"),
     "specialised": ("specialised", "a folder for each target of 'odn specialise'"),
     "report": ("report", "report.html and its pictures"),
-    "receipt": ("work/registered.json", "which weights are registered"),
+    "registered-weights": ("work/registered.json", "which weights are registered"),
     "registration": (".odn/registration.json", "which version they became there"),
     "routed": ("routed", "a folder a kind of routing"),
     "progress": (".odn/progress", "interrupted phases, to be resumed"),
@@ -101,7 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "evaluate", _evaluate, "certify the model on test", "prepared", "model", "search", "evaluation", "metrics")
     _add(commands, "report", _report, "write the page and its pictures", "prepared", "model", "metrics", "plots", "evaluation", "report")
     record = ("prepared", "search", "model", "metrics", "plots", "report")
-    _add(commands, "register", _register, "put the search into MLflow and the model into its registry", *record, "receipt", "registration")
+    _add(
+        commands,
+        "register",
+        _register,
+        "put the search into MLflow and the model into its registry",
+        *record,
+        "registered-weights",
+        "registration",
+    )
     track = _add(commands, "track", _track, "put what there is of the search into MLflow", *record)
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
     route = _add(commands, "route", _route, "give each image a depth of its own", "prepared", "search", "routed", "progress")
@@ -125,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     specialise.add_argument("--enumerate", action="store_true", help="look through all sub-networks, however many")
     specialise.add_argument("--no-predictor", action="store_true", help="read each sub-network that evolution sees off val")
     specialise.add_argument("--no-latency-table", action="store_true", help="time each sub-network as a whole")
-    _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "receipt", "registration", "report")
+    _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "registered-weights", "registration", "report")
     return parser
 
 
@@ -179,7 +187,7 @@ def _train(options: argparse.Namespace) -> None:
     if step is None:
         _say(f"depth {depth}: skipped, the search has ended before it")
     else:
-        _say(f"depth {depth}: read-out {step.val_accuracy:.2%} on val after {step.epochs} epochs ({step.stopped}: {step.why})")
+        _say(f"depth {depth}: EMA accuracy {step.val_accuracy:.2%} on val after {step.epochs} epochs ({step.stopped}: {step.why})")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -237,15 +245,15 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    account = _stage(
+    summary = _stage(
         options,
         model=options.model,
         metrics=options.metrics,
-        receipt=options.receipt,
+        registered_weights=options.registered_weights,
         registration=options.registration,
         report=options.report,
     )
-    print(account.describe(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+    print(summary.describe(color=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
 
 
 def _specialise(options: argparse.Namespace) -> None:
@@ -278,7 +286,7 @@ def _record(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _register(options: argparse.Namespace) -> None:
-    done = _stage(options, **_record(options), receipt=options.receipt, registration=options.registration)
+    done = _stage(options, **_record(options), registered_weights=options.registered_weights, registration=options.registration)
     _say(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
 
 
@@ -291,7 +299,7 @@ def _route(options: argparse.Namespace) -> None:
     from odn.routing.targets import Target
 
     first = load_config(options.params).search.schedule[0]
-    account = _stage(
+    summary = _stage(
         options,
         kind=options.kind,
         target=Target(**{name: _at_most_one(name, getattr(options, name)) for name in ("accuracy", "macs", "latency_ms")}),
@@ -301,9 +309,9 @@ def _route(options: argparse.Namespace) -> None:
         progress=options.progress,
         register=not options.no_register,
     )
-    print(describe(account.card, static=account.static, clock=account.clock, folder=account.folder))
-    if account.registration:
-        done = account.registration
+    print(describe(summary.card, static=summary.static, clock=summary.clock, folder=summary.folder))
+    if summary.registration:
+        done = summary.registration
         _say(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")
 
 

@@ -212,8 +212,10 @@ def _check_teaching(config: Config) -> None:
             f"search.distill: {distill} needs search.mode growth, as the depths of {mode.name} know nothing of one another; "
             f"set it to none, full or a model of the registry"
         )
-    if config.search.shave and not mode.shaved:
-        raise ConfigError(f"search.shave: with search.mode {mode.name} there is no trunk of the depth before to try; set it to false")
+    if config.search.reduce_depth and not mode.reduced:
+        raise ConfigError(
+            f"search.reduce_depth: with search.mode {mode.name} there is no training state of the depth before to try; set it to false"
+        )
 
 
 def allowed(name: str) -> str:

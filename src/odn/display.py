@@ -9,12 +9,12 @@ from typing import Protocol
 PHASES = {
     "warm-up": "warm-up",
     "stable": "train",
-    "probe": "probe",
+    "trial": "trial anneal",
     "finish": "finish",
     "supernet": "supernet",
     "teacher": "teach",
-    "shave": "shave",
-    "advice": "advice",
+    "reduce": "reduce depth",
+    "mode-selection": "mode selection",
     "gates": "gates",
 }
 

@@ -23,7 +23,7 @@ class Mode:
     exhaustive: bool = False  # the next depth is trained although the target is reached
     trial: Literal["never", "promising", "always"] = "never"  # when a depth is annealed and looked at once more before it is judged
     taught: bool = False  # a teacher may be brought: `search.distill`
-    shaved: bool = False  # after a depth is accepted, the one before may be tried: `search.shave`
+    reduced: bool = False  # after a depth is accepted, the one before may be tried: `search.reduce_depth`
     finish_epochs: Callable[[Any], int] = lambda config: config.finish.epochs
     finish_anew: bool = True  # `finish.start: fresh` is possible
     cuts_inside: bool = False  # blocks and channels go, not only what is deeper
@@ -69,9 +69,9 @@ _GROWN = "odn.search.growth"
 MODES = {
     mode.name: mode
     for mode in (
-        Mode(name="growth", strategy=_GROWN, inherits=True, trial="promising", taught=True, shaved=True, stop="flat"),
+        Mode(name="growth", strategy=_GROWN, inherits=True, trial="promising", taught=True, reduced=True, stop="flat"),
         Mode(name="paper", strategy="odn.search.published", finish_epochs=lambda _: 0, check=_paper),
-        Mode(name="grid", strategy=_GROWN, exhaustive=True, trial="always", taught=True, shaved=True),
+        Mode(name="grid", strategy=_GROWN, exhaustive=True, trial="always", taught=True, reduced=True),
         Mode(name="scratch", strategy=_GROWN, one_depth=True, trial="always", taught=True),
         Mode(name="supernet", strategy="odn.supernet.fitting", together=True, finish_epochs=lambda _: 0),
         Mode(name="auto", strategy="odn.supernet.selection", together=True, may_select=("growth", "supernet")),

@@ -55,13 +55,15 @@ class ModelConfig(Section):
 
 
 class TrainConfig(Section):
-    """Set the optimiser and the machine."""
+    """Set the optimizer and the machine."""
 
     batch_size: Annotated[int, Field(ge=2, le=65536)] = Field(description="images a step")
     lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of the stable phase")
-    optimiser: Literal["muon", "sgd"] = Field(description="muon: orthogonalised steps for the kernels of the blocks, SGD for the rest")
-    kernel_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of Muon's steps; without effect with sgd")
-    kernel_decay: Annotated[float, Field(ge=0, le=1)] = Field(description="fraction of a kernel that goes with a step of Muon's of rate 1")
+    optimizer: Literal["muon", "sgd"] = Field(description="muon: orthogonalised steps for the kernels of the blocks, SGD for the rest")
+    muon_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of Muon's steps; without effect with sgd")
+    muon_weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="fraction of a kernel that goes with a step of Muon's of rate 1"
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov's form; 0 is none")
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(description="L2 penalty on convolution and linear weights")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(description="probability mass spread over all classes")
@@ -87,7 +89,7 @@ class AugmentConfig(Section):
 class GrowthConfig(Section):
     """Say how a depth starts and when it has been trained enough to be judged; nothing here knows the target."""
 
-    init: Literal["zero", "gauss", "copy", "reload"] = Field(description="how a new block and its head start")
+    init: Literal["zero", "random", "copy", "rewind"] = Field(description="how a new block and its head start")
     shortcut: Literal["avgpool", "conv"] = Field(description="shortcut at a group change: average pool + 1x1, or strided 1x1")
     min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="least epochs of the stable phase")
     max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="most epochs of the stable phase")
@@ -102,19 +104,21 @@ class SearchConfig(Section):
 
     mode: Literal["growth", "paper", "grid", "scratch", "supernet", "auto", "prune"] = Field(
         description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew; "
-        "supernet: all depths at once; auto: growth or supernet, after a short look at all depths; prune: one depth, cut in training"
+        "supernet: all depths at once; auto: growth or supernet, after a pilot training of all depths; prune: one depth, cut in training"
     )
     target: Fraction = Field(description="accuracy on val that must be reached")
     accept: Literal["point", "lower_bound"] = Field(description="compare the accuracy itself, or its Wilson lower bound, with the target")
     confidence: Fraction = Field(description="of every interval")
-    cooldown_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the probe: the rate goes to 0, then one look at val")
-    cooldown_gain: ClosedFraction = Field(description="fraction of the read-out's error that a cooldown is expected to remove at most")
+    cooldown_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
+        description="of the trial anneal: the rate goes to 0, then one evaluation on val"
+    )
+    cooldown_gain: ClosedFraction = Field(description="fraction of the error on val that a cooldown is expected to remove at most")
     distill: Annotated[str, Field(pattern=TEACHER)] = Field(
         examples=list(DISTILL),
         description="who teaches a depth: none; shallower: the depth before; exits: each depth the exit of the one before; full: "
         "a full-depth teacher trained first; models:/NAME/VERSION or models:/NAME@ALIAS: a network of the registry",
     )
-    shave: bool = Field(description="after a depth is accepted, try the one before it, taught by the accepted network")
+    reduce_depth: bool = Field(description="after a depth is accepted, try the one before it, distilled from the accepted network")
     schedule: tuple[int, ...] = Field(description="depths that are tried, ascending")
 
     @property
@@ -151,12 +155,12 @@ class SupernetConfig(Section):
 
 
 class DistillConfig(Section):
-    """Say how a network learns from another, of `search.distill` and `search.shave`."""
+    """Say how a network learns from another, of `search.distill` and `search.reduce_depth`."""
 
     weight: ClosedFraction = Field(description="of what the teacher says; the labels have the rest")
     temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="that softens the logits of both")
     epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of a full-depth teacher that is trained here")
-    shave_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the cooldown of a shallower depth that is tried")
+    reduce_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the cooldown of a shallower depth that is tried")
 
 
 class AutoConfig(Section):
@@ -185,7 +189,7 @@ class PruneConfig(Section):
     """Set the training that prunes while it trains, of `search.mode: prune`."""
 
     budget: Fraction = Field(description="what the cut network may cost, as a fraction of the whole backbone")
-    of: Literal["macs", "params", "bytes"] = Field(description="cost that the budget is of")
+    budget_metric: Literal["macs", "params", "bytes"] = Field(description="cost that the budget is of")
     epochs: Annotated[int, Field(ge=3, le=10000)] = Field(description="of the whole training")
     dense_fraction: Fraction = Field(description="of the epochs, at the start, without gates")
     settle_fraction: Fraction = Field(description="of the epochs, at the end, of the cut network, with the rate going to 0")

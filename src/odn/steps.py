@@ -1,4 +1,4 @@
-"""The stages as steps of a pipeline that gives every artifact a place of its own: Kubeflow's doorway, without importing it.
+"""The stages as steps of a pipeline that gives every artifact a place of its own: Kubeflow's wrapper, without importing it.
 
 What DVC keeps in work/, metrics/ and plots/ travels as three folders, each handed on with more in it:
 `dataset` (train/, val/, dataset.json), `search` (depths/, checks/, decisions/) and `results` (metrics/, plots/, evaluation/, config.json).
@@ -20,7 +20,7 @@ from odn.config import Config, make_config
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
 from odn.search.folder import SearchFolder
-from odn.search.records import read_gate, read_search
+from odn.search.records import read_decision, read_search
 from odn.tables import certificate, depth_table, epoch_table, registration_note, split_table
 
 P = ParamSpec("P")
@@ -102,10 +102,10 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
         step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
-        assert step is not None, "the pipeline trains no depth behind a closed gate"
+        assert step is not None, "the pipeline trains no depth after the search has ended"
         write_text(Path(table), epoch_table(folder.trained(depth) / "history.csv", title=f"Depth {depth}", note=step.why))
         digest = sha256_of(folder.trained(depth) / "weights.safetensors")
-    return {"depth": depth, "val_accuracy": step.val_accuracy, "epochs": step.epochs, "full_depth_epochs": step.cost, "sha256": digest}
+    return {"depth": depth, "val_accuracy": step.val_accuracy, "epochs": step.epochs, "full_network_epochs": step.cost, "sha256": digest}
 
 
 @_step
@@ -121,8 +121,8 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
         verdict = check.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
-        assert verdict is not None, "the pipeline judges no depth behind a closed gate"
-        if not read_gate(folder.decision(depth), made_by=f"check@{depth}").is_open:
+        assert verdict is not None, "the pipeline judges no depth after the search has ended"
+        if not read_decision(folder.decision(depth), made_by=f"check@{depth}").goes_on:
             _mark_deeper(settings, folder=folder, depth=depth)
         judged = settings.search.schedule[: settings.search.schedule.index(depth) + 1]
         records = read_search(judged, folder=folder)
@@ -154,7 +154,7 @@ def truncate(config: str, *, experiment: str, dataset: str, search: str, model: 
     records = read_search(settings.search.schedule, folder=folder)
     write_text(Path(table), depth_table(records, target=settings.search.target, kept=flat["depth"]))
     digest = sha256_of(Path(model) / "weights.safetensors")
-    return {**{name: flat[name] for name in ("depth", "verdict", "val_accuracy", "full_depth_epochs")}, "sha256": digest}
+    return {**{name: flat[name] for name in ("depth", "verdict", "val_accuracy", "full_network_epochs")}, "sha256": digest}
 
 
 @_step
@@ -226,7 +226,7 @@ def register(
     """
     from odn.stages import register
 
-    folder, record, receipts = SearchFolder(Path(search)), Path(results), Path(registration)
+    folder, record, registrations = SearchFolder(Path(search)), Path(results), Path(registration)
     with _tracked(experiment), tempfile.TemporaryDirectory() as nowhere:
         done = register.run(
             make_config(config),
@@ -236,8 +236,8 @@ def register(
             metrics=record / "metrics",
             plots=record / "plots",
             report=Path(report),
-            receipt=receipts / "registered.json",
-            registration=receipts / "registration.json",
+            registered_weights=registrations / "registered.json",
+            registration=registrations / "registration.json",
             project=Path(nowhere),  # of git and DVC a step knows what `tags` says
             tags={name: value for name, value in tags.items() if value},
         )

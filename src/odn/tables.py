@@ -20,9 +20,9 @@ def depth_table(search: Sequence[Judged], *, target: float, kept: int | None = N
         verdict = item.verdict
         low, high = verdict.val_interval
         name = f"**{item.step.kept}** (kept)" if item.step.kept == kept else str(item.step.kept)
-        probed = f"{verdict.val_accuracy:.2%}" if verdict.probed else "–"
-        rows.append((name, f"{verdict.read_out:.2%}", probed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.shown))
-    table = _markdown(("depth", "val, read-out", "after a cooldown", "interval", "parameters", "verdict"), rows)
+        annealed = f"{verdict.val_accuracy:.2%}" if verdict.annealed else "–"
+        rows.append((name, f"{verdict.ema_accuracy:.2%}", annealed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.shown))
+    table = _markdown(("depth", "val, EMA", "val, annealed", "interval", "parameters", "verdict"), rows)
     return f"# Depths against the target {target:.2%}\n\n{table}\n{markdown(search[-1].verdict.reason)}.\n"
 
 

@@ -22,7 +22,7 @@ from pipelines.local import last_artifact
 
 ROOT = Path(__file__).parents[2]
 NOT_COMPARED = {"metrics/latency.json"}  # measured, not computed
-SMALL: dict[str, dict[str, Any]] = {  # a probe of depth 1 reads about 38 % of 90 digits, of depth 2 about 57 %
+SMALL: dict[str, dict[str, Any]] = {  # a trial anneal of depth 1 reads about 38 % of 90 digits, of depth 2 about 57 %
     "data": {"max_images": 300, "val_fraction": 0.3},
     "model": {"width": 0.125},
     "train": {"batch_size": 32, "warmup_epochs": 0.5},

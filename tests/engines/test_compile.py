@@ -100,7 +100,7 @@ def test_only_training_is_retried(everything: tuple[dict[str, Any], dict[str, An
 
 
 def test_only_what_must_be_done_again_is_not_cached(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """The settings step looks whether data has changed, and a registration is a deed; all else is taken from the cache."""
+    """The settings step looks whether data has changed, and a registration is an action; all else is taken from the cache."""
     for name, task in tasks_of(everything[0]):
         cached = task.get("cachingOptions", {}).get("enableCache", False)
         assert cached == (not name.startswith(("configure", "register"))), name

@@ -24,7 +24,7 @@ def weights(clone: Clone, name: str = "model/weights.safetensors") -> str:
 
 
 def test_the_first_repro_runs_everything(clone: Clone) -> None:
-    """From nothing to a registered model, and depth 2 behind the closed gate is a marker."""
+    """From nothing to a registered model, and depth 2 after the search has ended is a marker."""
     ran = clone.repro()
     assert ran == ["fetch", "prepare", "open", "train@1", "check@1", "train@2", "check@2", "truncate", "evaluate", "report", "register"]
     assert clone.read("metrics/search.json")["depth"] == 1
@@ -38,7 +38,7 @@ def test_a_second_repro_does_nothing(clone: Clone) -> None:
 
 
 def test_show_tells_what_was_found(clone: Clone) -> None:
-    """The account names the depth kept, without torch or mlflow being imported first."""
+    """The summary names the depth kept, without torch or mlflow being imported first."""
     shown = clone.run("odn", "show").stdout
     assert "1 of 8" in shown
     assert "target reached" in shown

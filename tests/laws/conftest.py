@@ -39,7 +39,7 @@ def stem(request: pytest.FixtureRequest) -> Stem:
 
 @pytest.fixture
 def in_channels(stem: Stem) -> int:
-    """Give grey images to one stem and colour images to the other: the number matters to a stem's first weight alone."""
+    """Give grey images to one stem and color images to the other: the number matters to a stem's first weight alone."""
     return {"cifar": 1, "imagenet": 3}[stem]
 
 

@@ -20,7 +20,7 @@ class Stages:
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.work, self.folder = config, folder / "work", folder
         self.prepared = prepare_digits(config, folder)
-        self.depths, self.checks, self.gates = (self.work / name for name in ("depths", "checks", "decisions"))
+        self.depths, self.checks, self.decisions = (self.work / name for name in ("depths", "checks", "decisions"))
         self.places = SearchFolder(self.work)
         open_stage.run(config, search=self.places)
 
@@ -72,5 +72,5 @@ def require_agreement(stages: Stages, folder: Path) -> None:
         assert read(trained / "metrics.json") == json.loads(json.dumps(asdict(found.step)))
         assert read(checked / "verdict.json") == json.loads(json.dumps(asdict(found.verdict)))
         save_network(found.network, folder)
-        judged = checked if found.verdict.probed else trained
+        judged = checked if found.verdict.annealed else trained
         assert (folder / "weights.safetensors").read_bytes() == (judged / "weights.safetensors").read_bytes()

@@ -31,9 +31,9 @@ def test_auto_is_the_mode_that_it_chooses(tmp_path: Path, deep: float, mode: str
     weights = [(one.folder / "model/weights.safetensors").read_bytes() for one in (stages, other)]
     ours, theirs = (read(one.folder / "model/search.json") for one in (stages, other))
     assert weights[0] == weights[1]
-    assert (ours["advice"]["mode"], ours["steps"]) == (mode, theirs["steps"])
-    assert [entry["phase"] for entry in ours["ledger"]] == ["advice", *(entry["phase"] for entry in theirs["ledger"])]
-    assert ours["full_depth_epochs"] == pytest.approx(theirs["full_depth_epochs"] + ours["advice"]["cost"])
+    assert (ours["mode_selection"]["mode"], ours["steps"]) == (mode, theirs["steps"])
+    assert [entry["phase"] for entry in ours["ledger"]] == ["mode-selection", *(entry["phase"] for entry in theirs["ledger"])]
+    assert ours["full_network_epochs"] == pytest.approx(theirs["full_network_epochs"] + ours["mode_selection"]["cost"])
     require_agreement(stages, tmp_path / "again")
     for manifest in stages.folder.rglob(MANIFEST):
         assert foreign_names(manifest.parent) == [], "every file of a folder is listed, so that the stage may run again"

@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_left_out(
         ({"more": 1}, "state.safetensors is damaged: unknown field more"),
     ],
 )
-def test_a_damaged_trunk_is_refused(digits: SearchData, tmp_path: Path, record: dict[str, object], message: str) -> None:
+def test_a_damaged_training_state_is_refused(digits: SearchData, tmp_path: Path, record: dict[str, object], message: str) -> None:
     """The next depth cannot be grown from it; the message says what to do."""
     state = trained(digits, None).state
     path = tmp_path / "state.safetensors"

@@ -1,4 +1,4 @@
-"""Laws of `search.distill` and `search.shave`: stages equal the generator, and a resumed run ends with the bytes of one that was not."""
+"""Laws of `search.distill` and `search.reduce_depth`: stages equal the generator, and a resumed run ends with the same bytes."""
 
 import copy
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from laws.stage_runs import Stages, read, require_agreement
 from odn.data.batches import training_batches
 from odn.models.network import build
 from odn.models.stored_networks import save_network
-from odn.report.account import account
 from odn.report.findings import read_findings
+from odn.report.summary import summarize
 from odn.search.climb import conclude, expand
 from odn.search.data import SearchData
+from odn.search.depth_reduction import exit_of
 from odn.search.growth import Grown, grown, train_depth
-from odn.search.shaving import exit_of
 from odn.search.teaching import TrainedTeacher, as_teacher, normalising, objective_of, teacher_of, train_teacher
 from odn.stages import train
 from odn.tracking.record import read_record
@@ -29,16 +29,16 @@ from odn.training.objective import Objective
 from odn.training.seed import generator
 from odn.training.state import TrainState
 
-SHAVED: dict[str, Any] = {  # depth 1 reads 27 %, far below what it reaches after a long shave
-    "search": {"distill": "shallower", "shave": True, "target": 0.42, "cooldown_gain": 0.0},
-    "distill": {"shave_epochs": 8, "weight": 0.3},
+REDUCED: dict[str, Any] = {  # depth 1 reads 27 %, far below what it reaches after a long depth reduction
+    "search": {"distill": "shallower", "reduce_depth": True, "target": 0.42, "cooldown_gain": 0.0},
+    "distill": {"reduce_epochs": 8, "weight": 0.3},
 }
 
 
 @pytest.fixture(scope="module")
-def shaved(tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """Run a search that is accepted at a depth that a shave then goes below."""
-    stages = Stages(small_config(**SHAVED), tmp_path_factory.mktemp("shaved"))
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """Run a search that is accepted at a depth that a depth reduction then goes below."""
+    stages = Stages(small_config(**REDUCED), tmp_path_factory.mktemp("reduced"))
     stages.search()
     stages.truncate()
     return stages
@@ -110,8 +110,8 @@ def test_an_exit_learns_from_the_head_above_it(digits: SearchData) -> None:
 
 
 def test_an_exit_has_its_head_whatever_the_depth_starts_from(digits: SearchData) -> None:
-    """Where nothing is inherited (`reload`), the shallower head is there too."""
-    config = small_config(search={"distill": "exits"}, growth={"init": "reload"})
+    """Where nothing is inherited (`rewind`), the shallower head is there too."""
+    config = small_config(search={"distill": "exits"}, growth={"init": "rewind"})
     first = grown(None, data=digits, config=config, depth=1)
     assert grown(first, data=digits, config=config, depth=2).network.head_depths == (1, 2)
 
@@ -156,48 +156,48 @@ def test_an_interrupted_teacher_ends_with_the_same_bytes(digits: SearchData, tmp
     assert (tmp_path / "resumed/weights.safetensors").read_bytes() == (tmp_path / "quiet/weights.safetensors").read_bytes()
 
 
-def test_a_shaved_model_meets_the_target_or_is_not_kept(shaved: Stages) -> None:
+def test_a_reduced_model_meets_the_target_or_is_not_kept(reduced: Stages) -> None:
     """The shallower depth is kept with its own accuracy, and everything that was tried stands in the record."""
-    record, card = read(shaved.folder / "model/search.json"), read(shaved.folder / "model/card.json")
-    kept = [one for one in record["shaves"] if one["reached"]]
+    record, card = read(reduced.folder / "model/search.json"), read(reduced.folder / "model/card.json")
+    kept = [one for one in record["reductions"] if one["reached"]]
     assert kept
-    assert card["depth"] == kept[-1]["depth"] == read(shaved.folder / "metrics/search.json")["depth"] < card["shaved_from"]
+    assert card["depth"] == kept[-1]["depth"] == read(reduced.folder / "metrics/search.json")["depth"] < card["reduced_from"]
     assert card["val_accuracy"] == kept[-1]["n_correct"] / kept[-1]["n"] >= card["target"]
-    assert card["weights_from"] == "shave"
-    assert [entry["depth"] for entry in record["ledger"] if entry["phase"] == "shave"] == [one["depth"] for one in record["shaves"]]
-    assert record["full_depth_epochs"] == sum(entry["full_depth_epochs"] for entry in record["ledger"])
+    assert card["weights_from"] == "reduce"
+    assert [entry["depth"] for entry in record["ledger"] if entry["phase"] == "reduce"] == [one["depth"] for one in record["reductions"]]
+    assert record["full_network_epochs"] == sum(entry["full_network_epochs"] for entry in record["ledger"])
 
 
-def test_a_shave_that_misses_leaves_the_accepted_depth(shaved: Stages) -> None:
+def test_a_depth_reduction_that_misses_leaves_the_accepted_depth(reduced: Stages) -> None:
     """After one epoch of cooldown nothing is good enough: the try is on record, the model is what it was without it."""
     runs = {}
-    for name, changes in (("missed", {"shave_epochs": 1, "weight": 1.0}), ("plain", None)):
-        other = copy.copy(shaved)
-        search = SHAVED["search"] | {"shave": changes is not None, "target": 0.45}
-        other.config, other.folder = small_config(search=search, distill=SHAVED["distill"] | (changes or {})), shaved.folder / name
+    for name, changes in (("missed", {"reduce_epochs": 1, "weight": 1.0}), ("plain", None)):
+        other = copy.copy(reduced)
+        search = REDUCED["search"] | {"reduce_depth": changes is not None, "target": 0.45}
+        other.config, other.folder = small_config(search=search, distill=REDUCED["distill"] | (changes or {})), reduced.folder / name
         other.truncate()
         runs[name] = other
     record = read(runs["missed"].folder / "model/search.json")
-    assert [one["reached"] for one in record["shaves"]] == [False]
+    assert [one["reached"] for one in record["reductions"]] == [False]
     weights = [(run.folder / "model/weights.safetensors").read_bytes() for run in runs.values()]
     assert weights[0] == weights[1]
 
 
-def test_shaving_in_memory_is_shaving_by_stages(shaved: Stages, tmp_path: Path) -> None:
+def test_depth_reduction_in_memory_is_that_by_stages(reduced: Stages, tmp_path: Path) -> None:
     """The same tries come out, and the same bytes."""
-    data, config = open_data(shaved.config, shaved.prepared), shaved.config
+    data, config = open_data(reduced.config, reduced.prepared), reduced.config
     done = conclude(list(expand(data, config)), data=data, config=config)
-    record = read(shaved.folder / "model/search.json")
-    assert [vars(one) for one in done.finished.shaves] == record["shaves"]
+    record = read(reduced.folder / "model/search.json")
+    assert [vars(one) for one in done.finished.reductions] == record["reductions"]
     assert [vars(one) for one in done.ledger] == record["ledger"]
     assert (done.depth, done.val_accuracy, done.reason) == (record["depth"], record["val_accuracy"], record["reason"])
     save_network(done.model, tmp_path)
-    assert (tmp_path / "weights.safetensors").read_bytes() == (shaved.folder / "model/weights.safetensors").read_bytes()
+    assert (tmp_path / "weights.safetensors").read_bytes() == (reduced.folder / "model/weights.safetensors").read_bytes()
 
 
-def test_an_interrupted_shave_ends_with_the_same_bytes(shaved: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed at a checkpoint of the first shave, truncate goes on from there; the finish before it is not trained again."""
-    other, keep, seen = copy.copy(shaved), checkpoints.save_checkpoint, []
+def test_an_interrupted_depth_reduction_ends_with_the_same_bytes(reduced: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at a checkpoint of the first depth reduction, truncate goes on from there; the finish before it is not trained again."""
+    other, keep, seen = copy.copy(reduced), checkpoints.save_checkpoint, []
 
     def watched(path: Path, checkpoint: Any) -> None:
         keep(path, checkpoint)
@@ -205,10 +205,10 @@ def test_an_interrupted_shave_ends_with_the_same_bytes(shaved: Stages, monkeypat
 
     def killed(path: Path, checkpoint: Any) -> None:
         watched(path, checkpoint)
-        if path.parent.name.startswith("shave"):
+        if path.parent.name.startswith("reduce"):
             raise KeyboardInterrupt
 
-    other.folder = shaved.folder / "killed"
+    other.folder = reduced.folder / "killed"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(fitting, "save_checkpoint", killed)
         other.truncate()
@@ -218,32 +218,32 @@ def test_an_interrupted_shave_ends_with_the_same_bytes(shaved: Stages, monkeypat
         other.truncate()
     assert "truncate" not in seen[first:]
     for name in ("weights.safetensors", "search.json", "card.json"):
-        assert (other.folder / "model" / name).read_bytes() == (shaved.folder / "model" / name).read_bytes()
+        assert (other.folder / "model" / name).read_bytes() == (reduced.folder / "model" / name).read_bytes()
 
 
-def test_a_shaved_model_is_compared_with_what_it_was_shaved_from(shaved: Stages) -> None:
-    """On test, by McNemar's test; and the epochs of the shave stand in the history."""
-    record, card = shaved.evaluate(), read(shaved.folder / "model/card.json")
-    assert record["shaved_from_depth"] == card["shaved_from"]
-    assert 0 <= record["mcnemar_p_shaved_from"] <= 1
-    assert ",shave," in (shaved.folder / "plots/history.csv").read_text()
-    findings = read_findings(shaved.config, model=shaved.folder / "model", metrics=shaved.folder / "metrics")
-    text = account(findings, registration=None, model=Path("model"), report=None).describe()
-    assert f"Shave     depth {card['depth']} was tried again: val accuracy" in text
+def test_a_reduced_model_is_compared_with_what_it_was_reduced_from(reduced: Stages) -> None:
+    """On test, by McNemar's test; and the epochs of the depth reduction stand in the history."""
+    record, card = reduced.evaluate(), read(reduced.folder / "model/card.json")
+    assert record["reduced_from_depth"] == card["reduced_from"]
+    assert 0 <= record["mcnemar_p_reduced_from"] <= 1
+    assert ",reduce," in (reduced.folder / "plots/history.csv").read_text()
+    findings = read_findings(reduced.config, model=reduced.folder / "model", metrics=reduced.folder / "metrics")
+    text = summarize(findings, registration=None, model=Path("model"), report=None).describe()
+    assert f"Reduction depth {card['depth']} was tried again: val accuracy" in text
     assert f"depth {card['depth']} is kept, its val accuracy" in text
 
 
-def test_the_record_for_mlflow_knows_a_shaved_depth(shaved: Stages) -> None:
-    """The results belong to the search though another depth was accepted, and the shaved depth's curve runs on into its shave."""
-    places = {name: shaved.folder / name for name in ("model", "metrics", "plots", "report")}
-    dataset = shaved.prepared / "dataset.json"
-    record = read_record(shaved.config, dataset=dataset, search=shaved.places, **places)
+def test_the_record_for_mlflow_knows_a_reduced_depth(reduced: Stages) -> None:
+    """The results belong to the search though another depth was accepted, and the kept depth's curve runs on into its reduction."""
+    places = {name: reduced.folder / name for name in ("model", "metrics", "plots", "report")}
+    dataset = reduced.prepared / "dataset.json"
+    record = read_record(reduced.config, dataset=dataset, search=reduced.places, **places)
     assert record.search is not None
     kept = next(one for one in record.depths if one.depth == record.search.depth)
-    assert len(kept.points) == kept.step.epochs + shaved.config.distill.shave_epochs
+    assert len(kept.points) == kept.step.epochs + reduced.config.distill.reduce_epochs
 
 
-def test_the_exit_of_a_trunk_says_what_the_trunk_says_there(digits: SearchData) -> None:
+def test_an_exit_cut_out_of_a_training_state_has_its_logits(digits: SearchData) -> None:
     """Cut out of the deeper state, weights, average and momentum are those of its first blocks."""
     config = small_config(search={"distill": "exits"})
     first = grown(None, data=digits, config=config, depth=1)
@@ -281,7 +281,7 @@ def test_a_changed_teacher_does_not_resume_what_another_taught(tmp_path: Path, m
 
 
 def test_the_ledger_holds_the_full_depth_teacher(tmp_path: Path) -> None:
-    """It is trained once, before the first depth, and paid for in full-depth epochs."""
+    """It is trained once, before the first depth, and paid for in full-network epochs."""
     search = {"distill": "full", "target": 0.999, "schedule": [1, 2]}
     stages = Stages(
         small_config(search=search, distill={"epochs": 2}, growth={"min_epochs": 1, "max_epochs": 1}, model={"width": 1 / 16}), tmp_path
@@ -291,5 +291,5 @@ def test_the_ledger_holds_the_full_depth_teacher(tmp_path: Path) -> None:
     record = read(tmp_path / "model/search.json")
     assert [entry["phase"] for entry in record["ledger"]].count("teacher") == 1
     assert (record["ledger"][0]["depth"], record["ledger"][0]["epochs"]) == (8, 2)
-    assert record["ledger"][0]["full_depth_epochs"] == read(stages.depths / "2/teacher/teacher.json")["full_depth_epochs"] < 2
+    assert record["ledger"][0]["full_network_epochs"] == read(stages.depths / "2/teacher/teacher.json")["full_network_epochs"] < 2
     assert (tmp_path / "plots/history.csv").read_text().splitlines()[1].startswith("8,teacher,1,")

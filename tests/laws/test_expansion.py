@@ -13,7 +13,7 @@ from odn.models.network import DepthNetwork, build
 from odn.models.resnet_shapes import resnet_architecture
 
 Make = Callable[..., DepthNetwork]
-INITS: tuple[Init, ...] = ("zero", "gauss", "copy", "reload")
+INITS: tuple[Init, ...] = ("zero", "random", "copy", "rewind")
 
 
 def grow(network: DepthNetwork, depth: int, *, init: Init = "zero", **more: torch.Tensor | tuple[int, ...]) -> DepthNetwork:
@@ -93,7 +93,7 @@ def test_old_blocks_are_copied_whatever_the_init(whole: Architecture, make: Make
         assert new[name].data_ptr() != old[name].data_ptr()
 
 
-@pytest.mark.parametrize("init", ["zero", "gauss", "copy"])
+@pytest.mark.parametrize("init", ["zero", "random", "copy"])
 def test_the_new_head_is_the_old_one_widened(whole: Architecture, make: Make, init: Init) -> None:
     """[W, 0]: old columns as they were, new ones 0, the bias as it was."""
     network = make(whole.at(1))
@@ -105,10 +105,10 @@ def test_the_new_head_is_the_old_one_widened(whole: Architecture, make: Make, in
     assert torch.equal(grown.get_parameter(f"heads.{whole.n_blocks}.bias"), network.get_parameter("heads.1.bias"))
 
 
-def test_reload_starts_a_fresh_head(whole: Architecture, make: Make) -> None:
-    """With `reload` nothing of the old head is left in the new one."""
+def test_rewind_starts_a_fresh_head(whole: Architecture, make: Make) -> None:
+    """With `rewind` nothing of the old head is left in the new one."""
     network = make(whole.at(1))
-    assert not torch.equal(grow(network, 2, init="reload").get_parameter("heads.2.bias"), network.get_parameter("heads.1.bias"))
+    assert not torch.equal(grow(network, 2, init="rewind").get_parameter("heads.2.bias"), network.get_parameter("heads.1.bias"))
 
 
 def test_copy_copies_the_block_before(whole: Architecture, make: Make) -> None:

@@ -14,7 +14,7 @@ from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork, build
 from odn.models.resnet_shapes import VARIANTS, CutBlock, Shortcut, cut_of, resnet_architecture
 from odn.models.stored_networks import load_network, save_network
-from odn.pruning.budget import Of, closed_to, expected, least, prices
+from odn.pruning.budget import BudgetMetric, closed_to, cost_coefficients, expected, least
 from odn.pruning.gates import Gates, gated_forward, gates_of, with_gates
 from odn.pruning.surgery import cut
 
@@ -58,9 +58,9 @@ def test_a_cut_network_is_the_gated_one(whole: Architecture, images: torch.Tenso
     described = dataclasses.replace(whole, arguments=whole.arguments | {"shortcut": shortcut})
     network, size = lively(make(described)), images.shape[2]
     gates = gates_of(network)
-    priced = prices(network, gates, of="params", height=size, width=size)
-    budget = share * float(expected(gates, priced, torch.ones(gates.n)))
-    open_ = closed_to(gates, priced, scores_of(gates), budget=budget)
+    coefficients = cost_coefficients(network, gates, metric="params", height=size, width=size)
+    budget = share * float(expected(gates, coefficients, torch.ones(gates.n)))
+    open_ = closed_to(gates, coefficients, scores_of(gates), budget=budget)
     with torch.no_grad():
         left = cut(network, gates, open_, height=size, width=size)
         through = gated_forward(network, gates, open_.float(), images)
@@ -70,17 +70,17 @@ def test_a_cut_network_is_the_gated_one(whole: Architecture, images: torch.Tenso
 
 
 @pytest.mark.parametrize("of", ["macs", "params", "bytes"])
-def test_no_budget_is_exceeded(backbone: str, of: Of) -> None:
+def test_no_budget_is_exceeded(backbone: str, of: BudgetMetric) -> None:
     """What gates count is what the cut network costs, exactly; within every budget, and not far from it."""
     network, size = small(backbone), 8
     gates = gates_of(network)
-    priced = prices(network, gates, of=of, height=size, width=size)
-    full = expected(gates, priced, torch.ones(gates.n, dtype=torch.float64))
+    coefficients = cost_coefficients(network, gates, metric=of, height=size, width=size)
+    full = expected(gates, coefficients, torch.ones(gates.n, dtype=torch.float64))
     assert float(full) == getattr(cost_of(network, size, size), COUNT[of])
     for share in (0.8, 0.1):
-        open_ = closed_to(gates, priced, scores_of(gates), budget=share * float(full))
+        open_ = closed_to(gates, coefficients, scores_of(gates), budget=share * float(full))
         counted = getattr(cost_of(cut(network, gates, open_, height=size, width=size), size, size), COUNT[of])
-        assert counted == float(expected(gates, priced, open_))
+        assert counted == float(expected(gates, coefficients, open_))
         assert 0.7 * share < counted / float(full) <= share
 
 
@@ -89,21 +89,21 @@ def test_the_least_keeps_a_channel_everywhere(depth: int) -> None:
     """A shallow network without a shortcut that projects keeps one block; a deeper one only its shortcuts."""
     network = small("resnet18", depth=depth)
     gates = gates_of(network)
-    priced = prices(network, gates, of="macs", height=8, width=8)
-    open_ = closed_to(gates, priced, scores_of(gates), budget=0.0)
+    coefficients = cost_coefficients(network, gates, metric="macs", height=8, width=8)
+    open_ = closed_to(gates, coefficients, scores_of(gates), budget=0.0)
     left = blocks_left(cut(network, gates, open_, height=8, width=8))
     assert [(block.inner, block.out) for block in left] == ([((), 1)] if depth == 3 else [((1,), 1)])
-    assert float(expected(gates, priced, open_)) == least(gates, priced)
+    assert float(expected(gates, coefficients, open_)) == least(gates, coefficients)
 
 
 def test_higher_scores_stay(backbone: str) -> None:
     """Where every channel of a stream costs the same, those that are left have the highest scores."""
     network = small(backbone)
     gates = gates_of(network)
-    priced = prices(network, gates, of="params", height=8, width=8)
+    coefficients = cost_coefficients(network, gates, metric="params", height=8, width=8)
     scores = scores_of(gates)
-    budget = 0.4 * float(expected(gates, priced, torch.ones(gates.n)))
-    open_ = closed_to(gates, priced, scores, budget=budget).bool()
+    budget = 0.4 * float(expected(gates, coefficients, torch.ones(gates.n)))
+    open_ = closed_to(gates, coefficients, scores, budget=budget).bool()
     for stream in gates.streams:
         assert scores[stream][open_[stream]].mean() > scores[stream].mean() or open_[stream].all()
 
@@ -130,8 +130,8 @@ def test_a_cut_network_is_stored_like_any_other(backbone: str, tmp_path: Path) -
     """`load_network` gives it back, bit for bit."""
     network, size, images = lively(small(backbone)), 8, torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     gates = gates_of(network)
-    priced = prices(network, gates, of="bytes", height=size, width=size)
-    open_ = closed_to(gates, priced, scores_of(gates), budget=0.2 * cost_of(network, size, size).size_bytes)
+    coefficients = cost_coefficients(network, gates, metric="bytes", height=size, width=size)
+    open_ = closed_to(gates, coefficients, scores_of(gates), budget=0.2 * cost_of(network, size, size).size_bytes)
     left = cut(network, gates, open_, height=size, width=size)
     save_network(left, tmp_path)
     assert torch.equal(load_network(tmp_path)(images), left.eval()(images))

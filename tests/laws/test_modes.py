@@ -17,7 +17,7 @@ from odn.training.fit import EpochRow
 PAPER: dict[str, Any] = {  # whose target no depth reaches, whatever the processor
     "search": {"mode": "paper", "target": 0.999},
     "paper": {"target": 0.999, "warmup_epochs": 2, "patience": 3, "lr": 0.2, "later_lr": 0.2},
-    "train": {"optimiser": "sgd", "label_smoothing": 0.0, "batch_size": 16},
+    "train": {"optimizer": "sgd", "label_smoothing": 0.0, "batch_size": 16},
     "growth": {"shortcut": "conv", "max_epochs": 8},
     "model": {"width": 0.25},
 }
@@ -36,11 +36,11 @@ def searched(folder: Path, **changes: dict[str, Any]) -> Stages:
 def test_a_grid_trains_every_depth_and_keeps_the_shallowest_that_is_enough(
     target: float, kept: int | None, verdict: str, tmp_path: Path
 ) -> None:
-    """All depths get the same epochs and a probe; the search goes on behind the one that is kept."""
+    """All depths get the same epochs and a trial anneal; the search goes on behind the one that is kept."""
     stages = searched(tmp_path, search={"mode": "grid", "target": target}, growth={"min_epochs": 1, "max_epochs": 4})
     steps = [read(stages.depths / str(depth) / "metrics.json") for depth in (1, 2, 3)]
     assert [step["epochs"] for step in steps] == [4, 4, 4]
-    assert all(read(stages.checks / str(depth) / "verdict.json")["probed"] for depth in (1, 2, 3))
+    assert all(read(stages.checks / str(depth) / "verdict.json")["annealed"] for depth in (1, 2, 3))
     found = read(tmp_path / "metrics/search.json")
     assert found["verdict"] == verdict
     assert kept is None or found["depth"] == kept
@@ -58,7 +58,7 @@ def test_a_depth_of_a_grid_knows_nothing_of_the_others(tmp_path: Path) -> None:
 
 
 def test_paper_goes_through_the_stages(tmp_path: Path) -> None:
-    """Each depth starts from the warm-up, the best epoch's network is kept without a probe, and its cost holds the warm-up."""
+    """Each depth starts from the warm-up, the best epoch's network is kept without a trial anneal, and its cost holds the warm-up."""
     stages = searched(tmp_path, **PAPER)
     found = read(tmp_path / "metrics/search.json")
     kept = stages.depths / str(found["depth"])

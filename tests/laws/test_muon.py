@@ -56,33 +56,33 @@ def test_kernels_of_one_shape_do_not_mix() -> None:
         assert torch.allclose(orthogonalised([alone], dtype=torch.float32)[0], step, atol=1e-5)  # another order of sums
 
 
-def stepped(optimiser_name: str, *, scale: float) -> tuple[DepthNetwork, DepthNetwork]:
+def stepped(optimizer_name: str, *, scale: float) -> tuple[DepthNetwork, DepthNetwork]:
     """Take one step with gradients of ones times `scale`; return the network before and after."""
-    train: TrainConfig = small_config(train={"optimiser": optimiser_name, "weight_decay": 0.0}).train
+    train: TrainConfig = small_config(train={"optimizer": optimizer_name, "weight_decay": 0.0}).train
     architecture = resnet_architecture("resnet18", stem="cifar", width=0.125, shortcut="avgpool", in_channels=1, n_classes=3, depth=3)
     before = build(architecture, torch.Generator().manual_seed(0))
     network = copy.deepcopy(before)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, scale)
-    optimiser = TrainState.fresh(network)
+    optimizer = TrainState.fresh(network)
     machine = Machine(device=torch.device("cpu"), precision="fp32")
-    Updates(optimiser, train=train, machine=machine, steps_per_epoch=10).step(rate=1.0)
+    Updates(optimizer, train=train, machine=machine, steps_per_epoch=10).step(rate=1.0)
     return before, network
 
 
-@pytest.mark.parametrize("optimiser", ["muon", "sgd"])
-def test_muon_steps_the_kernels_of_blocks_and_nothing_else(optimiser: str) -> None:
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+def test_muon_steps_the_kernels_of_blocks_and_nothing_else(optimizer: str) -> None:
     """Twice the gradient is twice the step with SGD, and the same step with Muon; stem, norms and heads always take SGD's."""
-    (before, once), (_, twice) = stepped(optimiser, scale=1.0), stepped(optimiser, scale=2.0)
+    (before, once), (_, twice) = stepped(optimizer, scale=1.0), stepped(optimizer, scale=2.0)
     for name, start in before.named_parameters():
         one, two = once.get_parameter(name) - start, twice.get_parameter(name) - start
-        by_muon = optimiser == "muon" and name.startswith("blocks.") and start.ndim == 4
+        by_muon = optimizer == "muon" and name.startswith("blocks.") and start.ndim == 4
         assert torch.allclose(two, one if by_muon else 2 * one, atol=1e-5), name  # a difference of rounded sums
 
 
 def test_a_kernel_without_gradient_shrinks_by_its_decay() -> None:
     """By the rate times the decay, and nothing else but kernels of blocks does."""
-    config = small_config(train={"weight_decay": 0.0, "kernel_lr": 0.5, "kernel_decay": 0.02})
+    config = small_config(train={"weight_decay": 0.0, "muon_lr": 0.5, "muon_weight_decay": 0.02})
     network = build(configured(config, in_channels=1, n_classes=10, depth=1), torch.Generator().manual_seed(0))
     before = copy.deepcopy(network)
     Updates(TrainState.fresh(network), train=config.train, machine=Machine(torch.device("cpu"), "fp32"), steps_per_epoch=10).step(rate=0.5)

@@ -132,7 +132,7 @@ def test_every_operation_is_counted() -> None:
     assert cost(tokens.architecture, 16, 16).macs == 16 * 48 * 8 + projections + products + 8 * 5
 
 
-@pytest.mark.parametrize("init", ["gauss", "copy", "reload"])
+@pytest.mark.parametrize("init", ["random", "copy", "rewind"])
 def test_it_grows(init: str, images: Tensor) -> None:
     """What was there stays; the new block is as it came, or a copy of the one before."""
     network = own(heads=(1,)).truncated(1).eval()

@@ -15,9 +15,9 @@ from odn.models.stored_networks import load_network, save_network
 from odn.modes import prune_phases
 from odn.pruning.fitting import UNITS, Pruned, train_pruned
 from odn.pruning.hard_concrete import Scores, p_open, sampled, settled
-from odn.report.account import account
 from odn.report.findings import read_findings
-from odn.search.data import costs_at, full_depth_cost
+from odn.report.summary import summarize
+from odn.search.data import costs_at, full_network_cost
 from odn.search.records import HISTORY, history_rows, write_table
 from odn.training.fit import EpochRow
 
@@ -62,19 +62,19 @@ def test_pruning_goes_through_the_stages(done: Stages, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("of", "budget", "depth"), [("macs", 0.05, 8), ("params", 0.02, 8), ("bytes", 0.4, 8), ("macs", 0.1, 2)])
 def test_the_budget_is_kept(of: str, budget: float, depth: int, tmp_path: Path) -> None:
     """Whatever was learnt, the cut network costs no more than asked; a shallow backbone can be pruned too."""
-    stages = Stages(small_config(**settings(depth=depth, of=of, budget=budget, epochs=3)), tmp_path)
+    stages = Stages(small_config(**settings(depth=depth, budget_metric=of, budget=budget, epochs=3)), tmp_path)
     data = open_data(stages.config, stages.prepared)
     *_, last = train_pruned(data=data, config=stages.config, depth=depth, checkpoint=None)
     assert isinstance(last, Pruned)
-    kept, full = (getattr(count(last.network.architecture, data.manifest), UNITS[of]) for count in (costs_at, full_depth_cost))
+    kept, full = (getattr(count(last.network.architecture, data.manifest), UNITS[of]) for count in (costs_at, full_network_cost))
     assert 0.5 * budget < kept / full <= budget
 
 
-def test_the_account_says_that_channels_were_cut(done: Stages) -> None:
+def test_the_summary_says_that_channels_were_cut(done: Stages) -> None:
     """Headline, costs and next steps are those of a pruned network, whose depth is what is left."""
     findings = read_findings(done.config, model=done.folder / "model", metrics=done.folder / "metrics")
     depth = read(done.folder / "metrics/search.json")["depth"]
-    text = account(findings, registration=None, model=Path("model"), report=None).describe()
+    text = summarize(findings, registration=None, model=Path("model"), report=None).describe()
     verb = "is" if depth == 1 else "are"
     assert text.startswith(f"{depth} of 8 blocks, channels cut, {verb} enough for digits")
     assert "of depth 8 are left, with fewer channels" in text
@@ -86,7 +86,7 @@ def test_every_pass_is_in_the_ledger(done: Stages) -> None:
     step, (entry,) = read(done.depths / "8/metrics.json"), read(done.folder / "model/search.json")["ledger"]
     share = step["macs"] / step["macs_full"]
     assert prune_phases(done.config.prune) == (1, 1, 2)
-    assert entry["full_depth_epochs"] == pytest.approx((1 + 2 * 1 + 2 * (share + 1 / 3)) * 96 / 105)
+    assert entry["full_network_epochs"] == pytest.approx((1 + 2 * 1 + 2 * (share + 1 / 3)) * 96 / 105)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
@@ -141,13 +141,13 @@ def test_values_follow_their_probability() -> None:
     assert settled(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0.0, 0.5, 1.0]
 
 
-def test_the_price_presses_a_cost_below_what_is_asked_for() -> None:
+def test_the_multiplier_presses_a_cost_below_what_is_asked_for() -> None:
     """Scores that the loss would hold open are pressed down until the cost is within the bound, and no further."""
     scores = Scores.fresh(4, score=2.0, device=torch.device("cpu"))
     wanted = torch.tensor([1.0, 0.5, 0.2, 0.1])
     for _ in range(400):
         excess = p_open(scores.values).sum() / 2 - 1
         (scores.penalty(excess) - (wanted * p_open(scores.values)).sum()).backward()
-        scores.step(lr=0.1, excess=excess, price_rate=0.1)
+        scores.step(lr=0.1, excess=excess, multiplier_rate=0.1)
     assert float(p_open(scores.values.detach()).sum()) == pytest.approx(2, abs=0.2)
     assert scores.values.argsort(descending=True).tolist() == [0, 1, 2, 3]

@@ -22,10 +22,10 @@ def test_without_a_gpu_the_step_is_called_itself() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("optimiser", ["muon", "sgd"])
-def test_a_replay_gives_the_bytes_of_the_step(optimiser: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+def test_a_replay_gives_the_bytes_of_the_step(optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A depth is trained twice, once without a replay: weights, averages and momentum are equal bit for bit."""
-    config = small_config(train={"optimiser": optimiser, "device": "cuda"})
+    config = small_config(train={"optimizer": optimizer, "device": "cuda"})
     data = open_data(config, prepare_digits(config, tmp_path))
     tensors = []
     for n_eager in (replay.EAGER_STEPS, 10**9):

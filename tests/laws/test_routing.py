@@ -179,8 +179,8 @@ def test_gates_that_do_not_fit_are_refused(gates: GatedNetwork, tmp_path: Path, 
 
 
 def test_macs_by_part_are_those_of_the_whole(network: DepthNetwork, whole: Architecture) -> None:
-    """An exit's trunk and head are what a network cut there takes."""
+    """An exit's body and head are what a network cut there takes."""
     parts = part_macs(network, 64, 64)
     for depth in (1, 4):
-        trunk = parts.stem + sum(parts.residuals[:depth]) + sum(parts.shortcuts[:depth])
-        assert trunk + parts.heads[depth] == cost(whole.at(depth), 64, 64).macs
+        body = parts.stem + sum(parts.residuals[:depth]) + sum(parts.shortcuts[:depth])
+        assert body + parts.heads[depth] == cost(whole.at(depth), 64, 64).macs

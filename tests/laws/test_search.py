@@ -11,7 +11,7 @@ from odn.models.stored_networks import load_network, save_network
 from odn.search.folder import SearchFolder
 from odn.search.growth import Cooled, cool_down, grown
 from odn.search.records import read_search
-from odn.training.readout import read_out
+from odn.training.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,16 @@ def test_the_generator_and_the_stages_agree_to_the_byte(second_depth: Stages, tm
     require_agreement(second_depth, tmp_path)
 
 
-def test_a_depth_behind_a_closed_gate_is_a_marker(second_depth: Stages) -> None:
-    """What was not needed is neither trained nor judged; the gate is handed on."""
+def test_a_depth_after_the_end_of_the_search_is_a_marker(second_depth: Stages) -> None:
+    """What was not needed is neither trained nor judged; the decision is handed on."""
     assert read(second_depth.depths / "3" / "metrics.json") == {"depth": 3, "skipped": True}
     assert read(second_depth.checks / "3" / "verdict.json") == {"depth": 3, "skipped": True}
-    assert read(second_depth.gates / "3.json") == {"verdict": "target_reached", "accepted": 2}
+    assert read(second_depth.decisions / "3.json") == {"verdict": "target_reached", "accepted": 2}
 
 
-def test_an_open_gate_does_not_know_the_target(second_depth: Stages, exhausted: Stages) -> None:
+def test_a_decision_to_go_on_does_not_know_the_target(second_depth: Stages, exhausted: Stages) -> None:
     """So that a raised target leaves what was trained behind it valid."""
-    assert (second_depth.gates / "1.json").read_bytes() == (exhausted.gates / "1.json").read_bytes()
+    assert (second_depth.decisions / "1.json").read_bytes() == (exhausted.decisions / "1.json").read_bytes()
 
 
 def test_training_does_not_know_the_target(second_depth: Stages, exhausted: Stages) -> None:
@@ -60,7 +60,7 @@ def test_the_model_is_what_was_measured(second_depth: Stages) -> None:
     data = open_data(second_depth.config, second_depth.prepared)
     network = load_network(second_depth.folder / "model")
     card = read(second_depth.folder / "model" / "card.json")
-    assert read_out(data.machine.holding(network), data.val, machine=data.machine).accuracy == card["val_accuracy"]
+    assert evaluate(data.machine.to_device(network), data.val, machine=data.machine).accuracy == card["val_accuracy"]
     assert card["val_accuracy"] >= read(second_depth.checks / "2" / "verdict.json")["val_accuracy"] >= card["target"]
 
 
@@ -70,14 +70,14 @@ def test_the_model_holds_the_kept_blocks_only(second_depth: Stages) -> None:
     assert (network.depth, network.head_depths) == (2, (2,))
 
 
-def test_without_a_finish_the_model_is_the_probed_network(second_depth: Stages) -> None:
+def test_without_a_finish_the_model_is_the_annealed_network(second_depth: Stages) -> None:
     """finish.epochs 0 keeps the very bytes that the verdict was about."""
     plain = Stages.__new__(Stages)
     plain.__dict__.update(second_depth.__dict__, folder=second_depth.folder / "plain")
     plain.config = small_config(search={"target": 0.45}, finish={"epochs": 0})
     plain.truncate()
-    probed = second_depth.checks / "2" / "weights.safetensors"
-    assert (plain.folder / "model" / "weights.safetensors").read_bytes() == probed.read_bytes()
+    annealed = second_depth.checks / "2" / "weights.safetensors"
+    assert (plain.folder / "model" / "weights.safetensors").read_bytes() == annealed.read_bytes()
 
 
 def test_a_fresh_finish_owes_nothing_to_the_search(second_depth: Stages) -> None:
@@ -101,7 +101,7 @@ def test_an_exhausted_search_says_so_and_keeps_the_best_depth(exhausted: Stages)
     card = read(exhausted.folder / "model" / "card.json")
     assert card["verdict"] == "exhausted"
     assert "one standard error" in card["reason"]
-    assert card["weights_from"] == "finish"  # no depth was worth a probe
+    assert card["weights_from"] == "finish"  # no depth was worth a trial anneal
 
 
 def test_the_ledger_adds_up(second_depth: Stages) -> None:
@@ -109,13 +109,13 @@ def test_the_ledger_adds_up(second_depth: Stages) -> None:
     record = read(second_depth.folder / "model" / "search.json")
     assert [(entry["depth"], entry["phase"]) for entry in record["ledger"]] == [
         (1, "stable"),
-        (1, "probe"),
+        (1, "trial"),
         (2, "stable"),
-        (2, "probe"),
+        (2, "trial"),
         (2, "finish"),
     ]
-    assert record["full_depth_epochs"] == sum(entry["full_depth_epochs"] for entry in record["ledger"])
-    assert read(second_depth.folder / "metrics" / "search.json")["full_depth_epochs"] == record["full_depth_epochs"]
+    assert record["full_network_epochs"] == sum(entry["full_network_epochs"] for entry in record["ledger"])
+    assert read(second_depth.folder / "metrics" / "search.json")["full_network_epochs"] == record["full_network_epochs"]
 
 
 def test_certifying_compares_with_the_depth_before(second_depth: Stages) -> None:

@@ -19,7 +19,7 @@ from odn.supernet import specialiser as searching
 from odn.supernet.specialiser import Specialiser
 from odn.supernet.subnetworks import Measured, Space
 from odn.supernet.targets import read_target, read_targets
-from odn.training.readout import read_out
+from odn.training.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +48,12 @@ def test_what_is_found_is_the_best_of_all(text: str, measured: Measured) -> None
     target = read_target(text)
     found = Specialiser(measured, seed=0, enumerates=True, predicts=True).find(target)
     fits = [one for one in measured.space.all() if not target.excess(measured.cost(one), whole=measured.whole)]
-    enough = [one for one in fits if measured.read_out(one).accuracy >= (target.accuracy or 0)]
+    enough = [one for one in fits if measured.evaluate(one).accuracy >= (target.accuracy or 0)]
     size = {one: (one.depth, measured.cost(one).macs) for one in enough}
     assert (found.subnetwork is None) == (not enough)
     if found.subnetwork is not None:
         assert found.subnetwork in enough
-        by_accuracy = {one: (0.0 if target.accuracy else -measured.read_out(one).accuracy, *size[one]) for one in enough}
+        by_accuracy = {one: (0.0 if target.accuracy else -measured.evaluate(one).accuracy, *size[one]) for one in enough}
         assert by_accuracy[found.subnetwork] == min(by_accuracy.values())
 
 
@@ -89,7 +89,7 @@ def test_a_folder_holds_the_network_that_its_card_tells_of(reached: Stages, tmp_
     data = open_data(reached.config, reached.prepared)
     for made in done.made:
         card, network = read(made.folder / "card.json"), load_network(made.folder)
-        assert read_out(network, data.val, machine=data.machine).accuracy == card["val_accuracy"]
+        assert evaluate(network, data.val, machine=data.machine).accuracy == card["val_accuracy"]
         assert (card["val_interval"][0] <= card["val_accuracy"], card["n_val"], network.depth) == (True, 90, card["depth"])
         assert card["latency_ms"] > 0
     assert done.made[0].card["macs"] <= 0.3 * done.made[0].card["macs_full"]

@@ -57,7 +57,7 @@ def test_the_first_depth_bears_the_whole_cost(exhausted: Stages) -> None:
     assert (only["depth"], only["epochs"]) == (1, 4)
     deepest = record["steps"][2]
     by_hand = 4 * 208 / 210 * (deepest["macs"] + 2 * 8 * 10) / deepest["macs_full"]
-    assert only["full_depth_epochs"] == record["full_depth_epochs"] == pytest.approx(by_hand)
+    assert only["full_network_epochs"] == record["full_network_epochs"] == pytest.approx(by_hand)
     assert [(step["epochs"], step["curve"]) for step in record["steps"][1:]] == [(0, []), (0, [])]
     assert (exhausted.depths / "2/history.csv").read_text().count("\n") == 1
 

@@ -89,25 +89,25 @@ def test_momentum_is_kept_for_what_was_there(data: SearchData, config: Config) -
     assert not after.momentum["blocks.1.conv1.weight"].any()
 
 
-def test_reload_inherits_nothing(data: SearchData, config: Config) -> None:
-    """With growth.init reload a depth starts as if it were the first."""
-    reload = config.model_copy(update={"growth": config.growth.model_copy(update={"init": "reload"})})
-    before = trained(data, reload).state
-    assert same_tensors(grown(before, data=data, config=reload, depth=2), grown(None, data=data, config=reload, depth=2))
+def test_rewind_inherits_nothing(data: SearchData, config: Config) -> None:
+    """With growth.init rewind a depth starts as if it were the first."""
+    rewind = config.model_copy(update={"growth": config.growth.model_copy(update={"init": "rewind"})})
+    before = trained(data, rewind).state
+    assert same_tensors(grown(before, data=data, config=rewind, depth=2), grown(None, data=data, config=rewind, depth=2))
 
 
-def test_a_probe_leaves_its_trunk_alone(data: SearchData, config: Config) -> None:
+def test_a_trial_anneal_leaves_its_training_state_alone(data: SearchData, config: Config) -> None:
     """A cooldown branches off: the next depth grows from weights that it has not touched."""
     state = trained(data, config).state
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
-    *_, cooled = cool_down(state, data=data, config=config, name="probe", epochs=1, checkpoint=None)
+    *_, cooled = cool_down(state, data=data, config=config, name="trial", epochs=1, checkpoint=None)
     assert isinstance(cooled, Cooled)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
 
 
 def test_the_rate_of_a_cooldown_ends_at_zero() -> None:
     """From the stable rate at the first step to one step above zero at the last."""
-    phase = Phase(name="probe", depth=1, epochs=2, seed=0, warmup_epochs=0.0)
+    phase = Phase(name="trial", depth=1, epochs=2, seed=0, warmup_epochs=0.0)
     rates = [phase.rate_at(step=step, steps_per_epoch=5) for step in range(10)]
     assert rates[0] == 1.0
     assert rates[-1] == pytest.approx(0.1)  # ten equal steps down; the eleventh would be 0

@@ -116,7 +116,7 @@ def test_components_steps_and_stages_are_one_set() -> None:
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
-def test_component_is_a_doorway(path: Path) -> None:
+def test_component_is_a_wrapper(path: Path) -> None:
     """It has the name of its file, and at most 20 lines below its signature: what it does is in `odn.steps`."""
     (function,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef))
     assert function.name == path.stem

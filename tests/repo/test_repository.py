@@ -93,7 +93,7 @@ def test_command_line_starts_without_anything_heavy() -> None:
 
 @pytest.mark.parametrize("stage", ["fetch", "prepare", "open", "train", "check", "truncate"])
 def test_stage_can_decide_without_anything_heavy(stage: str) -> None:
-    """A stage that has nothing to train, behind a closed gate or on the digits, ends before torch is imported."""
+    """A stage that has nothing to train, after the search has ended or on the digits, ends before torch is imported."""
     assert imported_by(f"odn.stages.{stage}") & HEAVY == set()
 
 

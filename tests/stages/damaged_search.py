@@ -38,7 +38,7 @@ PLAIN = {  # record: commands that read it
     "metrics/latency.json": ("show", "report", "evaluate"),
 }
 JOINT = {
-    "work/depths/1/advice.json": ("check 1 0", "train 2 1", "truncate"),
+    "work/depths/1/mode_selection.json": ("check 1 0", "train 2 1", "truncate"),
     "work/depths/1/supernet/architecture.json": ("train 2 1", "specialise", "route"),
     "work/depths/1/supernet/card.json": ("specialise",),
     "routed/latency.json": ("route",),

@@ -14,8 +14,8 @@ from odn.config import Config, make_config
 from odn.data.dataset import Manifest
 from odn.files import sha256_of, write_bytes, write_json
 from odn.models.resnet_shapes import resnet_architecture
-from odn.report.account import Account
-from odn.search.convergence import DepthStep, Probe, judge
+from odn.report.summary import Summary
+from odn.search.convergence import DepthStep, Trial, judge
 from odn.search.folder import SearchFolder
 from odn.search.records import write_table
 from odn.search.statistics import wilson_interval
@@ -24,7 +24,7 @@ from odn.stages import report, truncate
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 N_VAL, N_TEST = 200, 60
 SEARCH = {"mode": "growth", "target": 0.97, "accept": "point", "confidence": 0.95, "cooldown_epochs": 2, "cooldown_gain": 0.5}
-SEARCH |= {"distill": "none", "shave": False}
+SEARCH |= {"distill": "none", "reduce_depth": False}
 FULL = {"n_params": 11_172_810, "size_bytes": 44_729_800, "macs": 34_644_992}
 SHARES = {1: (75_338, 302_912, 4_756_096), 2: (149_322, 599_888, 9_474_688), 3: (379_722, 1_523_536, 12_767_872)}  # of FULL
 
@@ -55,16 +55,16 @@ class MadeUpSearch:
         """Return what report.html holds."""
         return (self.report() / "report.html").read_text(encoding="utf-8")
 
-    def show(self, *, config: Config | None = None) -> Account:
+    def show(self, *, config: Config | None = None) -> Summary:
         """Run `odn show`, with other settings if asked."""
         paths = {name: self.folder / name for name in ("model", "metrics", "report")}
-        receipt, registration = self.folder / "work/registered.json", self.folder / ".odn/registration.json"
-        return show.run(config or self.config, receipt=receipt, registration=registration, **paths)
+        registered_weights, registration = self.folder / "work/registered.json", self.folder / ".odn/registration.json"
+        return show.run(config or self.config, registered_weights=registered_weights, registration=registration, **paths)
 
     def register(self, registration: dict[str, Any]) -> None:
         """Write what the stage `register` would."""
-        receipt = {"name": "odn-digits", "weights_sha256": sha256_of(self.folder / "model/weights.safetensors")}
-        write_json(self.folder / "work/registered.json", receipt)
+        registered_weights = {"name": "odn-digits", "weights_sha256": sha256_of(self.folder / "model/weights.safetensors")}
+        write_json(self.folder / "work/registered.json", registered_weights)
         write_json(self.folder / ".odn/registration.json", registration)
 
     def other_config(self, **search: Any) -> Config:
@@ -84,15 +84,15 @@ def make_search(
     duplicates: dict[str, int] | None = None,
     **search: Any,
 ) -> MadeUpSearch:
-    """Write a search whose depths got `right` of 200 val images right: at the read-out, and after a cooldown where there was one."""
+    """Write a search whose depths got `right` of 200 val images right: before, and after a cooldown where there was one."""
     settings = yaml.safe_load(PARAMS.read_text())
     settings["search"] = SEARCH | {"schedule": list(range(1, len(right) + 1)), **search}
     settings["model"] = {"backbone": "resnet18", "stem": "cifar", "width": 1.0}
     settings["registry"]["name"] = "odn-digits"
     made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0, "start": "grown"}}), busy, duplicates or {})
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)
-    for depth, (read_out, probe) in enumerate(right, start=1):
-        _write_depth(made, depth=depth, read_out=read_out, probe=probe, channels=channels, n_classes=len(classes))
+    for depth, (ema_correct, trial) in enumerate(right, start=1):
+        _write_depth(made, depth=depth, ema_correct=ema_correct, trial=trial, channels=channels, n_classes=len(classes))
     work = folder / "work"
     flat = truncate.run(
         made.config,
@@ -135,20 +135,20 @@ def _write_test(made: MadeUpSearch, *, classes: tuple[str, ...], n_wrong: int, c
     write_table(made.folder / "work/evaluation/predictions.csv", rows)
 
 
-def _write_depth(made: MadeUpSearch, *, depth: int, read_out: int, probe: int | None, channels: int, n_classes: int) -> None:
-    trained, check, accuracy = made.folder / f"work/depths/{depth}", made.folder / f"work/checks/{depth}", read_out / N_VAL
+def _write_depth(made: MadeUpSearch, *, depth: int, ema_correct: int, trial: int | None, channels: int, n_classes: int) -> None:
+    trained, check, accuracy = made.folder / f"work/depths/{depth}", made.folder / f"work/checks/{depth}", ema_correct / N_VAL
     curve = (accuracy - 0.3, accuracy - 0.1, accuracy - 0.02, accuracy)
     kept = costs(depth)
     step = DepthStep(
-        depth=depth, after=depth - 1, epochs=4, stopped="flat", why="the curve is flat", val_accuracy=accuracy, val_correct=read_out,
+        depth=depth, after=depth - 1, epochs=4, stopped="flat", why="the curve is flat", val_accuracy=accuracy, val_correct=ema_correct,
         n_val=N_VAL, curve=curve, macs_full=FULL["macs"], cost=4 * kept["macs"] / FULL["macs"], **kept,
     )  # fmt: skip
     write_json(trained / "metrics.json", dataclasses.asdict(step))
     write_table(trained / "history.csv", _history(depth, "stable", curve))
-    cooled = Probe(n_correct=probe, n=N_VAL, epochs=2, cost=2 * kept["macs"] / FULL["macs"]) if probe is not None else None
-    write_json(check / "verdict.json", dataclasses.asdict(judge(step, made.config.search, probe=cooled)))
-    if probe is not None:
-        write_table(check / "history.csv", _history(depth, "probe", (accuracy, probe / N_VAL)))
+    cooled = Trial(n_correct=trial, n=N_VAL, epochs=2, cost=2 * kept["macs"] / FULL["macs"]) if trial is not None else None
+    write_json(check / "verdict.json", dataclasses.asdict(judge(step, made.config.search, trial=cooled)))
+    if trial is not None:
+        write_table(check / "history.csv", _history(depth, "trial", (accuracy, trial / N_VAL)))
         architecture = resnet_architecture("resnet18", in_channels=channels, n_classes=n_classes, depth=depth).to_dict()
         write_json(check / "architecture.json", architecture)
         write_bytes(check / "weights.safetensors", b"no weights")

@@ -166,11 +166,11 @@ def test_images_of_different_sizes(project: Any, refused: Any, class_folders: Pa
     assert "0/0.png is 8x8; set data.image_size to resize them all, or make them one size" in message
 
 
-def test_grey_and_colour_images(project: Any, refused: Any, class_folders: Path) -> None:
+def test_grey_and_color_images(project: Any, refused: Any, class_folders: Path) -> None:
     """Names two that differ."""
     Image.new("RGB", (8, 8)).save(class_folders / "1" / "z.png")
     project.fetch(root=str(class_folders), **FOLDER)
-    assert "1/z.png is colour but " in (message := refused("prepare"))
+    assert "1/z.png is color but " in (message := refused("prepare"))
     assert "0/0.png is grey; convert them all to one of the two" in message
 
 

@@ -28,7 +28,7 @@ def test_peers_get_the_depth_the_bytes_and_the_budget_of_growth(tmp_path: Path) 
     assert scratch.depth == growth.depth
     assert full.depth == 8
     assert pruned.size_bytes <= growth.size_bytes < full.size_bytes
-    assert scratch.full_depth_epochs == pytest.approx(growth.full_depth_epochs, rel=0.3)
+    assert scratch.full_network_epochs == pytest.approx(growth.full_network_epochs, rel=0.3)
 
 
 def test_what_has_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, **data: Any) -> dict[
 
 
 def test_a_folder_of_images_runs_end_to_end(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Class names come from the folders, and a model, a page and an account come out."""
+    """Class names come from the folders, and a model, a page and a summary come out."""
     record = run_all(tmp_path, monkeypatch, source="folder", root=str(images))
     assert record["n_test"] == CLASSES * IMAGES / 5
     assert json.loads(Path("model/card.json").read_text())["classes"] == ["class 0", "class 1", "class 2"]

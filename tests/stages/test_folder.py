@@ -74,7 +74,7 @@ def test_black_and_white_and_opaque_grey_are_grey(project: Any, class_folders: P
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_opaque_colour_of_any_kind_is_rgb(project: Any, class_folders: Path, make: Any, mode: str) -> None:
+def test_opaque_color_of_any_kind_is_rgb(project: Any, class_folders: Path, make: Any, mode: str) -> None:
     """Palettes and alpha channels that hide nothing become three channels."""
     for path in class_folders.rglob("*.png"):
         Image.merge("RGB", [Image.open(path)] * 3).convert(mode).save(path)

@@ -67,7 +67,7 @@ def said(search: MadeUpSearch, capsys: pytest.CaptureFixture[str]) -> Said:
     places = {
         "prepared": "work/prepared",
         "search": "work",
-        "receipt": "work/registered.json",
+        "registered-weights": "work/registered.json",
         "registration": ".odn/registration.json",
         "evaluation": "work/evaluation",
         "progress": ".odn",
@@ -87,7 +87,7 @@ def said(search: MadeUpSearch, capsys: pytest.CaptureFixture[str]) -> Said:
 def test_what_is_found_is_told_in_clean_lines(said: Said) -> None:
     """By `truncate`, and by `odn show`."""
     assert r"\x1b[31mred\nodn: forged" in said("truncate", "prepared", "search", "model", "metrics", "plots", "progress")
-    told = said("show", "model", "metrics", "receipt", "registration", "report")
+    told = said("show", "model", "metrics", "registered-weights", "registration", "report")
     assert r"blocks are enough for \x1b[31mred\nodn: forged" in told
     assert " ".join(told.split()).count("odn: forged") == 5, "the data, the reason, the model's place, and the registry's place and reason"
 

@@ -82,15 +82,15 @@ def test_the_current_folder_is_refused(command: list[str], place: str, project: 
 def test_depths_that_do_not_belong_together(
     command: str, depth: str, after: str, message: str, project: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """The pair is held against the schedule before a gate is read: behind a closed one a trained depth would be overwritten."""
+    """The pair is held against the schedule before a decision is read: once the search has ended, a trained depth would be overwritten."""
     monkeypatch.chdir(project.folder)
     project.configure()
-    trained, gates = Path("work/depths/2"), Path("work/decisions")
-    for folder in (trained, gates):
+    trained, decisions = Path("work/depths/2"), Path("work/decisions")
+    for folder in (trained, decisions):
         folder.mkdir(parents=True)
     (trained / "weights.safetensors").write_bytes(b"weights")
     for number in range(-1, 10):
-        (gates / f"{number}.json").write_text('{"verdict": "target_reached", "accepted": 1}')
+        (decisions / f"{number}.json").write_text('{"verdict": "target_reached", "accepted": 1}')
     before = everything(project.folder)
     assert cli.main([command, f"--depth={depth}", f"--after={after}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

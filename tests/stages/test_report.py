@@ -54,7 +54,7 @@ def page(report: Path) -> str:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> MadeUpSearch:
-    """Give a search on colour images whose class names look like HTML and mathematics, with its report."""
+    """Give a search on color images whose class names look like HTML and mathematics, with its report."""
     search = make_search(tmp_path_factory.mktemp("hostile"), classes=HOSTILE, channels=3, n_wrong=40)
     search.report()
     return search
@@ -98,7 +98,7 @@ def test_headline_says_the_finding(page: str) -> None:
 def test_every_depth_has_its_reason(page: str) -> None:
     """The page says of each depth why it was left or kept, and what the kept one costs, in full."""
     text = Elements(page).text
-    assert "The read-out 85.00% plus the gain of a cooldown gives at most 92.50%, below the target 97.00%." in text
+    assert "The EMA accuracy 85.00% plus the gain of a cooldown gives at most 92.50%, below the target 97.00%." in text
     assert all(number in text for number in ("149,322", "11,172,810", "599,888", "9,474,688"))
 
 
@@ -107,7 +107,7 @@ def test_notes_are_honest(page: str) -> None:
     text = Elements(page).text
     assert "on 60 images, after everything was chosen. Its 95% interval is 79.85% to 95.34%" in text
     assert "which was not trained here" in text
-    assert "It leaves out reading off accuracies" in text
+    assert "It leaves out measuring accuracies" in text
     assert "the least of many passes on one machine (a processor, 2 threads) and differ elsewhere" in text
 
 

@@ -75,10 +75,10 @@ def table(kind: str, name: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("kind", ["confidence", "gate"])
 def test_a_budget_is_kept_and_all_is_written(kind: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On val exactly; the curve holds both kinds once both were run, and the account is printed."""
+    """On val exactly; the curve holds both kinds once both were run, and the summary is printed."""
     assert route("--kind", kind, "--macs", "0.5") == 0
     assert card(kind)["val_macs_share"] <= 0.5
-    assert (card(kind)["full_depth_epochs"] > 0) == (kind == "gate")
+    assert (card(kind)["full_network_epochs"] > 0) == (kind == "gate")
     static = [row["name"] for row in table(kind, "curve.csv") if row["kind"] == "static"]
     assert static == [str(depth) for depth in (1, 2, 3)]
     assert sum(int(row["val"]) for row in table(kind, "exits.csv")) == card(kind)["n_val"]

@@ -54,8 +54,8 @@ def make_search(settings: dict[str, Any]) -> Callable[..., MadeUp]:
         config = make_config({**settings, "seed": seed, "search": {**settings["search"], "schedule": schedule}})
         made = MadeUp(root, config, _manifest())
         made.manifest.write(made.paths()["prepared"] / "dataset.json")
-        _write_depth(made, depth=1, verdict="expand", accuracies=[0.5, 0.8, 0.9], probe=[])
-        _write_depth(made, depth=2, verdict=verdict, accuracies=[0.9, 0.95, 0.96], probe=[0.97, 0.98])
+        _write_depth(made, depth=1, verdict="expand", accuracies=[0.5, 0.8, 0.9], trial=[])
+        _write_depth(made, depth=2, verdict=verdict, accuracies=[0.9, 0.95, 0.96], trial=[0.97, 0.98])
         if finished:
             _write_results(made, verdict=verdict, test_accuracy=test_accuracy)
         return made
@@ -70,9 +70,9 @@ def _manifest() -> Manifest:
     return Manifest(channels=1, height=8, width=8, mean=(0.3,), std=(0.4,), **about)
 
 
-def _write_depth(made: MadeUp, *, depth: int, verdict: str, accuracies: list[float], probe: list[float]) -> None:
+def _write_depth(made: MadeUp, *, depth: int, verdict: str, accuracies: list[float], trial: list[float]) -> None:
     folder, check = made.paths()["search"].trained(depth), made.paths()["search"].judged(depth)
-    last = (probe or accuracies)[-1]
+    last = (trial or accuracies)[-1]
     sizes = {"n_params": 75_000 * depth, "size_bytes": 300_000 * depth, "macs": 5_000_000 * depth, "macs_full": 40_000_000}
     step = DepthStep(
         depth=depth, after=depth - 1, epochs=len(accuracies), stopped="flat", why="the curve is flat", val_accuracy=accuracies[-1],
@@ -81,14 +81,14 @@ def _write_depth(made: MadeUp, *, depth: int, verdict: str, accuracies: list[flo
     judged = Verdict(
         depth=depth, verdict=verdict, reason=f"accuracy {last:.2%} on val against the target 97.00%", target=made.config.search.target,  # type: ignore[arg-type]
         accept="point", reached=verdict == "target_reached", val_accuracy=last,
-        val_interval=(last - 0.02, last + 0.01), read_out=accuracies[-1], probed=bool(probe),
-        probe_epochs=len(probe), cost=0.1 * len(probe),
+        val_interval=(last - 0.02, last + 0.01), ema_accuracy=accuracies[-1], annealed=bool(trial),
+        anneal_epochs=len(trial), cost=0.1 * len(trial),
     )  # fmt: skip
     write_json(folder / "metrics.json", dataclasses.asdict(step))
     write_json(check / "verdict.json", dataclasses.asdict(judged))
     write_history(folder / "history.csv", depth=depth, phases={"stable": accuracies})
-    if probe:
-        write_history(check / "history.csv", depth=depth, phases={"probe": probe})
+    if trial:
+        write_history(check / "history.csv", depth=depth, phases={"trial": trial})
 
 
 def write_history(path: Path, *, depth: int, phases: dict[str, list[float]]) -> None:
@@ -132,7 +132,7 @@ def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
     write_json(root / "model/card.json", {**about, **shape, **origin})
     write_json(root / "model/search.json", about)
     flat = {"verdict": verdict, "depth": 2, "n_blocks": 8, "val_accuracy": 0.98, "val_accuracy_low": 0.96, "val_accuracy_high": 0.99}
-    write_json(root / "metrics/search.json", {**flat, "target": target, "full_depth_epochs": 1.8})
+    write_json(root / "metrics/search.json", {**flat, "target": target, "full_network_epochs": 1.8})
     saved = {
         "n_params": 149_322,
         "params_saved": 0.986,
@@ -150,7 +150,7 @@ def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
         root / "metrics/latency.json",
         {**machine, "architecture": architecture.to_dict(), **times, "passes": 30, "spread": 0.01, "busy": False},
     )
-    phases = {"stable": [0.9, 0.95, 0.96], "probe": [0.97, 0.98], "finish": [0.97, 0.975, 0.98]}
+    phases = {"stable": [0.9, 0.95, 0.96], "trial": [0.97, 0.98], "finish": [0.97, 0.975, 0.98]}
     write_history(root / "plots/history.csv", depth=2, phases=phases)
     (root / "report").mkdir()
     (root / "report/report.html").write_text("<!doctype html><title>report</title><p>depth 2 of 8</p>")

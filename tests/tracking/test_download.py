@@ -14,8 +14,8 @@ from odn.tracking.download import RUN_TAG, download_model
 
 def registered(made: Any, *, run: str) -> Any:
     """Run the stage on a made-up search, as a Kubeflow run of that id."""
-    receipts = {"receipt": made.root / "work/registered.json", "registration": made.root / ".odn/registration.json"}
-    return register.run(made.config, **made.paths(), **receipts, tags={f"{RUN_TAG}{run}": "true"})
+    records = {"registered_weights": made.root / "work/registered.json", "registration": made.root / ".odn/registration.json"}
+    return register.run(made.config, **made.paths(), **records, tags={f"{RUN_TAG}{run}": "true"})
 
 
 @pytest.mark.slow

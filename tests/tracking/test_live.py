@@ -112,7 +112,9 @@ def test_a_server_over_http_holds_runs_artifacts_and_the_model(
     """Everything that sqlite holds, a server holds; where artifacts go is its own choice."""
     made = make_search(store)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    done = register.run(made.config, **made.paths(), receipt=store / "work/registered.json", registration=store / ".odn/registration.json")
+    done = register.run(
+        made.config, **made.paths(), registered_weights=store / "work/registered.json", registration=store / ".odn/registration.json"
+    )
     assert (done.tracking_uri, done.version, done.champion) == (server.uri, "1", True)
     client = connect(tracking_place()).client
     assert client.get_model_version_by_alias("odn-digits", "champion").run_id == done.run_id

@@ -31,7 +31,10 @@ assert "odn" not in sys.modules
 def registered(made: Any) -> Registration:
     """Run the stage on a made-up search."""
     return register.run(
-        made.config, **made.paths(), receipt=made.root / "work/registered.json", registration=made.root / ".odn/registration.json"
+        made.config,
+        **made.paths(),
+        registered_weights=made.root / "work/registered.json",
+        registration=made.root / ".odn/registration.json",
     )
 
 

@@ -24,7 +24,7 @@ MANIFEST = Manifest(
     counts={"train": {"total": 1, "per_class": [1]}}, sha256={"train": "a" * 64},
 )  # fmt: skip
 CARD: dict[str, Any] = {"kind": "confidence", "target": {"macs": 0.5}, "supernet_sha256": "b" * 64, "mean": [0.3], "std": [0.4]}
-NUMBERS = ("val_accuracy", "test_accuracy", "val_macs", "test_macs", "val_macs_share", "test_macs_share", "full_depth_epochs")
+NUMBERS = ("val_accuracy", "test_accuracy", "val_macs", "test_macs", "val_macs_share", "test_macs_share", "full_network_epochs")
 SERVE = """
 import sys, mlflow, numpy as np
 model = mlflow.pyfunc.load_model(sys.argv[1])

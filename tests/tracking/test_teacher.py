@@ -29,8 +29,8 @@ def searched(folder: Path, **search: Any) -> Stages:
 def registered(store: Path, make_search: Callable[..., Any]) -> Any:
     """Register a made-up search's model, of digits 8 x 8, as version 1."""
     made = make_search(store)
-    receipts = {"receipt": made.root / "work/registered.json", "registration": made.root / ".odn/registration.json"}
-    register.run(made.config, **made.paths(), **receipts, tags={})
+    records = {"registered_weights": made.root / "work/registered.json", "registration": made.root / ".odn/registration.json"}
+    register.run(made.config, **made.paths(), **records, tags={})
     return made
 
 
@@ -75,7 +75,7 @@ def test_a_teacher_of_other_data_is_refused(
     made = make_search(store)
     card = json.loads((store / "model/card.json").read_text())
     write_json(store / "model/card.json", card | change)
-    receipts = {"receipt": made.root / "work/registered.json", "registration": made.root / ".odn/registration.json"}
-    register.run(made.config, **made.paths(), **receipts, tags={})
+    records = {"registered_weights": made.root / "work/registered.json", "registration": made.root / ".odn/registration.json"}
+    register.run(made.config, **made.paths(), **records, tags={})
     with pytest.raises(DataError, match=message):
         searched(tmp_path / "taught")

@@ -24,9 +24,9 @@ def at_once(made: Any, command: Sequence[str], *, uri: str, machines: bool) -> l
         temporary = made.root / f"tmp-{number if machines else 0}"  # where locks are
         temporary.mkdir(exist_ok=True)
         environment = {**os.environ, **SECRETS, "MLFLOW_EXPERIMENT_NAME": NAME, "MLFLOW_TRACKING_URI": uri, "TMPDIR": str(temporary)}
-        receipts = ["--registration", f".odn/{number}.json"] if "register" in command else []
+        records = ["--registration", f".odn/{number}.json"] if "register" in command else []
         process = subprocess.Popen(
-            [sys.executable, "-m", "odn", *command, *receipts],
+            [sys.executable, "-m", "odn", *command, *records],
             cwd=made.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         running.append(process)

@@ -69,7 +69,10 @@ def refused(made: Any) -> str:
     begin = time.monotonic()
     with pytest.raises(TrackingError) as caught:
         register.run(
-            made.config, **made.paths(), receipt=made.root / "work/registered.json", registration=made.root / ".odn/registration.json"
+            made.config,
+            **made.paths(),
+            registered_weights=made.root / "work/registered.json",
+            registration=made.root / ".odn/registration.json",
         )
     assert time.monotonic() - begin < MOST_SECONDS
     assert not (made.root / ".odn/registration.json").exists()

@@ -22,7 +22,7 @@ def search(**changes: Any) -> SearchConfig:
 
 
 def step(n_correct: int, *, n: int = 1000, depth: int = 1, **changes: Any) -> DepthStep:
-    """Return the record of a trained depth whose last read-out got `n_correct` of `n` right."""
+    """Return the record of a trained depth whose averaged weights got `n_correct` of `n` right."""
     accuracy = n_correct / n
     values: dict[str, Any] = {
         "depth": depth,

@@ -215,8 +215,8 @@ def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -
             "set it to none, full or a model of the registry",
         ),
         (
-            {"search__mode": "paper", "search__shave": True},
-            "search.shave: with search.mode paper there is no trunk of the depth before to try; set it to false",
+            {"search__mode": "paper", "search__reduce_depth": True},
+            "search.reduce_depth: with search.mode paper there is no training state of the depth before to try; set it to false",
         ),
         ({"data__image_size": 32}, "data.image_size: only folder and s3 images are resized; set it to null for digits"),
     ],

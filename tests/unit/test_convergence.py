@@ -1,8 +1,8 @@
-"""When a depth has been trained enough, is worth a probe, is deep enough."""
+"""When a depth has been trained enough, is worth a trial anneal, is deep enough."""
 
 import pytest
 
-from odn.search.convergence import Probe, fit_power_law, judge, one_standard_error_depth, prospect, why_stop
+from odn.search.convergence import Trial, fit_power_law, judge, one_standard_error_depth, prospect, why_stop
 from unit.search_examples import growth, search, step
 
 RISING = [1 - 0.5 * 0.7**epoch for epoch in range(10)]  # each epoch takes 30 % of the error away
@@ -66,7 +66,7 @@ def test_no_power_law_is_seen_in_too_short_or_falling_curves(curve: list[float])
     assert fit_power_law(curve) is None
 
 
-def test_a_read_out_within_reach_is_promising() -> None:
+def test_an_accuracy_within_reach_is_promising() -> None:
     """4 % error, of which a cooldown may take half, may reach 97 %; 8 % may not."""
     assert prospect(step(960), search()).promising
     assert not prospect(step(920), search()).promising
@@ -80,23 +80,23 @@ def test_a_curve_cut_short_is_granted_its_ceiling() -> None:
     assert "ceiling 98.00%" in prospect(cut, search()).why
 
 
-def test_reaching_the_target_needs_a_probe() -> None:
-    """A read-out above the target is not enough: the verdict is on the one look after a cooldown."""
-    assert judge(step(990), search(), probe=None).verdict == "expand"
-    assert judge(step(960), search(), probe=Probe(n_correct=970, n=1000, epochs=2, cost=0.1)).verdict == "target_reached"
+def test_reaching_the_target_needs_a_trial_anneal() -> None:
+    """An EMA accuracy above the target is not enough: the verdict is on the one evaluation after a cooldown."""
+    assert judge(step(990), search(), trial=None).verdict == "expand"
+    assert judge(step(960), search(), trial=Trial(n_correct=970, n=1000, epochs=2, cost=0.1)).verdict == "target_reached"
 
 
 def test_lower_bound_asks_for_more_than_point() -> None:
     """970 of 1000 is 97 %, but its lower 95 % bound is 95.8 %."""
-    probe = Probe(n_correct=970, n=1000, epochs=2, cost=0.1)
-    verdict = judge(step(960), search(accept="lower_bound"), probe=probe)
+    trial = Trial(n_correct=970, n=1000, epochs=2, cost=0.1)
+    verdict = judge(step(960), search(accept="lower_bound"), trial=trial)
     assert verdict.verdict == "expand"
     assert "lower 95% bound of val accuracy 95.75%" in verdict.reason
 
 
 def test_the_end_of_the_schedule_is_exhausted() -> None:
     """At the deepest depth a miss is said plainly."""
-    verdict = judge(step(900, depth=3), search(), probe=None)
+    verdict = judge(step(900, depth=3), search(), trial=None)
     assert verdict.verdict == "exhausted"
     assert "no deeper depth is in the schedule" in verdict.reason
 

@@ -50,7 +50,7 @@ def test_a_missing_manifest_names_the_stage_that_makes_it(tmp_path: Path) -> Non
         read_manifest(tmp_path / "dataset.json")
 
 
-@pytest.mark.parametrize("text", ['{"source": "digits"}', '{"colour": 1}', "[]"])
+@pytest.mark.parametrize("text", ['{"source": "digits"}', '{"color": 1}', "[]"])
 def test_a_manifest_of_other_fields_is_refused(tmp_path: Path, text: str) -> None:
     """JSON that is no manifest is damage, not absence."""
     (tmp_path / "dataset.json").write_text(text)

@@ -57,11 +57,11 @@ def test_on_a_terminal_there_is_a_progress_bar(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with phase_display(depth=2, phase="probe", epochs=4) as display:
+    with phase_display(depth=2, phase="trial", epochs=4) as display:
         display.tick(epoch=1, step=5, steps=10)
         display.row(epoch=1, val_accuracy=0.985, train_loss=0.25)
     shown = capsys.readouterr().err
-    assert "depth 2 probe" in shown
+    assert "depth 2 trial" in shown
     assert "98.50%" in shown
     assert "at most" in shown
 

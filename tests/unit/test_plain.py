@@ -113,7 +113,7 @@ def test_text_that_is_not_utf_8_is_refused(encoding: str, tmp_path: Path, capsys
         ("\ufeff" + TEXT, "lr", 0.1),
         (TEXT.replace("\n", "\r\n"), "lr", 0.1),
         (TEXT.replace(" lr: 0.1 ", " lr: 1e-3 "), "lr", 0.001),
-        (TEXT.replace(" lr: 0.1 ", " lr: &rate 0.2 ", 1).replace("kernel_lr: 0.05", "kernel_lr: *rate"), "kernel_lr", 0.2),
+        (TEXT.replace(" lr: 0.1 ", " lr: &rate 0.2 ", 1).replace("muon_lr: 0.05", "muon_lr: *rate"), "muon_lr", 0.2),
         (TEXT.replace(" lr: 0.1 ", " lr: .5 "), "lr", 0.5),
         ("---\n" + TEXT + "...\n", "lr", 0.1),
     ],

@@ -62,8 +62,8 @@ def test_the_same_images_give_the_same_policy() -> None:
 def test_a_head_that_is_passed_by_costs_nothing() -> None:
     """Threshold 1 at an exit spares its head; any other pays it for each image that comes by."""
     exits = drawn(n_exits=3)
-    assert outcome(exits, (NEVER, NEVER, ALWAYS)).cost == exits.trunk[2] + exits.head[2]
-    assert outcome(exits, (0.9999, NEVER, ALWAYS)).cost == exits.trunk[2] + exits.head[0] + exits.head[2]
+    assert outcome(exits, (NEVER, NEVER, ALWAYS)).cost == exits.body[2] + exits.head[2]
+    assert outcome(exits, (0.9999, NEVER, ALWAYS)).cost == exits.body[2] + exits.head[0] + exits.head[2]
 
 
 def test_cross_fitting_is_the_sober_number() -> None:

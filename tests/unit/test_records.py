@@ -9,13 +9,21 @@ import pytest
 
 from odn.errors import DataError, MissingInputError, OdnError
 from odn.records import read_if_there, read_known, read_record, read_table
-from odn.search.advice import Advice
-from odn.search.records import Gate, read_gate
+from odn.search.mode_selection import ModeSelection
+from odn.search.records import Decision, read_decision
 from odn.search.results import HistoryRow, read_depth_step, read_verdict
 from unit.search_examples import step
 
 HISTORY = "depth,phase,epoch,lr,train_loss,train_accuracy,val_accuracy,val_loss\n1,stable,1,0.1,1.5,0.5,0.75,1.25\n"
-ADVICE = {"mode": "growth", "depth": 2, "why": "it is shallow", "accuracies": {"1": 0.5, "2": 0.75}, "n_val": 4, "epochs": 1, "cost": 0.5}
+SELECTION = {
+    "mode": "growth",
+    "depth": 2,
+    "why": "it is shallow",
+    "accuracies": {"1": 0.5, "2": 0.75},
+    "n_val": 4,
+    "epochs": 1,
+    "cost": 0.5,
+}
 
 
 @pytest.fixture
@@ -29,8 +37,8 @@ def depth(tmp_path: Path) -> Path:
 def test_a_record_comes_back_in_its_type(tmp_path: Path, depth: Path) -> None:
     """Lists become tuples, and the names of JSON numbers."""
     assert read_depth_step(depth) == step(900)
-    (tmp_path / "advice.json").write_text(json.dumps(ADVICE))
-    assert read_record(Advice, tmp_path / "advice.json", made_by="train@1").accuracies == {1: 0.5, 2: 0.75}
+    (tmp_path / "mode_selection.json").write_text(json.dumps(SELECTION))
+    assert read_record(ModeSelection, tmp_path / "mode_selection.json", made_by="train@1").accuracies == {1: 0.5, 2: 0.75}
 
 
 def test_a_skipped_depth_has_no_record(tmp_path: Path) -> None:
@@ -59,11 +67,11 @@ def test_a_skipped_depth_has_no_record(tmp_path: Path) -> None:
         ("[" * 10_000, "not JSON (recursion limit exceeded at line 1 column 202)"),
     ],
 )
-def test_a_damaged_gate_is_neither_open_nor_closed(tmp_path: Path, content: str, why: str) -> None:
+def test_a_damaged_decision_says_nothing(tmp_path: Path, content: str, why: str) -> None:
     """One line says what is wrong with it, and how it is written anew."""
     (tmp_path / "1.json").write_text(content)
     with pytest.raises(DataError) as refused:
-        read_gate(tmp_path / "1.json", made_by="check@1")
+        read_decision(tmp_path / "1.json", made_by="check@1")
     assert refused.value.lines == (f"{tmp_path}/1.json is damaged: {why}; run 'dvc repro -f check@1' to write it anew",)
 
 
@@ -103,29 +111,29 @@ def test_a_field_out_of_its_domain_is_named(depth: Path, field: str, value: Any,
 )
 def test_bytes_that_are_no_json_are_refused(tmp_path: Path, content: bytes) -> None:
     """A byte order mark, UTF-16, bytes that are no text, half a character, zeros."""
-    (tmp_path / "gate.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"gate.json is damaged: not JSON \(.*\); run 'dvc repro -f open' to write it anew"):
-        read_gate(tmp_path / "gate.json", made_by="open")
+    (tmp_path / "decision.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"decision.json is damaged: not JSON \(.*\); run 'dvc repro -f open' to write it anew"):
+        read_decision(tmp_path / "decision.json", made_by="open")
 
 
 def test_a_missing_record_names_what_makes_it(tmp_path: Path) -> None:
     """A stage, or a command; a folder in its place is damage."""
     for made_by, command in (("check@2", "dvc repro check@2"), ("odn route", "odn route")):
-        with pytest.raises(MissingInputError, match=f"gate.json is missing; run '{command}' first"):
-            read_record(Gate, tmp_path / "gate.json", made_by=made_by)
-    assert read_if_there(Gate, tmp_path / "gate.json", made_by="open") is None
-    (tmp_path / "gate.json").mkdir()
-    with pytest.raises(DataError, match="gate.json is damaged: it is a folder; delete it and run 'odn route' again"):
-        read_record(Gate, tmp_path / "gate.json", made_by="odn route")
+        with pytest.raises(MissingInputError, match=f"decision.json is missing; run '{command}' first"):
+            read_record(Decision, tmp_path / "decision.json", made_by=made_by)
+    assert read_if_there(Decision, tmp_path / "decision.json", made_by="open") is None
+    (tmp_path / "decision.json").mkdir()
+    with pytest.raises(DataError, match="decision.json is damaged: it is a folder; delete it and run 'odn route' again"):
+        read_record(Decision, tmp_path / "decision.json", made_by="odn route")
 
 
 def test_what_can_be_found_out_again_is_left_out_where_it_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line says so; where nothing is there, nothing is said."""
-    assert read_known(Gate, tmp_path / "gate.json", otherwise="it is measured anew") is None
+    assert read_known(Decision, tmp_path / "decision.json", otherwise="it is measured anew") is None
     assert capsys.readouterr().err == ""
-    (tmp_path / "gate.json").write_text("{}")
-    assert read_known(Gate, tmp_path / "gate.json", otherwise="it is measured anew") is None
-    assert capsys.readouterr().err == f"odn: {tmp_path}/gate.json is damaged: verdict is missing; it is measured anew\n"
+    (tmp_path / "decision.json").write_text("{}")
+    assert read_known(Decision, tmp_path / "decision.json", otherwise="it is measured anew") is None
+    assert capsys.readouterr().err == f"odn: {tmp_path}/decision.json is damaged: verdict is missing; it is measured anew\n"
 
 
 def test_a_table_comes_back_in_its_type(tmp_path: Path) -> None:
@@ -143,7 +151,7 @@ def test_a_table_comes_back_in_its_type(tmp_path: Path) -> None:
         ("0.75", "nan", "line 2: val_accuracy must be a finite number; got 'nan'"),
         ("0.75", "7.5", "line 2: val_accuracy must be less than or equal to 1; got '7.5'"),
         ("0.75", "", "line 2: val_accuracy must be a valid number, unable to parse string as a number; got ''"),
-        ("stable", "banana", "line 2: phase must be 'advice', "),
+        ("stable", "banana", "line 2: phase must be 'mode-selection', "),
         (",1.25", "", "line 2: val_loss is missing"),
         ("1.25", "1.25,9", "line 2: "),
         ("val_loss", "loss", "expected the columns depth, phase, epoch, lr, "),

@@ -55,7 +55,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\x1b", "\x00", "\x85", "\u2028", "\u202e", "\udcff"])
 def test_control_characters_are_written_out(character: str) -> None:
-    """A name cannot forge a line, colour the terminal or turn text around."""
+    """A name cannot forge a line, color the terminal or turn text around."""
     shown = sanitized(f"a{character}b", environment={})
     assert shown.isprintable()
     assert shown == f"a{character.encode('unicode_escape').decode()}b"

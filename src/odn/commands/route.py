@@ -35,7 +35,7 @@ Kind = Literal["confidence", "gate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouteAccount:
+class RouteSummary:
     """Hold what a person is told of a routing."""
 
     folder: Path
@@ -55,7 +55,7 @@ def run(
     out: Path,
     progress: Path,
     register: bool = True,
-) -> RouteAccount:
+) -> RouteSummary:
     """Fit on val (gates: train on train), measure, write routed/KIND, and register the model unless told not to.
 
     Raises:
@@ -90,7 +90,7 @@ def run(
         fp32 = replace(data.machine, precision="fp32")
         clock = wall_clock(folder / "wall_clock.json", found.routes, val=data.val, machine=fp32, **clocked)
     done = register_routed(out / kind, card=card, manifest=data.manifest, config=config) if register else None
-    return RouteAccount(folder=out / kind, card=card, static=static, clock=clock, registration=done)
+    return RouteSummary(folder=out / kind, card=card, static=static, clock=clock, registration=done)
 
 
 def _drawn(points: Sequence[Point], *, split: str, n_images: int) -> bytes:

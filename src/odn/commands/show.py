@@ -12,30 +12,30 @@ from typing import Any
 from odn.config import Config
 from odn.files import sha256_of
 from odn.records import read_record
-from odn.report.account import Account, account
 from odn.report.findings import read_findings
-from odn.search.records import Receipt
+from odn.report.summary import Summary, summarize
+from odn.search.records import RegisteredWeights
 from odn.tracking.standing import Standing, standing
 
 
-def run(config: Config, *, model: Path, metrics: Path, receipt: Path, registration: Path, report: Path) -> Account:
-    """Return the account of the search that `config` describes.
+def run(config: Config, *, model: Path, metrics: Path, registered_weights: Path, registration: Path, report: Path) -> Summary:
+    """Return the summary of the search that `config` describes.
 
     Raises:
         MissingInputError: the search has not ended, its model is not evaluated, or the files are of another search.
     """
     findings = read_findings(config, model=model, metrics=metrics)
-    registered, standing = _registration(model, receipt=receipt, registration=registration)
+    registered, standing = _registration(model, registered_weights=registered_weights, registration=registration)
     page = report / "report.html"
-    return account(findings, registration=registered, standing=standing, model=model, report=page if page.exists() else None)
+    return summarize(findings, registration=registered, standing=standing, model=model, report=page if page.exists() else None)
 
 
-def _registration(model: Path, *, receipt: Path, registration: Path) -> tuple[dict[str, Any] | None, Standing]:
+def _registration(model: Path, *, registered_weights: Path, registration: Path) -> tuple[dict[str, Any] | None, Standing]:
     """Read which version the model became, and whether it still is; None where these very weights are not registered."""
-    if not (receipt.exists() and registration.exists()):
+    if not (registered_weights.exists() and registration.exists()):
         return None, "unasked"
     weights = sha256_of(model / "weights.safetensors")
-    if read_record(Receipt, receipt, made_by="register").weights_sha256 != weights:
+    if read_record(RegisteredWeights, registered_weights, made_by="register").weights_sha256 != weights:
         return None, "unasked"
     from odn.tracking.registry import Registration
 

@@ -121,7 +121,7 @@ def _write(config: Config, found: "Found", *, measured: "Measured", data: "Searc
 
     one = found.subnetwork
     assert one is not None, "the caller has looked"
-    seen, manifest, search = measured.read_out(one), data.manifest, config.search
+    seen, manifest, search = measured.evaluate(one), data.manifest, config.search
     card = {
         "target": found.target.text,
         "depth": one.depth,

@@ -65,15 +65,15 @@ class Twins:
         counts = self.counts()
         for name, other in (("test", "train"), ("test", "val"), ("val", "train")):
             if n := counts[f"{name}_in_{other}"]:
-                yield self._said(f"{_images(n)} of {name} {_are(n)} in {other} too", name, self.seen[other], other=other)
+                yield self._distilled(f"{_images(n)} of {name} {_are(n)} in {other} too", name, self.seen[other], other=other)
         for name in ("train", "val", "test"):
             if n := counts[name]:
-                yield self._said(f"{_images(n)} of {name} {_repeat(n)} another one of {name}", name, self.seen[name], other=name)
+                yield self._distilled(f"{_images(n)} of {name} {_repeat(n)} another one of {name}", name, self.seen[name], other=name)
         if n := counts["conflicts"]:
             names = [self._pair(at, self._twin(at, other_label=True)) for at in self._firsts(self.conflicting)]
             yield f"{_images(n)} {_are(n)} there under another label too: {_listed(names, self._n_groups(self.conflicting))}"
 
-    def _said(self, what: str, split: str, flags: Flags, *, other: str) -> str:
+    def _distilled(self, what: str, split: str, flags: Flags, *, other: str) -> str:
         own = np.zeros_like(flags)
         own[self._places(split)] = self._own(split, flags)
         names = [self._pair(at, self._twin(at, split=other)) for at in np.flatnonzero(own)[:NAMED].tolist()]

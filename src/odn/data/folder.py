@@ -72,7 +72,7 @@ def open_folder(folder: Path, *, image_size: int | None) -> Raw:
     """Open class folders; the classes are the folders' names in order, and an image is decoded when it is read.
 
     Raises:
-        DataError: as `check_class_folders`, or images of different sizes (unless they are resized) or of grey and colour.
+        DataError: as `check_class_folders`, or images of different sizes (unless they are resized) or of grey and color.
     """
     files = _class_files(folder, shown_as=str(folder))
     paths = [path for of_class in files.values() for path in of_class]
@@ -174,7 +174,7 @@ def _common_shape(paths: list[Path], *, image_size: int | None) -> tuple[int, in
         if path is paths[0]:
             channels, (height, width) = found, size
         if found != channels:
-            kinds = {1: "grey", 3: "colour"}
+            kinds = {1: "grey", 3: "color"}
             raise DataError(f"{path} is {kinds[found]} but {paths[0]} is {kinds[channels]}; convert them all to one of the two")
         if image_size is None and size != (height, width):
             raise DataError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from odn.models.abilities import Growable, able
 from odn.models.network import DepthNetwork, build
 
-Init = Literal["zero", "gauss", "copy", "reload"]
+Init = Literal["zero", "random", "copy", "rewind"]
 
 
 @torch.no_grad()
@@ -30,14 +30,14 @@ def expanded(
 
     - `zero`: as the blocks' `start_silent` says. Inside a group of a ResNet the logits stay equal bit for bit, in eval and in train
       mode; where the group changes and the shortcut is `avgpool`, within 1e-5 in eval mode where H and W are even.
-    - `gauss`: fresh blocks.
+    - `random`: fresh blocks.
     - `copy`: each tensor copies the one of that name and shape in the block before, where both pass maps of one size on; else fresh.
-    - `reload`: fresh blocks and a fresh head: the caller loads the old part from a checkpoint.
+    - `rewind`: fresh blocks and a fresh head: the caller loads the old part from a checkpoint.
 
-    The new head is the old one where the width stays and [W, 0] where it grows, except for `reload`. `heads` lists all heads
+    The new head is the old one where the width stays and [W, 0] where it grows, except for `rewind`. `heads` lists all heads
     of the new network, only the one at `depth` unless said otherwise; those that `network` has are copied. `images` (N, C, H, W), a
     batch as in training, lets a changed group keep its logits in train mode too, and after BatchNorm is re-estimated.
-    Source: `zero` is arXiv 1706.02677, section 5.1; `gauss` and `copy` are arXiv 1906.02909, section 3.
+    Source: `zero` is arXiv 1706.02677, section 5.1; `random` and `copy` are arXiv 1906.02909, section 3.
 
     Raises:
         ValueError: `depth` is not deeper than `network`, or `network` lacks a head at its own depth.
@@ -57,7 +57,7 @@ def expanded(
         for before, new_block in pairwise(list(wider.blocks)[network.depth - 1 :]):
             if getattr(new_block, "passes_on", True):
                 _copy_alike(before, new_block)
-    if init != "reload":
+    if init != "rewind":
         _widen(new, old, depth=depth, old_depth=network.depth)
     return wider.to(next(network.parameters()).device).train(network.training)
 

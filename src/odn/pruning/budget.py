@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from odn.models.network import DepthNetwork
 from odn.pruning.gates import Gates
 
-Of = Literal["macs", "params", "bytes"]
+BudgetMetric = Literal["macs", "params", "bytes"]
 FLOAT_BYTES, COUNTER_BYTES = 4, 8  # of a number, and of a BatchNorm's count of batches
 
 
 @dataclass(frozen=True)
-class Price:
+class Coefficient:
     """Say what a convolution costs with its BatchNorm: for each pair of channels read and written, each written, and as such."""
 
     pair: float
@@ -27,30 +27,30 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Price every convolution of the gates, in their order, and the head."""
+class Coefficients:
+    """Hold the cost coefficients of every convolution of the gates, in their order, and the head."""
 
-    convs: tuple[Price, ...]
+    convs: tuple[Coefficient, ...]
     n_image_channels: int
     head_read: float  # for each channel that the head reads
     head_fixed: float
 
 
-def prices(network: DepthNetwork, gates: Gates, *, of: Of, height: int, width: int) -> Prices:
-    """Price the parts of a network for images of `height` x `width`."""
+def cost_coefficients(network: DepthNetwork, gates: Gates, *, metric: BudgetMetric, height: int, width: int) -> Coefficients:
+    """Count the cost coefficients of the parts of a network for images of `height` x `width`."""
     pixels, n_classes = _pixels(network, height, width), network.architecture.n_classes
-    size = FLOAT_BYTES if of == "bytes" else 1
+    size = FLOAT_BYTES if metric == "bytes" else 1
     found = []
     for gate in gates.convs:
         conv = network.get_submodule(gate.name)
         assert isinstance(conv, nn.Conv2d)
         kernel = conv.kernel_size[0] * conv.kernel_size[1]
-        if of == "macs":
-            found.append(Price(kernel * pixels[gate.name], 0, 0))
+        if metric == "macs":
+            found.append(Coefficient(kernel * pixels[gate.name], 0, 0))
         else:
-            found.append(Price(size * kernel, 2 * size * (2 if of == "bytes" else 1), COUNTER_BYTES if of == "bytes" else 0))
-    fixed = 0 if of == "macs" else size * n_classes
-    return Prices(tuple(found), network.architecture.in_channels, size * n_classes, fixed)
+            found.append(Coefficient(size * kernel, 2 * size * (2 if metric == "bytes" else 1), COUNTER_BYTES if metric == "bytes" else 0))
+    fixed = 0 if metric == "macs" else size * n_classes
+    return Coefficients(tuple(found), network.architecture.in_channels, size * n_classes, fixed)
 
 
 @torch.no_grad()
@@ -75,19 +75,19 @@ def _pixels(network: DepthNetwork, height: int, width: int) -> dict[str, int]:
     return pixels
 
 
-def expected(gates: Gates, prices: Prices, open_: Tensor) -> Tensor:
+def expected(gates: Gates, coefficients: Coefficients, open_: Tensor) -> Tensor:
     """Return the expected cost () where each gate is open with its own probability (G,); where all are 0 or 1, the exact cost."""
     counts = {group.start: open_[group].sum() for group, _ in gates.groups}
-    return torch.as_tensor(_cost(gates, prices, counts, {block: open_[block] for block in gates.blocks}))
+    return torch.as_tensor(_cost(gates, coefficients, counts, {block: open_[block] for block in gates.blocks}))
 
 
-def _cost(gates: Gates, prices: Prices, counts: Mapping[int, Any], blocks: Mapping[int, Any]) -> Any:
+def _cost(gates: Gates, coefficients: Coefficients, counts: Mapping[int, Any], blocks: Mapping[int, Any]) -> Any:
     """Add up the cost of so many channels in each group (by its first gate) and of these blocks, as numbers or as tensors."""
-    total = prices.head_fixed + prices.head_read * counts[gates.streams[-1].start]
-    for conv, price in zip(gates.convs, prices.convs, strict=True):
-        n_read = counts[conv.reads.start] if conv.reads is not None else prices.n_image_channels
+    total = coefficients.head_fixed + coefficients.head_read * counts[gates.streams[-1].start]
+    for conv, coefficient in zip(gates.convs, coefficients.convs, strict=True):
+        n_read = counts[conv.reads.start] if conv.reads is not None else coefficients.n_image_channels
         n_written = counts[conv.writes.start]
-        cost = price.pair * n_read * n_written + price.written * n_written + price.fixed
+        cost = coefficient.pair * n_read * n_written + coefficient.written * n_written + coefficient.fixed
         total = total + (cost * blocks[conv.block] if conv.block is not None else cost)
     return total
 
@@ -122,12 +122,12 @@ class _Closing:
         return bool(self.blocks[block]) and (n_left > 1 or projects[block])
 
 
-def least(gates: Gates, prices: Prices) -> float:
+def least(gates: Gates, coefficients: Coefficients) -> float:
     """Return the least cost that a cut can come to."""
-    return float(expected(gates, prices, closed_to(gates, prices, torch.zeros(gates.n), budget=0.0)))
+    return float(expected(gates, coefficients, closed_to(gates, coefficients, torch.zeros(gates.n), budget=0.0)))
 
 
-def closed_to(gates: Gates, prices: Prices, scores: Tensor, *, budget: float) -> Tensor:
+def closed_to(gates: Gates, coefficients: Coefficients, scores: Tensor, *, budget: float) -> Tensor:
     """Close the lowest scores (G,) until the cost is within `budget`; return what is open, as 0 and 1 (G,) of float64 on the CPU.
 
     A stream keeps its highest channel; a block whose last inner channel would go is closed whole, and one block stays where no shortcut
@@ -137,7 +137,7 @@ def closed_to(gates: Gates, prices: Prices, scores: Tensor, *, budget: float) ->
     state, closed = _Closing(gates), []
 
     def is_too_much() -> bool:
-        return bool(_cost(gates, prices, state.counts, state.blocks) > budget)
+        return bool(_cost(gates, coefficients, state.counts, state.blocks) > budget)
 
     for gate in values.argsort(stable=True).tolist():
         if not is_too_much():

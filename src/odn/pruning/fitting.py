@@ -13,11 +13,11 @@ from odn.errors import ConfigError
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
 from odn.modes import prune_phases
-from odn.pruning.budget import least, prices
+from odn.pruning.budget import cost_coefficients, least
 from odn.pruning.gates import gates_of
 from odn.pruning.task import Budget, PruneTask
 from odn.search.convergence import DepthStep
-from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.search.phases import run
 from odn.search.states import read_state, write_state
 from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
@@ -39,7 +39,7 @@ class Pruned:
 
     @property
     def network(self) -> DepthNetwork:
-        """Return the network that was read out."""
+        """Return the network of the averaged weights."""
         return self.state.average
 
 
@@ -98,31 +98,33 @@ def train_pruned(*, data: SearchData, config: Config, depth: int, checkpoint: Pa
 
 
 def _fresh(data: SearchData, config: Config, depth: int) -> TrainState:
-    return TrainState.fresh(data.machine.holding(build(data.backbone.at(depth), generator(config.seed, "weights"))))
+    return TrainState.fresh(data.machine.to_device(build(data.backbone.at(depth), generator(config.seed, "weights"))))
 
 
 def _budget(network: DepthNetwork, *, data: SearchData, config: Config, depth: int) -> Budget:
-    """Price the network, and refuse a budget that no cut is within, or that needs none."""
+    """Count the cost of the network, and refuse a budget that no cut is within, or that needs none."""
     manifest, settings, gates = data.manifest, config.prune, gates_of(network)
-    priced = prices(network, gates, of=settings.of, height=manifest.height, width=manifest.width)
-    whole = float(getattr(full_depth_cost(network.architecture, manifest), UNITS[settings.of]))
-    start = float(getattr(costs_at(network.architecture, manifest), UNITS[settings.of]))
-    smallest = least(gates, priced)
+    coefficients = cost_coefficients(network, gates, metric=settings.budget_metric, height=manifest.height, width=manifest.width)
+    whole = float(getattr(full_network_cost(network.architecture, manifest), UNITS[settings.budget_metric]))
+    start = float(getattr(costs_at(network.architecture, manifest), UNITS[settings.budget_metric]))
+    smallest = least(gates, coefficients)
     if smallest > settings.budget * whole:
         raise ConfigError(
-            f"prune.budget: {settings.budget:g} of the {settings.of} of the whole backbone is less than the smallest cut of depth {depth} "
+            f"prune.budget: {settings.budget:g} of the {settings.budget_metric} of the whole backbone "
+            f"is less than the smallest cut of depth {depth} "
             f"costs, one channel in each layer; the least that can be is {-(-smallest * 10000 // whole) / 10000:g}"
         )
     if start <= settings.budget * whole:
         raise ConfigError(
-            f"prune.budget: {settings.budget:g} of the {settings.of} of the whole backbone holds all of depth {depth}, which costs "
+            f"prune.budget: {settings.budget:g} of the {settings.budget_metric} of the whole backbone "
+            f"holds all of depth {depth}, which costs "
             f"{start / whole:.4g}: nothing would be cut; lower it, or train it with search.mode scratch"
         )
-    return Budget(gates, priced, whole, start, limit=settings.budget * whole)
+    return Budget(gates, coefficients, whole, start, limit=settings.budget * whole)
 
 
 def pruning_cost(architecture: Architecture, *, data: SearchData, config: Config, depth: int) -> float:
-    """Return the full-depth epochs of a training that ended with this architecture, counting every forward and backward pass.
+    """Return the full-network epochs of a training that ended with this architecture, counting every forward and backward pass.
 
     With gates each step takes the network twice; cut, it takes what is left, and a forward pass of the teacher.
     """
@@ -130,15 +132,16 @@ def pruning_cost(architecture: Architecture, *, data: SearchData, config: Config
     start, left = costs_at(architecture.whole.at(depth), data.manifest).macs, costs_at(architecture, data.manifest).macs
     taught = FORWARD_SHARE * start if config.prune.distill_weight > 0 else 0.0
     macs = (dense + 2 * gated) * start + settle * (left + taught)
-    return full_depth_epochs(1, data=data, config=config, macs=macs, macs_full=full_depth_cost(architecture, data.manifest).macs)
+    return full_network_epochs(1, data=data, config=config, macs=macs, macs_full=full_network_cost(architecture, data.manifest).macs)
 
 
 def _step(
     architecture: Architecture, rows: list[EpochRow], *, whole_cost: float, data: SearchData, config: Config, depth: int
 ) -> DepthStep:
     costs = costs_at(architecture, data.manifest)
-    share = getattr(costs, UNITS[config.prune.of]) / whole_cost
-    why = f"prune.epochs {config.prune.epochs} are over, and what is left costs {share:.2%} of the {config.prune.of} of the whole backbone"
+    share = getattr(costs, UNITS[config.prune.budget_metric]) / whole_cost
+    spent = f"prune.epochs {config.prune.epochs} are over"
+    why = f"{spent}, and what is left costs {share:.2%} of the {config.prune.budget_metric} of the whole backbone"
     return DepthStep(
         depth=depth,
         after=0,
@@ -152,7 +155,7 @@ def _step(
         n_params=costs.n_params,
         size_bytes=costs.size_bytes,
         macs=costs.macs,
-        macs_full=full_depth_cost(architecture, data.manifest).macs,
+        macs_full=full_network_cost(architecture, data.manifest).macs,
         cost=pruning_cost(architecture, data=data, config=config, depth=depth),
         threads=data.machine.threads,
         left=architecture.depth,

@@ -36,9 +36,9 @@ def settled(scores: Tensor) -> Tensor:
 
 @dataclass
 class Scores:
-    """Hold scores, the running moments of their gradients, and the price of a cost that is too high.
+    """Hold scores, the running moments of their gradients, and the Lagrange multiplier of a cost that is too high.
 
-    A step is one of Adam's: gradients of gates differ by orders of magnitude from layer to layer. The price rises while the expected
+    A step is one of Adam's: gradients of gates differ by orders of magnitude from layer to layer. The multiplier rises while the expected
     cost is above what is asked for, and falls, not below 0, while it is under it: the method of multipliers.
     Source: Kingma and Ba, arXiv 1412.6980, algorithm 1.
     """
@@ -46,7 +46,7 @@ class Scores:
     values: Tensor  # (G,)
     mean: Tensor  # (G,)
     square: Tensor  # (G,)
-    price: Tensor  # ()
+    multiplier: Tensor  # ()
     n_steps: int = 0
 
     @classmethod
@@ -60,12 +60,12 @@ class Scores:
 
         Source: Rockafellar's augmented Lagrangian for an inequality; for gates, Wang et al., arXiv 1910.04732, section 3.3.
         """
-        pressed: Tensor = torch.relu(self.price + PENALTY * excess).square() / (2 * PENALTY)
+        pressed: Tensor = torch.relu(self.multiplier + PENALTY * excess).square() / (2 * PENALTY)
         return pressed
 
     @torch.no_grad()
-    def step(self, *, lr: float, excess: Tensor, price_rate: float) -> None:
-        """Update scores and price, and clear the gradient."""
+    def step(self, *, lr: float, excess: Tensor, multiplier_rate: float) -> None:
+        """Update scores and multiplier, and clear the gradient."""
         gradient = self.values.grad
         assert gradient is not None
         self.n_steps += 1
@@ -73,12 +73,12 @@ class Scores:
         self.square.lerp_(gradient.square(), 1 - SQUARE_DECAY)
         mean, square = self.mean / (1 - MEAN_DECAY**self.n_steps), self.square / (1 - SQUARE_DECAY**self.n_steps)
         self.values.sub_(lr * mean / (square.sqrt() + EPSILON))
-        self.price.add_(price_rate * excess.detach()).clamp_(min=0)
+        self.multiplier.add_(multiplier_rate * excess.detach()).clamp_(min=0)
         self.values.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that a checkpoint has to hold, by name."""
-        return {"gates.values": self.values, "gates.mean": self.mean, "gates.square": self.square, "gates.price": self.price}
+        return {"gates.values": self.values, "gates.mean": self.mean, "gates.square": self.square, "gates.multiplier": self.multiplier}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], *, n_steps: int) -> None:

@@ -18,21 +18,21 @@ from odn.errors import DataError
 from odn.models.network import DepthNetwork
 from odn.models.stored_networks import misfit
 from odn.modes import prune_phases
-from odn.pruning.budget import Prices, closed_to, expected
+from odn.pruning.budget import Coefficients, closed_to, expected
 from odn.pruning.gates import Gates, gated_forward, with_gates
 from odn.pruning.hard_concrete import Scores, p_open, sampled, settled
 from odn.pruning.surgery import cut
 from odn.search.data import SearchData
 from odn.training.distillation import distillation_loss
+from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position, Progress
 from odn.training.optim import Updates
-from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 from odn.training.state import TrainState
 
 FIRST_SCORE = 2.0  # of every gate: open with a probability of 0.97
 RAMP = 0.75  # of the epochs with gates, in which the cost that is asked for falls from all to the budget
-PRICE_RATE = 0.5  # of the price, an epoch, where the cost is twice what is asked for
+MULTIPLIER_RATE = 0.5  # of the multiplier, an epoch, where the cost is twice what is asked for
 CUT = "left."  # before the names of the cut network's tensors in a checkpoint
 
 
@@ -41,7 +41,7 @@ class Budget:
     """Hold what may be cut, what it costs, and what the cut network may cost."""
 
     gates: Gates
-    prices: Prices
+    coefficients: Coefficients
     whole_cost: float  # of the whole backbone, in the unit of the budget
     start_cost: float  # of the network that pruning begins with
     limit: float  # of the cut network
@@ -122,21 +122,21 @@ class PruneTask:
         excess = _excess(self.budget, scores, passed=min(1.0, passed))
         loss = own + _taught(self._config, through, labels, teacher=logits) + scores.penalty(excess)
         loss.backward()
-        scores.step(lr=self._config.prune.gate_lr, excess=excess, price_rate=PRICE_RATE / position.steps)
+        scores.step(lr=self._config.prune.gate_lr, excess=excess, multiplier_rate=MULTIPLIER_RATE / position.steps)
         self._updates.take()
         return logits, loss
 
     def _learn_cut(self, network: DepthNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), self._machine.autocast():
-            said = self.state.average(images) if self._config.prune.distill_weight > 0 else None
+            teacher_logits = self.state.average(images) if self._config.prune.distill_weight > 0 else None
         with self._machine.autocast():
             logits = network(images)
-        loss = _taught(self._config, logits, labels, teacher=said if said is not None else logits)
+        loss = _taught(self._config, logits, labels, teacher=teacher_logits if teacher_logits is not None else logits)
         loss.backward()
         self._updates.take()
         return logits, loss
 
-    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
         """Read the averaged weights off val: as they are, with the gates settled, or cut."""
         if self.left is not None:
             network = self.left.average
@@ -145,7 +145,7 @@ class PruneTask:
         else:
             network = self.state.average
         reestimate_batchnorm(network, train, machine=self._machine)
-        return read_out(network, val, machine=self._machine)
+        return evaluate(network, val, machine=self._machine)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of both networks and of the gates."""
@@ -176,10 +176,10 @@ class PruneTask:
         budget, manifest = self.budget, self._data.manifest
         reestimate_batchnorm(self.state.average, self._data.train, machine=self._machine)
         self.state.average.eval()
-        open_ = closed_to(budget.gates, budget.prices, self.scores.values, budget=budget.limit)
+        open_ = closed_to(budget.gates, budget.coefficients, self.scores.values, budget=budget.limit)
 
         def smaller(network: DepthNetwork) -> DepthNetwork:
-            return self._machine.holding(cut(network, budget.gates, open_, height=manifest.height, width=manifest.width))
+            return self._machine.to_device(cut(network, budget.gates, open_, height=manifest.height, width=manifest.width))
 
         moving = copy.deepcopy(self.state.network)
         moving.load_state_dict({**moving.state_dict(), **self.state.momentum})
@@ -199,7 +199,7 @@ def _excess(budget: Budget, scores: Scores, *, passed: float) -> Tensor:
     What is asked for falls by the same fraction with every step.
     """
     asked = budget.start_cost * (budget.limit / budget.start_cost) ** passed
-    excess: Tensor = expected(budget.gates, budget.prices, p_open(scores.values)) / asked - 1
+    excess: Tensor = expected(budget.gates, budget.coefficients, p_open(scores.values)) / asked - 1
     return excess
 
 

@@ -1,1 +1,1 @@
-"""Tell a person what a search found: as a short account in a terminal, and as a page with pictures."""
+"""Tell a person what a search found: as a short summary in a terminal, and as a page with pictures."""

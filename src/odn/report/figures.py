@@ -23,28 +23,28 @@ LEFT, RIGHT, BOTTOM, TOP = 0.68, 0.1, 0.48, 0.6  # inches around the axes
 STEPS = ((1, 2, 5), (1, 2, 3, 4, 5, 7))  # first digits of the errors that are ticks; the second where the first give too few
 LEAST_TICKS = 3
 MISTAKE_COLUMNS = 6
-ASIDE = 0.09  # depths by which read-out and probe are apart
+ASIDE = 0.09  # depths by which EMA and annealed accuracy are apart
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Name the colours of a picture; those of the phases are told apart by the colour-blind too."""
+    """Name the colors of a picture; those of the phases are told apart by the color-blind too."""
 
     paper: str
     ink: str
     muted: str
     faint: str
     stable: str
-    probe: str
+    trial: str
     finish: str
     target: str
     before: str  # what is trained before the first depth
-    shave: str
+    reduce: str
 
     def of_phase(self, name: str) -> str:
-        """Return the colour of a phase."""
-        colours = {"stable": self.stable, "probe": self.probe, "finish": self.finish, "shave": self.shave}
-        return colours.get(name, self.before)
+        """Return the color of a phase."""
+        colors = {"stable": self.stable, "trial": self.trial, "finish": self.finish, "reduce": self.reduce}
+        return colors.get(name, self.before)
 
 
 LIGHT = Theme("#ffffff", "#1b1f24", "#59636e", "#e4e8ec", "#0969b8", "#c2570c", "#0f7b56", "#a3195b", "#7a7f87", "#6f42c1")
@@ -73,17 +73,17 @@ def drawing() -> Iterator[None]:
 
 
 def draw_depths(findings: Findings, theme: Theme) -> bytes:
-    """Draw accuracy on val against depth: read-outs, probes with intervals, the target, what was never trained."""
+    """Draw accuracy on val against depth: EMA accuracy, annealed accuracy with its interval, the target, what was never trained."""
     outcome = f"target reached at depth {findings.depth}" if findings.is_reached else f"exhausted, depth {findings.depth} kept"
     figure, axes = _figure(theme, height=3.5, title=f"Accuracy on val by depth: {outcome}")
     scale, last = _Scale(findings), findings.depths[-1].depth
     for one in findings.depths:
-        _point(axes, one.depth - ASIDE, scale.span(one.read_out, one.read_out_interval), colour=theme.muted, hollow=theme.paper)
-        if one.probe is not None:
-            _point(axes, one.depth + ASIDE, scale.span(one.probe, one.interval), colour=theme.probe)
-    line = [(one.depth - ASIDE, scale.height(one.read_out)) for one in findings.depths]
+        _point(axes, one.depth - ASIDE, scale.span(one.ema_accuracy, one.ema_interval), color=theme.muted, hollow=theme.paper)
+        if one.annealed_accuracy is not None:
+            _point(axes, one.depth + ASIDE, scale.span(one.annealed_accuracy, one.interval), color=theme.trial)
+    line = [(one.depth - ASIDE, scale.height(one.ema_accuracy)) for one in findings.depths]
     axes.plot(*zip(*line, strict=True), color=theme.muted, linewidth=1, zorder=1)
-    scale.fit(axes, [edge for one in findings.depths for edge in (*one.read_out_interval, *one.interval)], below=0.15)
+    scale.fit(axes, [edge for one in findings.depths for edge in (*one.ema_interval, *one.interval)], below=0.15)
     scale.draw_target(axes, theme, left=scale.starts_low)
     axes.axvline(findings.depth, color=theme.finish, linewidth=16, alpha=0.15, zorder=0)
     axes.set_xlim(0.4, findings.n_blocks + 0.6)
@@ -92,8 +92,10 @@ def draw_depths(findings: Findings, theme: Theme) -> bytes:
         angle = 0 if findings.n_blocks - last > 0.2 * findings.n_blocks else 90
         place = ((last + findings.n_blocks) / 2 + 0.55, 0.06)
         axes.annotate("not trained", place, xycoords=axes.get_xaxis_transform(), ha="center", rotation=angle, color=theme.muted)
-    probed = [("o", theme.probe, theme.probe, "after a cooldown")] if any(one.probe is not None for one in findings.depths) else []
-    _legend(axes, theme, [("o", theme.muted, theme.paper, "read-out"), *probed, ("s", theme.finish, theme.finish, "kept")])
+    annealed = (
+        [("o", theme.trial, theme.trial, "after a cooldown")] if any(one.annealed_accuracy is not None for one in findings.depths) else []
+    )
+    _legend(axes, theme, [("o", theme.muted, theme.paper, "EMA accuracy"), *annealed, ("s", theme.finish, theme.finish, "kept")])
     axes.set_xticks(range(1, findings.n_blocks + 1))
     axes.set_xlabel("depth: residual blocks kept")
     return _png(figure)
@@ -105,10 +107,10 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     scale, sizes = _Scale(findings), findings.savings[1]
     for one in findings.depths:
         is_kept = one.depth == findings.depth
-        colour, weight = (theme.finish, "bold") if is_kept else (theme.muted, "normal")
+        color, weight = (theme.finish, "bold") if is_kept else (theme.muted, "normal")
         span = scale.span(one.accuracy, one.interval)
-        _point(axes, one.size_bytes, span, colour=colour, hollow=None if is_kept else theme.paper)
-        _note(axes, f"{one.depth}", (one.size_bytes, span[0]), shift=(0, -4), ha="center", va="top", color=colour, fontweight=weight)
+        _point(axes, one.size_bytes, span, color=color, hollow=None if is_kept else theme.paper)
+        _note(axes, f"{one.depth}", (one.size_bytes, span[0]), shift=(0, -4), ha="center", va="top", color=color, fontweight=weight)
     line = [(one.size_bytes, scale.height(one.accuracy)) for one in findings.depths]
     axes.plot(*zip(*line, strict=True), color=theme.muted, linewidth=1, zorder=1)
     low, high = findings.depths[0].size_bytes / 1.5, sizes.full * 1.6
@@ -133,18 +135,18 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
 
 
 def draw_ledger(findings: Findings, theme: Theme) -> bytes:
-    """Draw what each depth cost, phase by phase, in full-depth epochs."""
+    """Draw what each depth cost, phase by phase, in full-network epochs."""
     rows = [PHASES[name] for name in BEFORE if name in findings.by_phase()]
     rows += [f"depth {one.depth}" for one in findings.depths]
     figure, axes = _figure(
-        theme, height=1.5 + 0.34 * len(rows), title=f"The search cost {findings.full_depth_epochs:.2f} full-depth epochs"
+        theme, height=1.5 + 0.34 * len(rows), title=f"The search cost {findings.full_network_epochs:.2f} full-network epochs"
     )
     ends = dict.fromkeys(rows, 0.0)
     for entry in findings.ledger:
         row = PHASES[entry.phase] if entry.phase in BEFORE else f"depth {entry.depth}"
         bar = {"height": 0.62, "color": theme.of_phase(entry.phase), "edgecolor": theme.paper}
-        axes.barh(rows.index(row), entry.full_depth_epochs, left=ends[row], **bar)  # type: ignore[arg-type]
-        ends[row] += entry.full_depth_epochs
+        axes.barh(rows.index(row), entry.full_network_epochs, left=ends[row], **bar)  # type: ignore[arg-type]
+        ends[row] += entry.full_network_epochs
     for number, row in enumerate(rows):
         _note(axes, f"{ends[row]:.2f}", (ends[row], number), shift=(4, 0), va="center", color=theme.ink)
     axes.set_yticks(range(len(rows)), rows)
@@ -153,7 +155,7 @@ def draw_ledger(findings: Findings, theme: Theme) -> bytes:
     axes.grid(visible=False, axis="y")
     phases = [("s", theme.of_phase(name), theme.of_phase(name), f"{PHASES[name]} {cost:.2f}") for name, cost in findings.by_phase().items()]
     _legend(axes, theme, phases)
-    axes.set_xlabel("full-depth epochs")
+    axes.set_xlabel("full-network epochs")
     return _png(figure)
 
 
@@ -164,10 +166,10 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
     figure, axes = _figure(theme, height=3.7, title="Accuracy by epoch, in the order of training")
     scale, depth_before, has_room = _Scale(findings), 0, len(findings.depths) <= 3
     for depth, phase, start, rows in _runs(history):
-        xs, colour = range(start + 1, start + 1 + len(rows)), theme.of_phase(phase)
-        axes.axvspan(start + 0.5, start + len(rows) + 0.5, color=colour, alpha=0.10, linewidth=0)
+        xs, color = range(start + 1, start + 1 + len(rows)), theme.of_phase(phase)
+        axes.axvspan(start + 0.5, start + len(rows) + 0.5, color=color, alpha=0.10, linewidth=0)
         axes.plot(xs, [scale.height(row.train_accuracy) for row in rows], color=theme.muted, linewidth=1, linestyle=(0, (1, 1.5)))
-        axes.plot(xs, [scale.height(row.val_accuracy) for row in rows], color=colour, linewidth=1.8, marker="o", markersize=3)
+        axes.plot(xs, [scale.height(row.val_accuracy) for row in rows], color=color, linewidth=1.8, marker="o", markersize=3)
         if depth != depth_before:
             axes.axvline(start + 0.5, color=theme.muted, linewidth=0.8)
             label = f"depth {depth}" if has_room else f"{depth}"
@@ -287,10 +289,10 @@ def _figure(theme: Theme, *, height: float, title: str, legend: bool = True) -> 
     return figure, axes
 
 
-def _point(axes: "Axes", x: float, span: tuple[float, float, float], *, colour: str, hollow: str | None = None) -> None:
+def _point(axes: "Axes", x: float, span: tuple[float, float, float], *, color: str, hollow: str | None = None) -> None:
     low, y, high = span
-    axes.errorbar([x], [y], yerr=[[y - low], [high - y]], fmt="none", ecolor=colour, elinewidth=1.4, capsize=3, alpha=0.75, zorder=2)
-    axes.plot([x], [y], marker="o", markersize=7, color=colour, markerfacecolor=hollow or colour, markeredgewidth=1.6, zorder=3)
+    axes.errorbar([x], [y], yerr=[[y - low], [high - y]], fmt="none", ecolor=color, elinewidth=1.4, capsize=3, alpha=0.75, zorder=2)
+    axes.plot([x], [y], marker="o", markersize=7, color=color, markerfacecolor=hollow or color, markeredgewidth=1.6, zorder=3)
 
 
 def _note(axes: "Axes", text: str, at: tuple[float, float], *, shift: tuple[float, float], **style: Any) -> None:
@@ -299,12 +301,12 @@ def _note(axes: "Axes", text: str, at: tuple[float, float], *, shift: tuple[floa
 
 
 def _legend(axes: "Axes", theme: Theme, entries: Sequence[tuple[str, str, str, str]]) -> None:
-    """Name marker, colour and face above the axes; an entry without a marker is a dotted line."""
+    """Name marker, color and face above the axes; an entry without a marker is a dotted line."""
     from matplotlib.lines import Line2D
 
-    def handle(marker: str, colour: str, face: str, label: str) -> Line2D:
+    def handle(marker: str, color: str, face: str, label: str) -> Line2D:
         line: Any = "none" if marker else (0, (1, 1.5))
-        return Line2D([], [], marker=marker, color=colour, markerfacecolor=face, markersize=6, linestyle=line, label=label)
+        return Line2D([], [], marker=marker, color=color, markerfacecolor=face, markersize=6, linestyle=line, label=label)
 
     style: dict[str, Any] = {"ncols": len(entries), "frameon": False, "fontsize": 8.5, "labelcolor": theme.ink}
     style |= {"bbox_to_anchor": (-0.02, 1.0), "handletextpad": 0.3, "columnspacing": 1.1, "borderpad": 0.2}

@@ -1,4 +1,4 @@
-"""Read what a finished search left in files, as one typed object that account, figures and page draw from; no torch."""
+"""Read what a finished search left in files, as one typed object that summary, figures and page draw from; no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from odn.search.statistics import wilson_interval
 
 Interval = tuple[float, float]
 BATCHES = (("1 image", ""), ("128 images", "_batch128"))  # and how the names of their numbers end
-BEFORE = ("advice", "teacher")  # phases before the first depth
-PHASES = (*BEFORE, "stable", "probe", "finish", "shave")
+BEFORE = ("mode-selection", "teacher")  # phases before the first depth
+PHASES = (*BEFORE, "stable", "trial", "finish", "reduce")
 COUNTED = (("parameters", "n_params", "params_saved"), ("bytes", "size_bytes", "bytes_saved"), ("MACs", "macs", "macs_saved"))
 
 
@@ -26,10 +26,10 @@ class Depth:
     depth: int
     verdict: str
     reason: str
-    read_out: float
-    read_out_interval: Interval
-    probe: float | None  # accuracy after a cooldown; None where the read-out was hopeless
-    probe_interval: Interval | None
+    ema_accuracy: float
+    ema_interval: Interval
+    annealed_accuracy: float | None  # accuracy after a cooldown; None where the target was out of reach
+    annealed_interval: Interval | None
     n_val: int
     epochs: int  # of the stable phase
     stopped: str
@@ -41,13 +41,13 @@ class Depth:
 
     @property
     def accuracy(self) -> float:
-        """Return what the depth is judged by: the probe where there was one, else the read-out."""
-        return self.read_out if self.probe is None else self.probe
+        """Return what the depth is judged by: annealed accuracy where there is one, else EMA accuracy."""
+        return self.ema_accuracy if self.annealed_accuracy is None else self.annealed_accuracy
 
     @property
     def interval(self) -> Interval:
         """Return the interval of `accuracy`."""
-        return self.read_out_interval if self.probe_interval is None else self.probe_interval
+        return self.ema_interval if self.annealed_interval is None else self.annealed_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,11 @@ class Phase:
     depth: int
     phase: str  # one of PHASES
     epochs: int
-    full_depth_epochs: float
+    full_network_epochs: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shave:
+class DepthReduction:
     """Hold what came of trying a shallower depth after one was accepted."""
 
     depth: int
@@ -104,12 +104,12 @@ class Findings:
     target: float
     val_accuracy: float
     val_interval: Interval
-    weights_from: str  # the phase whose weights are kept: stable, probe, finish, shave
+    weights_from: str  # the phase whose weights are kept: stable, trial, finish, reduce
     depths: tuple[Depth, ...]  # that were trained, shallow to deep
     ledger: tuple[Phase, ...]  # in the order of training
-    full_depth_epochs: float  # the ledger's total
-    shaves: tuple[Shave, ...]  # in the order of training
-    advice: str  # why search.mode auto chose as it did; empty where the mode was given
+    full_network_epochs: float  # the ledger's total
+    reductions: tuple[DepthReduction, ...]  # in the order of training
+    mode_selection: str  # why search.mode auto chose as it did; empty where the mode was given
     test_accuracy: float
     test_interval: Interval
     n_test: int
@@ -149,8 +149,8 @@ class Findings:
         return max(self.depths, key=lambda one: (one.accuracy, -one.depth))
 
     def by_phase(self) -> dict[str, float]:
-        """Return the full-depth epochs of each phase, in the order of training, without those that were not run."""
-        totals = {name: sum(entry.full_depth_epochs for entry in self.ledger if entry.phase == name) for name in PHASES}
+        """Return the full-network epochs of each phase, in the order of training, without those that were not run."""
+        totals = {name: sum(entry.full_network_epochs for entry in self.ledger if entry.phase == name) for name in PHASES}
         return {name: total for name, total in totals.items() if total}
 
 
@@ -174,9 +174,9 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         raise damaged(model / "card.json", f"depth {card.depth} is not that of the network and of search.json", made_by="truncate")
     if evaluation.n_params != kept.n_params:
         raise MissingInputError(f"{metrics / 'evaluation.json'} is of another model than {model}/; run 'dvc repro evaluate' first")
-    advice = search.advice
-    if advice is not None:
-        config = config.in_mode(advice.mode)
+    mode_selection = search.mode_selection
+    if mode_selection is not None:
+        config = config.in_mode(mode_selection.mode)
     return Findings(
         config=config,
         source=card.source,
@@ -191,11 +191,11 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         weights_from=card.weights_from,
         depths=depths,
         ledger=tuple(
-            Phase(depth=one.depth, phase=one.phase, epochs=one.epochs, full_depth_epochs=one.full_depth_epochs) for one in search.ledger
+            Phase(depth=one.depth, phase=one.phase, epochs=one.epochs, full_network_epochs=one.full_network_epochs) for one in search.ledger
         ),
-        full_depth_epochs=search.full_depth_epochs,
-        advice=f"{advice.mode}: {advice.why}" if advice is not None else "",
-        shaves=tuple(_shave(one) for one in search.shaves),
+        full_network_epochs=search.full_network_epochs,
+        mode_selection=f"{mode_selection.mode}: {mode_selection.why}" if mode_selection is not None else "",
+        reductions=tuple(_reduction(one) for one in search.reductions),
         test_accuracy=evaluation.test_accuracy,
         test_interval=(evaluation.test_accuracy_low, evaluation.test_accuracy_high),
         n_test=evaluation.n_test,
@@ -231,10 +231,10 @@ def _depth(step: JudgedStep, *, confidence: float) -> Depth:
         depth=step.depth,
         verdict=step.verdict,
         reason=step.reason,
-        read_out=step.val_accuracy,
-        read_out_interval=wilson_interval(step.val_correct, step.n_val, confidence=confidence),
-        probe=step.probe_accuracy,
-        probe_interval=step.probe_interval,
+        ema_accuracy=step.val_accuracy,
+        ema_interval=wilson_interval(step.val_correct, step.n_val, confidence=confidence),
+        annealed_accuracy=step.annealed_accuracy,
+        annealed_interval=step.annealed_interval,
         n_val=step.n_val,
         epochs=step.epochs,
         stopped=step.stopped,
@@ -246,8 +246,8 @@ def _depth(step: JudgedStep, *, confidence: float) -> Depth:
     )
 
 
-def _shave(one: outcome.Shave) -> Shave:
-    return Shave(depth=one.depth, accuracy=one.n_correct / one.n, reached=one.reached, reason=one.reason)
+def _reduction(one: outcome.DepthReduction) -> DepthReduction:
+    return DepthReduction(depth=one.depth, accuracy=one.n_correct / one.n, reached=one.reached, reason=one.reason)
 
 
 def _counted(evaluation: Evaluation) -> list[Saving]:

@@ -76,11 +76,11 @@ def alternatives(findings: Findings) -> dict[str, str]:
     """Say in words what each figure shows, for whoever cannot see it."""
     accuracies = "; ".join(f"depth {one.depth}: {one.accuracy:.2%}, {VERDICTS[one.verdict]}" for one in findings.depths)
     sizes = "; ".join(f"depth {one.depth}: {short(one.size_bytes)}B, {one.accuracy:.2%}" for one in findings.depths)
-    costs = "; ".join(f"depth {entry.depth} {PHASES[entry.phase]}: {entry.full_depth_epochs:.2f}" for entry in findings.ledger)
+    costs = "; ".join(f"depth {entry.depth} {PHASES[entry.phase]}: {entry.full_network_epochs:.2f}" for entry in findings.ledger)
     return {
         "depths": f"Accuracy on val by depth, target {findings.target:.2%}. {accuracies}.",
         "cost": f"Accuracy on val by size of the weights. {sizes}. All {findings.n_blocks} blocks: {short(findings.savings[1].full)}B.",
-        "ledger": f"Full-depth epochs by depth and phase. {costs}.",
+        "ledger": f"Full-network epochs by depth and phase. {costs}.",
         "curves": f"Accuracy after each of {sum(entry.epochs for entry in findings.ledger)} epochs, phase by phase.",
     }
 
@@ -128,18 +128,18 @@ def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
 
 def _tables(findings: Findings) -> dict[str, Any]:
     interval = f"{_confidence(findings)} interval"
-    total = ("all", "", f"{sum(entry.epochs for entry in findings.ledger)}", f"{findings.full_depth_epochs:.2f}")
+    total = ("all", "", f"{sum(entry.epochs for entry in findings.ledger)}", f"{findings.full_network_epochs:.2f}")
     return {
         "kept_title": kept_blocks(findings),
         "whole_title": f"all {findings.n_blocks}",
         "savings": [(one.name, amount(one, one.kept), amount(one, one.full), saving(one.saved)) for one in findings.savings],
-        "depth_heads": ["depth", "verdict", "read-out", "after a cooldown", interval],
+        "depth_heads": ["depth", "verdict", "EMA accuracy", "annealed", interval],
         "depth_rows": [
             (
                 one.depth,
                 VERDICTS[one.verdict],
-                f"{one.read_out:.2%}",
-                f"{one.probe:.2%}" if one.probe is not None else "–",
+                f"{one.ema_accuracy:.2%}",
+                f"{one.annealed_accuracy:.2%}" if one.annealed_accuracy is not None else "–",
                 narrow_span(one.interval),
             )
             for one in findings.depths
@@ -148,10 +148,10 @@ def _tables(findings: Findings) -> dict[str, Any]:
             (f"Depth {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
             for one in findings.depths
         ]
-        + [(f"Depth {one.depth}, shave", f"{_sentence(one.reason)}.") for one in findings.shaves],
+        + [(f"Depth {one.depth}, depth reduction", f"{_sentence(one.reason)}.") for one in findings.reductions],
         "kept_row": findings.depths.index(findings.kept),
         "ledger": [
-            *((entry.depth, PHASES[entry.phase], entry.epochs, f"{entry.full_depth_epochs:.2f}") for entry in findings.ledger),
+            *((entry.depth, PHASES[entry.phase], entry.epochs, f"{entry.full_network_epochs:.2f}") for entry in findings.ledger),
             total,
         ],
     }
@@ -182,7 +182,7 @@ def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
         "depths": f"{_points(findings)} Bars are {_confidence(findings)} intervals. {_ending(findings)} {STRETCHED}",
         "cost": "Further left is smaller, and each gridline is ten times the one before; higher is better. "
         "The dotted line is the whole backbone.",
-        "ledger": f"One full-depth epoch is one pass over the training images through all {findings.n_blocks} blocks; "
+        "ledger": f"One full-network epoch is one pass over the training images through all {findings.n_blocks} blocks; "
         "an epoch of a shallower network counts in proportion to its MACs.",
         "curves": "Lines with points are accuracy on val after each epoch, dotted ones on the augmented training images. "
         f"{_setting_off(findings)} {STRETCHED}",
@@ -201,8 +201,8 @@ def _points(findings: Findings) -> str:
 def _setting_off(findings: Findings) -> str:
     if not findings.is_pruned:
         if findings.config.finish.start == "fresh" and findings.weights_from == "finish":
-            return "The probe sets off from where training ended, the finish from fresh weights."
-        return "Probe and finish both set off from where training ended."
+            return "The trial anneal sets off from where training ended, the finish from fresh weights."
+        return "Trial and finish both set off from where training ended."
     dense, gated, settle = prune_phases(findings.config.prune)
     without = f"The first {dense} epochs are of the network without gates"
     return f"{without}, the next {gated} of the gated one, the last {settle} of the one that was cut."
@@ -216,8 +216,8 @@ def _ending(findings: Findings) -> str:
             "The first point that reaches the dashed target ends the search." if findings.is_reached else "None reaches the dashed target."
         )
     if not findings.is_reached:
-        any_probe = any(one.probe is not None for one in findings.depths)
-        return "None of them reaches the dashed target." if any_probe else "No depth promised enough for a cooldown."
+        any_annealed = any(one.annealed_accuracy is not None for one in findings.depths)
+        return "None of them reaches the dashed target." if any_annealed else "No depth promised enough for a cooldown."
     if findings.config.search.accept == "point":
         return "The first filled point at or above the dashed target ends the search."
     return "The first filled point whose whole bar is at or above the dashed target ends the search."
@@ -240,9 +240,9 @@ def _notes(findings: Findings) -> list[str]:
         f"{'What is left was judged' if findings.is_pruned else 'Depth was chosen'} on val ({findings.kept.n_val} images), "
         f"where the kept network reaches {findings.val_accuracy:.2%} "
         f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is"
-        f"{', and each shave was one more look at it' if findings.shaves else ''}.",
+        f"{', and each depth reduction was one more look at it' if findings.reductions else ''}.",
         f"This is one run, with seed {findings.config.seed}; another seed may end at another depth.",
-        *([f"The search was done by {findings.advice}."] if findings.advice else []),
+        *([f"The search was done by {findings.mode_selection}."] if findings.mode_selection else []),
         *(
             [f"Depths below {first} are not in the schedule: a shallower network may be enough."]
             if first > 1 and not findings.is_pruned
@@ -255,7 +255,7 @@ def _notes(findings: Findings) -> list[str]:
             for one in findings.comparisons
         ),
         "The ledger counts passes over training images, forward and backward"
-        f"{_taught(findings)}. It leaves out reading off accuracies, re-estimating "
+        f"{_taught(findings)}. It leaves out measuring accuracies, re-estimating "
         "BatchNorm, evaluation on test, earlier searches, and trying other settings.",
         f"Latencies are the least of many passes on one machine ({findings.machine}, {_threads(findings)}) and differ elsewhere; "
         f"parameters, bytes and MACs are exact counts.{' ' + BUSY if findings.busy else ''}",
@@ -264,7 +264,7 @@ def _notes(findings: Findings) -> list[str]:
 
 
 def _taught(findings: Findings) -> str:
-    if findings.shaves or findings.config.search.distill not in {"none", "exits"}:
+    if findings.reductions or findings.config.search.distill not in {"none", "exits"}:
         return "; a teacher's forward passes, a third of that, are in the phases that it taught"
     return ""
 

@@ -8,7 +8,7 @@ from odn.sanitize import sanitized
 
 
 def describe(card: Mapping[str, Any], *, static: Sequence[Any], clock: Mapping[str, Any], folder: Path) -> str:
-    """Return the account as text: the accuracy, the mean cost, the static exit that does as well, and the clock."""
+    """Return the summary as text: the accuracy, the mean cost, the static exit that does as well, and the clock."""
     rival = as_good(card["val_accuracy"], static)
     lines = [
         f"routed by {card['kind']}, fitted to {_target(card['target'])}: {folder}/",
@@ -21,8 +21,8 @@ def describe(card: Mapping[str, Any], *, static: Sequence[Any], clock: Mapping[s
             f"  thresholds fitted on four fifths of val give {fit['cross_fitted_accuracy']:.2%} on the rest, "
             f"for {fit['cross_fitted_cost'] / fit['cost_of_deepest']:.1%}: the fit's own numbers on val flatter it by the difference"
         )
-    if card["full_depth_epochs"]:
-        lines.append(f"  training took {card['full_depth_epochs']:.2f} full-depth epochs, the teacher's passes counted")
+    if card["full_network_epochs"]:
+        lines.append(f"  training took {card['full_network_epochs']:.2f} full-network epochs, the teacher's passes counted")
     for name, times in clock.items():
         if name.startswith("batch "):
             deepest = times[f"exit {static[-1].name}"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HEIGHT = 3.6
-STYLES = {"static": (LIGHT.muted, "o"), "confidence": (LIGHT.stable, "s"), "gate": (LIGHT.probe, "^")}
+STYLES = {"static": (LIGHT.muted, "o"), "confidence": (LIGHT.stable, "s"), "gate": (LIGHT.trial, "^")}
 NAMES = {"static": "static exits, by depth", "confidence": "routed by confidence", "gate": "routed by gates"}
 
 
@@ -67,16 +67,16 @@ def _dress(axes: "Axes") -> None:
 
 
 def _draw_curve(axes: "Axes", kind: str, marks: Sequence[Mark], chosen: Mark | None, *, least: float) -> None:
-    colour, marker = STYLES[kind]
+    color, marker = STYLES[kind]
     drawn = _worth_drawing(marks)
     xs, ys = [mark.macs for mark in drawn], [_height(mark.accuracy, least) for mark in drawn]
-    axes.plot(xs, ys, color=colour, marker=marker, markersize=4.5, linewidth=1.2, label=NAMES[kind], zorder=2)
+    axes.plot(xs, ys, color=color, marker=marker, markersize=4.5, linewidth=1.2, label=NAMES[kind], zorder=2)
     for mark in drawn:
         if mark.label:
             place = (mark.macs, _height(mark.accuracy, least))
-            axes.annotate(mark.label, place, xytext=(0, -12), textcoords="offset points", ha="center", color=colour, fontsize=8.5)
+            axes.annotate(mark.label, place, xytext=(0, -12), textcoords="offset points", ha="center", color=color, fontsize=8.5)
     if chosen is not None:
-        axes.plot([chosen.macs], [_height(chosen.accuracy, least)], marker=marker, markersize=11, color=colour, zorder=3)
+        axes.plot([chosen.macs], [_height(chosen.accuracy, least)], marker=marker, markersize=11, color=color, zorder=3)
 
 
 def _worth_drawing(marks: Sequence[Mark]) -> list[Mark]:

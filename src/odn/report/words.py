@@ -2,7 +2,14 @@
 
 from odn.report.findings import Findings, Interval, Saving
 
-PHASES = {"advice": "advice", "teacher": "teacher", "stable": "training", "probe": "probe", "finish": "finish", "shave": "shave"}
+PHASES = {
+    "mode-selection": "mode selection",
+    "teacher": "teacher",
+    "stable": "training",
+    "trial": "trial anneal",
+    "finish": "finish",
+    "reduce": "depth reduction",
+}
 VERDICTS = {"expand": "expand", "target_reached": "target reached", "exhausted": "exhausted"}
 BUSY = "The machine was busy while latency was measured: 'dvc repro -sf evaluate' measures again, 'dvc repro' then tells it."
 NEXT_BACKBONE = {"resnet18": "resnet34 (16 blocks)"}
@@ -129,7 +136,7 @@ def kept_because(findings: Findings) -> str:
     return (
         f"{range_of(findings)} of {findings.n_blocks} {verb} trained, and none reached {_target(findings)} on val; "
         f"the best was {best.accuracy:.2%} at depth {best.depth}. Depth {findings.depth} is kept, the shallowest within one standard error "
-        "of the best read-out. It is a candidate, not a success."
+        "of the best EMA accuracy. It is a candidate, not a success."
     )
 
 
@@ -152,7 +159,7 @@ def remedies(findings: Findings) -> list[str]:
     config, last, best = findings.config, findings.depths[-1], findings.best
     found = []
     if findings.is_pruned:
-        found.append(f"cut less: prune.budget {config.prune.budget:g} of the {config.prune.of}")
+        found.append(f"cut less: prune.budget {config.prune.budget:g} of the {config.prune.budget_metric}")
         found.append(
             f"train longer: prune.epochs {config.prune.epochs}, or fine-tune: prune.finetune_epochs {config.prune.finetune_epochs}"
         )

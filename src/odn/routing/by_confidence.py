@@ -3,7 +3,7 @@
 from odn.config import Config
 from odn.data.batches import Images
 from odn.routing.calibration import calibration_error
-from odn.routing.fitting import Said, as_exits, exit_costs, exits_of, routing_curve, said_by_exits, temperatures
+from odn.routing.fitting import Predictions, as_exits, exit_costs, exits_of, predict_exits, routing_curve, temperatures
 from odn.routing.found import Found, Point
 from odn.routing.given import Supernet
 from odn.routing.policies import Exits, Outcome, Policy, cross_fitted, outcome, search
@@ -14,22 +14,22 @@ from odn.search.data import SearchData
 
 
 def fit_confidence(supernet: Supernet, *, target: Target, times: PartTimes | None, data: SearchData, test: Images, config: Config) -> Found:
-    """Fit temperatures and thresholds on val, then look at test.
+    """Fit temperatures and thresholds on val, then evaluate on test.
 
     Raises:
         ConfigError: no policy meets the target.
     """
-    said, quantiles, depths = said_by_exits(supernet.network, data.val), config.route.quantiles, supernet.network.head_depths
-    heat = temperatures(said)
-    seen = _priced(said, supernet, times=None, heat=heat)
-    sought = seen if times is None else _priced(said, supernet, times=times, heat=heat)
-    deepest, least = float(sought.trunk[-1] + sought.head[-1]), float(sought.trunk[0] + sought.head[0])
+    predictions, quantiles, depths = predict_exits(supernet.network, data.val), config.route.quantiles, supernet.network.head_depths
+    temperature = temperatures(predictions)
+    seen = _with_costs(predictions, supernet, times=None, temperature=temperature)
+    sought = seen if times is None else _with_costs(predictions, supernet, times=times, temperature=temperature)
+    deepest, least = float(sought.body[-1] + sought.head[-1]), float(sought.body[0] + sought.head[0])
     aim = target.aim(deepest=deepest)
     found = search(sought, aim, quantiles=quantiles)
     target.refuse(found, deepest=deepest, least=least)
     honest_accuracy, honest_cost = cross_fitted(sought, aim, quantiles=quantiles)
     curve = [one.policy for one in routing_curve(seen, quantiles=quantiles)]
-    on_test = _priced(said_by_exits(supernet.network, test), supernet, times=None, heat=heat)
+    on_test = _with_costs(predict_exits(supernet.network, test), supernet, times=None, temperature=temperature)
     chosen, tested = outcome(seen, found.policy), outcome(on_test, found.policy)
     about = {
         "unit": target.unit,
@@ -39,29 +39,29 @@ def fit_confidence(supernet: Supernet, *, target: Target, times: PartTimes | Non
         "cross_fitted_cost": honest_cost,
         "calibration_error": {
             str(depth): {
-                "before": calibration_error(said.floats(depth), said.answers, temperature=1.0),
-                "after": calibration_error(said.floats(depth), said.answers, temperature=heat[depth]),
+                "before": calibration_error(predictions.floats(depth), predictions.answers, temperature=1.0),
+                "after": calibration_error(predictions.floats(depth), predictions.answers, temperature=temperature[depth]),
             }
             for depth in depths
         },
     }
     return Found(
-        routes=reachable(supernet.network, as_exits(found.policy, heat)),
+        routes=reachable(supernet.network, as_exits(found.policy, temperature)),
         chosen=_point(chosen, tested, name="target"),
         curve=tuple(_point(outcome(seen, policy), outcome(on_test, policy), name=_named(policy)) for policy in curve),
         spread=tuple(
-            {"depth": depth, "threshold": threshold, "temperature": heat[depth], "val": on_val, "test": on_test_}
+            {"depth": depth, "threshold": threshold, "temperature": temperature[depth], "val": on_val, "test": on_test_}
             for depth, threshold, on_val, on_test_ in zip(depths, found.policy, chosen.leaving, tested.leaving, strict=True)
         ),
         about=about,
-        full_depth_epochs=0.0,
+        full_network_epochs=0.0,
     )
 
 
-def _priced(said: Said, supernet: Supernet, *, times: PartTimes | None, heat: dict[int, float]) -> Exits:
+def _with_costs(predictions: Predictions, supernet: Supernet, *, times: PartTimes | None, temperature: dict[int, float]) -> Exits:
     """Join what the exits say with what they cost, in milliseconds where there are times."""
-    trunk, head = exit_costs(times or supernet.parts, supernet.network.head_depths)
-    return exits_of(said, temperature=heat, trunk=trunk, head=head)
+    body, head = exit_costs(times or supernet.parts, supernet.network.head_depths)
+    return exits_of(predictions, temperature=temperature, body=body, head=head)
 
 
 def _point(val: Outcome, test: Outcome, *, name: str) -> Point:

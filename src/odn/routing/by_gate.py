@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from odn.config import Config
 from odn.data.batches import Images
 from odn.models.cost import PartMacs
-from odn.routing.fitting import choose_shift, exit_costs, exits_of, gate_costs, gate_curve, said_by_exits, temperatures
+from odn.routing.fitting import choose_shift, exit_costs, exits_of, gate_costs, gate_curve, predict_exits, temperatures
 from odn.routing.found import Found, Point
 from odn.routing.gate_task import GateCosts, Gated, GatedOutcome, shifted_outcomes, train_gates
 from odn.routing.given import Supernet
@@ -29,7 +29,7 @@ def fit_gates(
     config: Config,
     checkpoints: Checkpoints,
 ) -> Iterator[Event | Found]:
-    """Train gates on train, choose the shift of their scores on val, then look at test; end with `Found`.
+    """Train gates on train, choose the shift of their scores on val, then evaluate on test; end with `Found`.
 
     Raises:
         ConfigError: no shift meets the target.
@@ -40,9 +40,9 @@ def fit_gates(
     macs_of_gates = [config.route.hidden * (int(size) + 1) for size in sizes]  # type: ignore[arg-type]
     macs = gate_costs(supernet.parts, depth=supernet.deepest, gates=macs_of_gates)
     costs = gate_costs(times, depth=supernet.deepest, gates=times.gates) if times else macs
-    trunk, head = exit_costs(parts, supernet.network.head_depths)
-    deepest = trunk[-1] + head[-1]
-    aimed = _aimed(supernet, target=target, trunk=trunk, head=head, data=data, config=config, costs=costs)
+    body, head = exit_costs(parts, supernet.network.head_depths)
+    deepest = body[-1] + head[-1]
+    aimed = _aimed(supernet, target=target, body=body, head=head, data=data, config=config, costs=costs)
     inputs, trained = [*data.manifest.sha256.values(), aimed, costs], None
     checkpoint, teacher = checkpoints.of("route-gate", *DEPENDS_ON, inputs=inputs), supernet.network.truncated(supernet.deepest)
     yield Began(supernet.deepest, "gates", config.route.epochs)
@@ -74,12 +74,12 @@ def fit_gates(
             "shift": found.shift,
             "opening": {str(number + 1): share for number, share in enumerate(chosen.opening)},
         },
-        full_depth_epochs=trained.cost,
+        full_network_epochs=trained.cost,
     )
 
 
 def _aimed(
-    supernet: Supernet, *, target: Target, trunk: list[float], head: list[float], data: SearchData, config: Config, costs: GateCosts
+    supernet: Supernet, *, target: Target, body: list[float], head: list[float], data: SearchData, config: Config, costs: GateCosts
 ) -> float:
     """Return the mean cost that gates are trained to: the budget, or, for an accuracy, what routing by confidence takes for it.
 
@@ -87,14 +87,14 @@ def _aimed(
         ConfigError: no gates can be so cheap, or not even routing by confidence is so accurate.
     """
     if target.accuracy is None:
-        asked = target.limit(deepest=trunk[-1] + head[-1])
+        asked = target.limit(deepest=body[-1] + head[-1])
         closed = GatedOutcome(0.0, costs.fixed, 0, len(data.val), (), ())
-        target.refuse(closed, deepest=trunk[-1] + head[-1], least=costs.fixed)
+        target.refuse(closed, deepest=body[-1] + head[-1], least=costs.fixed)
     else:
-        said = said_by_exits(supernet.network, data.val)
-        exits = exits_of(said, temperature=temperatures(said), trunk=trunk, head=head)
-        best = search(exits, target.aim(deepest=trunk[-1] + head[-1]), quantiles=config.route.quantiles)
-        target.refuse(best, deepest=trunk[-1] + head[-1], least=trunk[0])
+        predictions = predict_exits(supernet.network, data.val)
+        exits = exits_of(predictions, temperature=temperatures(predictions), body=body, head=head)
+        best = search(exits, target.aim(deepest=body[-1] + head[-1]), quantiles=config.route.quantiles)
+        target.refuse(best, deepest=body[-1] + head[-1], least=body[0])
         asked = outcome(exits, best.policy).cost
     return min(max(asked, costs.fixed + LEAST_BUDGET * sum(costs.residuals)), costs.full)
 

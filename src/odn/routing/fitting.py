@@ -21,13 +21,13 @@ from odn.routing.policies import Exits, Outcome, budget, search
 from odn.routing.routed import Exit, confidence
 from odn.routing.targets import Target
 from odn.routing.timing import PartTimes
-from odn.training.readout import batch_size
+from odn.training.evaluation import batch_size
 
 N_BUDGETS = 16  # points of the routed curve
 
 
 @dataclass(frozen=True)
-class Said:
+class Predictions:
     """Hold what every exit says of a split: logits by depth (N, K), labels (N,), on the CPU."""
 
     logits: dict[int, Tensor]
@@ -46,25 +46,25 @@ class Said:
 
 
 @torch.no_grad()
-def said_by_exits(network: DepthNetwork, split: Images) -> Said:
+def predict_exits(network: DepthNetwork, split: Images) -> Predictions:
     """Ask every exit about every image, in one shared pass and float32."""
     depths, parts, labels = network.head_depths, [], []
     for images, truth in plain_batches(split, batch_size=batch_size(split)):
         parts.append({depth: logits.float().cpu() for depth, logits in network.eval().forward_depths(images, depths).items()})
         labels.append(truth.cpu())
-    return Said({depth: torch.cat([part[depth] for part in parts]) for depth in depths}, torch.cat(labels))
+    return Predictions({depth: torch.cat([part[depth] for part in parts]) for depth in depths}, torch.cat(labels))
 
 
-def temperatures(said: Said) -> dict[int, float]:
+def temperatures(predictions: Predictions) -> dict[int, float]:
     """Fit the temperature of each exit, by depth."""
-    return {depth: fit_temperature(said.floats(depth), said.answers) for depth in said.logits}
+    return {depth: fit_temperature(predictions.floats(depth), predictions.answers) for depth in predictions.logits}
 
 
-def exits_of(said: Said, *, temperature: dict[int, float], trunk: Sequence[float], head: Sequence[float]) -> Exits:
+def exits_of(predictions: Predictions, *, temperature: dict[int, float], body: Sequence[float], head: Sequence[float]) -> Exits:
     """Turn logits into what a search for thresholds needs."""
-    sure = [confidence(said.logits[depth], temperature=temperature[depth]).double().numpy() for depth in said.logits]
-    right = [(logits.argmax(1) == said.labels).numpy() for logits in said.logits.values()]
-    return Exits(np.stack(sure), np.stack(right), np.array(trunk, dtype=float), np.array(head, dtype=float))
+    sure = [confidence(predictions.logits[depth], temperature=temperature[depth]).double().numpy() for depth in predictions.logits]
+    right = [(logits.argmax(1) == predictions.labels).numpy() for logits in predictions.logits.values()]
+    return Exits(np.stack(sure), np.stack(right), np.array(body, dtype=float), np.array(head, dtype=float))
 
 
 def exit_costs(parts: PartMacs | PartTimes, depths: Sequence[int]) -> tuple[list[float], list[float]]:
@@ -80,8 +80,8 @@ def gate_costs(parts: PartMacs | PartTimes, *, depth: int, gates: Sequence[float
 
 
 def routing_curve(exits: Exits, *, quantiles: int) -> list[Outcome]:
-    """Return the most accurate policies of budgets from the cheapest exit to the deepest, each once, cheap to dear."""
-    low, high = exits.trunk[0] + exits.head[0], exits.trunk[-1] + exits.head[-1]
+    """Return the most accurate policies of budgets from the cheapest exit to the deepest, each once, from cheap to expensive."""
+    low, high = exits.body[0] + exits.head[0], exits.body[-1] + exits.head[-1]
     found: dict[tuple[float, ...], Outcome] = {}
     for share in np.linspace(0, 1, N_BUDGETS):
         seen = search(exits, budget(float(low + share * (high - low))), quantiles=quantiles)

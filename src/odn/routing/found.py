@@ -28,4 +28,4 @@ class Found:
     curve: tuple[Point, ...]
     spread: tuple[dict[str, Any], ...]  # a row an exit, or a number of residuals
     about: dict[str, Any]
-    full_depth_epochs: float
+    full_network_epochs: float

@@ -1,4 +1,4 @@
-"""Train the gates of a network to a budget, so that it says what the ungated network says.
+"""Train the gates of a network to a budget, so that its logits stay those of the ungated network.
 
 A step draws each gate by a straight-through Gumbel sample, and adds to the loss how far the mean cost of the batch is from the budget.
 Source: Conv-AIG, arXiv 1711.11503, section 3.2 (sampling, budget as a squared distance); distillation, arXiv 1503.02531, section 2.
@@ -19,13 +19,13 @@ from odn.config import Config
 from odn.data.batches import Images, plain_batches
 from odn.models.network import DepthNetwork
 from odn.routing.gated import GatedNetwork, gated
-from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.search.phases import run
 from odn.training.adam import Adam
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
+from odn.training.evaluation import Evaluation, batch_size, evaluate, reestimate_batchnorm
 from odn.training.fit import EpochRow, PhaseName, Position, Progress, Tick
-from odn.training.readout import ReadOut, batch_size, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 
 NARROWING = 0.5  # share of training over which the budget falls from the whole network to the target
@@ -65,7 +65,7 @@ class GatedOutcome:
 
 @dataclass(frozen=True)
 class Gated:
-    """Hold what training leaves, and its cost in full-depth epochs: a pass of the network and a forward pass of its teacher a step."""
+    """Hold what training leaves, and its cost in full-network epochs: a pass of the network and a forward pass of its teacher a step."""
 
     network: GatedNetwork
     rows: tuple[EpochRow, ...]
@@ -87,8 +87,8 @@ def train_gates(
     for event in run(task, data=data, config=config, checkpoint=checkpoint):
         yield event
         rows += [event] if isinstance(event, EpochRow) else []
-    macs, macs_full = costs_at(teacher.architecture, data.manifest).macs, full_depth_cost(teacher.architecture, data.manifest).macs
-    cost = full_depth_epochs(config.route.epochs, data=data, config=config, macs=(1 + FORWARD_SHARE) * macs, macs_full=macs_full)
+    macs, macs_full = costs_at(teacher.architecture, data.manifest).macs, full_network_cost(teacher.architecture, data.manifest).macs
+    cost = full_network_epochs(config.route.epochs, data=data, config=config, macs=(1 + FORWARD_SHARE) * macs, macs_full=macs_full)
     yield Gated(task.student.eval(), tuple(rows), cost)
 
 
@@ -102,11 +102,11 @@ class GatesTask:
     def __init__(self, teacher: DepthNetwork, *, costs: GateCosts, budget: float, n_images: int, config: Config, machine: Machine) -> None:
         route = config.route
         self.depth, self.epochs = teacher.depth, route.epochs
-        self.student = machine.holding(gated(teacher, hidden=route.hidden, generator=generator(config.seed, "gates")))
-        self._teacher = machine.holding(copy.deepcopy(teacher)).eval()
+        self.student = machine.to_device(gated(teacher, hidden=route.hidden, generator=generator(config.seed, "gates")))
+        self._teacher = machine.to_device(copy.deepcopy(teacher)).eval()
         self._adam = Adam(dict(self.student.named_parameters()), groups=(("gates.", route.lr), ("network.", route.backbone_lr)))
         self._costs, self._aim_at, self._n_images, self._config, self._machine = costs, budget / costs.full, n_images, config, machine
-        self._prices = torch.tensor(costs.residuals, device=machine.device) / costs.full
+        self._residual_shares = torch.tensor(costs.residuals, device=machine.device) / costs.full
         self._rate, self._aim, self._noise, self._now = 0.0, 1.0, torch.zeros(0), slice(0)
 
     @property
@@ -146,18 +146,18 @@ class GatesTask:
         with self._machine.autocast():
             logits, keep = self.student.relaxed(images, self._noise[self._now], temperature=route.gumbel_temperature)
             with torch.no_grad():
-                taught = self._teacher(images)
-        spent = costs.fixed / costs.full + (keep.float() * self._prices).sum(dim=1).mean()
-        loss = _said(logits, taught, labels, config=self._config) + route.budget_weight * (spent - self._aim) ** 2
+                teacher_logits = self._teacher(images)
+        spent = costs.fixed / costs.full + (keep.float() * self._residual_shares).sum(dim=1).mean()
+        loss = _distilled(logits, teacher_logits, labels, config=self._config) + route.budget_weight * (spent - self._aim) ** 2
         loss.backward()
         self._adam.step(rate=self._rate)
         return logits, loss
 
-    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
         """Read the gated network off val."""
         if self._config.route.backbone_lr > 0:
             reestimate_batchnorm(self.student, train, machine=self._machine)
-        return read_out(self.student, val, machine=self._machine)
+        return evaluate(self.student, val, machine=self._machine)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights and moments."""
@@ -173,11 +173,11 @@ class GatesTask:
         self._adam.load(tensors, n_steps=progress.counts["n_steps"] or 0)
 
 
-def _said(logits: Tensor, taught: Tensor, labels: Tensor, *, config: Config) -> Tensor:
-    """Weigh what the labels ask for against what the teacher says."""
+def _distilled(logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, config: Config) -> Tensor:
+    """Weigh what the labels ask for against the teacher's logits."""
     weight = config.route.distill_weight
     asked = F.cross_entropy(logits.float(), labels, label_smoothing=config.train.label_smoothing)
-    return (1 - weight) * asked + weight * distillation_loss(logits, taught, temperature=config.route.distill_temperature)
+    return (1 - weight) * asked + weight * distillation_loss(logits, teacher_logits, temperature=config.route.distill_temperature)
 
 
 @torch.no_grad()
@@ -196,6 +196,6 @@ def _shifted(network: GatedNetwork, split: Images, *, costs: GateCosts, shift: f
     network.shift = before
     is_open = torch.cat(opened)
     counts = is_open.sum(dim=0).tolist()
-    cost = costs.fixed + sum(count * price for count, price in zip(counts, costs.residuals, strict=True)) / len(split)
+    cost = costs.fixed + sum(count * residual for count, residual in zip(counts, costs.residuals, strict=True)) / len(split)
     n_open = torch.bincount(is_open.sum(dim=1), minlength=is_open.shape[1] + 1).tolist()
     return GatedOutcome(shift, cost, right, len(split), tuple(count / len(split) for count in counts), tuple(n_open))

@@ -75,7 +75,7 @@ def read_supernet(folder: Path, *, manifest: Manifest, machine: Machine) -> Supe
         raise DataError(f"{folder} holds a network that was cut; {way_out}")
     parts = part_macs(network, manifest.height, manifest.width)
     digest = sha256_of(folder / "architecture.json", folder / "weights.safetensors")
-    return Supernet(network=machine.holding(network).eval(), sha256=digest, parts=parts)
+    return Supernet(network=machine.to_device(network).eval(), sha256=digest, parts=parts)
 
 
 def measured_times(path: Path, supernet: Supernet, *, manifest: Manifest, machine: Machine, hidden: int) -> PartTimes:

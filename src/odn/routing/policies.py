@@ -25,13 +25,13 @@ Policy = tuple[float, ...]
 class Exits:
     """Hold what the exits of a network say of a split, and what it costs to come there, shallow to deep.
 
-    confidence: (E, N) in (0, 1]. is_right: (E, N). trunk: (E,) cost of an image from the start to where the head of an exit begins.
+    confidence: (E, N) in (0, 1]. is_right: (E, N). body: (E,) cost of an image from the start to where the head of an exit begins.
     head: (E,) cost of the head itself, which is paid wherever the threshold is below 1. The unit is the caller's.
     """
 
     confidence: Floats
     is_right: Rights
-    trunk: Floats
+    body: Floats
     head: Floats
 
     @property
@@ -41,7 +41,7 @@ class Exits:
 
     def part(self, index: npt.NDArray[np.int64]) -> "Exits":
         """Return the same for some of the images."""
-        return Exits(self.confidence[:, index], self.is_right[:, index], self.trunk, self.head)
+        return Exits(self.confidence[:, index], self.is_right[:, index], self.body, self.head)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def budget(cost: float) -> Aim:
 
 def alone(exits: Exits, number: int) -> Policy:
     """Return the policy under which every image leaves at one exit: the static network of that depth."""
-    return tuple(ALWAYS if one == number else NEVER for one in range(len(exits.trunk)))
+    return tuple(ALWAYS if one == number else NEVER for one in range(len(exits.body)))
 
 
 def outcome(exits: Exits, policy: Policy) -> Outcome:
@@ -86,7 +86,7 @@ def outcome(exits: Exits, policy: Policy) -> Outcome:
     leaves[-1] = True
     taken = leaves.argmax(axis=0)
     looks = (thresholds < NEVER) | (np.arange(len(policy)) == len(policy) - 1)
-    costs = exits.trunk + np.cumsum(exits.head * looks)
+    costs = exits.body + np.cumsum(exits.head * looks)
     leaving = np.bincount(taken, minlength=len(policy))
     n_correct = int(exits.is_right[taken, np.arange(exits.n_images)].sum())
     return Outcome(policy, float(leaving @ costs) / exits.n_images, n_correct, exits.n_images, tuple(leaving.tolist()))
@@ -112,7 +112,7 @@ def search(exits: Exits, aim: Aim, *, quantiles: int, starts: Sequence[Policy] =
     """
     tried = candidates(exits, quantiles=quantiles)
     begun = [outcome(exits, policy) for policy in (*_pairs(exits, tried, aim), *starts)]
-    begun += [outcome(exits, alone(exits, number)) for number in range(len(exits.trunk))]
+    begun += [outcome(exits, alone(exits, number)) for number in range(len(exits.body))]
     best = min(begun, key=aim)
     while (better := min(_neighbours(exits, best.policy, tried), key=aim)) and aim(better) < aim(best):
         best = better
@@ -143,7 +143,7 @@ def _neighbours(exits: Exits, policy: Policy, tried: list[tuple[float, ...]]) ->
 
 def _pairs(exits: Exits, tried: list[tuple[float, ...]], aim: Aim) -> Iterator[Policy]:
     """Yield the best policy of each choice of two exits and a last one, all candidates of the two being tried."""
-    n = len(exits.trunk)
+    n = len(exits.body)
     bins = [np.searchsorted(np.array(tried[number][1:-1]), exits.confidence[number], side="left") for number in range(n)]
     for first, second, last in combinations(range(n), 3):
         yield min(_of_pair(exits, tried, bins, (first, second, last)), key=aim).policy
@@ -167,9 +167,9 @@ def _of_pair(
     count = table(np.ones(exits.n_images, dtype=np.int64))
     right = [table(exits.is_right[number].astype(np.int64)) for number in chosen]
     costs = [
-        exits.trunk[first] + exits.head[first],
-        exits.trunk[second] + exits.head[first] + exits.head[second],
-        exits.trunk[last] + exits.head[first] + exits.head[second] + exits.head[last],
+        exits.body[first] + exits.head[first],
+        exits.body[second] + exits.head[first] + exits.head[second],
+        exits.body[last] + exits.head[first] + exits.head[second] + exits.head[last],
     ]
     found = []
     for i in range(inner[0]):
@@ -179,7 +179,7 @@ def _of_pair(
         for j in range(inner[1]):
             leaving = [left_first, int(counts[j + 1 :].sum()), int(counts[: j + 1].sum())]
             n_correct = right_first + int(rights[1][j + 1 :].sum()) + int(rights[2][: j + 1].sum())
-            policy = [NEVER] * len(exits.trunk)
+            policy = [NEVER] * len(exits.body)
             policy[first], policy[second], policy[last] = tried[first][i + 1], tried[second][j + 1], ALWAYS
             cost = sum(number * cost for number, cost in zip(leaving, costs, strict=True)) / exits.n_images
             found.append(Outcome(tuple(policy), float(cost), n_correct, exits.n_images, ()))

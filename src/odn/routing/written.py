@@ -10,7 +10,7 @@ from odn.data.batches import Images
 from odn.data.dataset import Manifest
 from odn.files import write_json
 from odn.records import Part, Sha256, read_record, read_table
-from odn.routing.fitting import exit_costs, said_by_exits
+from odn.routing.fitting import exit_costs, predict_exits
 from odn.routing.found import Found, Point
 from odn.routing.given import Supernet
 from odn.routing.stored import save_routed
@@ -31,11 +31,13 @@ class Origin(Part):
 
 def static_points(supernet: Supernet, *, val: Images, test: Images) -> tuple[Point, ...]:
     """Return each exit as a network of its own."""
-    trunk, head = exit_costs(supernet.parts, supernet.network.head_depths)
-    on_val, on_test = said_by_exits(supernet.network, val), said_by_exits(supernet.network, test)
+    body, head = exit_costs(supernet.parts, supernet.network.head_depths)
+    on_val, on_test = predict_exits(supernet.network, val), predict_exits(supernet.network, test)
     points = []
-    for depth, cost in zip(supernet.network.head_depths, [sum(pair) for pair in zip(trunk, head, strict=True)], strict=True):
-        accuracies = [float((said.logits[depth].argmax(1) == said.labels).double().mean()) for said in (on_val, on_test)]
+    for depth, cost in zip(supernet.network.head_depths, [sum(pair) for pair in zip(body, head, strict=True)], strict=True):
+        accuracies = [
+            float((predictions.logits[depth].argmax(1) == predictions.labels).double().mean()) for predictions in (on_val, on_test)
+        ]
         points.append(
             Point(kind="static", name=str(depth), val_macs=cost, val_accuracy=accuracies[0], test_macs=cost, test_accuracy=accuracies[1])
         )
@@ -84,7 +86,7 @@ def _card(
     shape = {"channels": manifest.channels, "height": manifest.height, "width": manifest.width}
     scale = {"mean": list(manifest.mean), "std": list(manifest.std)}
     inputs = {"supernet_sha256": supernet.sha256, "data_sha256": dict(manifest.sha256)}
-    ledger = {"full_depth_epochs": found.full_depth_epochs}
+    ledger = {"full_network_epochs": found.full_network_epochs}
     return card | {"fit": found.about} | ledger | {"classes": list(manifest.classes)} | shape | scale | inputs
 
 

@@ -8,12 +8,12 @@ from pydantic import model_validator
 from odn.models.architecture import Architecture
 from odn.records import Amount, Count, Fraction, Milliseconds, Positive, Record, Saved
 
-OTHERS = ("shallower", "full_depth", "shaved_from")  # depths that the kept one is compared with on test
+OTHERS = ("shallower", "full_depth", "reduced_from")  # depths that the kept one is compared with on test
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRow(Record):
-    """Hold a line of predictions.csv: what the model says of a test image."""
+    """Hold a line of predictions.csv: the model's prediction of a test image."""
 
     index: Count
     label: Count
@@ -44,9 +44,9 @@ class Evaluation(Record):
     full_depth_depth: Positive | None = None
     test_accuracy_full_depth: Fraction | None = None
     mcnemar_p_full_depth: Fraction | None = None
-    shaved_from_depth: Positive | None = None
-    test_accuracy_shaved_from: Fraction | None = None
-    mcnemar_p_shaved_from: Fraction | None = None
+    reduced_from_depth: Positive | None = None
+    test_accuracy_reduced_from: Fraction | None = None
+    mcnemar_p_reduced_from: Fraction | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -12,12 +12,12 @@ from typing import Literal
 
 from odn.config import Config
 from odn.models.network import DepthNetwork
-from odn.search.advice import Advice
-from odn.search.convergence import DepthStep, Verdict, judge, wants_probe
+from odn.search.convergence import DepthStep, Verdict, judge, wants_trial
 from odn.search.data import SearchData
 from odn.search.finishing import Finished, finished
 from odn.search.growth import Cooled, cool_down
-from odn.search.outcome import Judged, LedgerEntry, choose, finish_wins, full_depth_epochs, ledger, summary
+from odn.search.mode_selection import ModeSelection
+from odn.search.outcome import Judged, LedgerEntry, choose, finish_wins, full_network_epochs, ledger, summary
 from odn.search.strategy import Began, Checkpoints, Event, Inherited, Trained, last, strategy_of
 from odn.search.teachers import Teaching, inputs_of
 
@@ -46,7 +46,7 @@ def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] 
         checkpoints = Checkpoints(None, config=config, held=held)
         before: list[LedgerEntry] = []
         if config.mode.selects:
-            selected = last(selection(config, data=data, checkpoints=checkpoints), Advice)
+            selected = last(selection(config, data=data, checkpoints=checkpoints), ModeSelection)
             before.append(selected.entry(config.search.schedule[-1]))
             config = config.in_mode(selected.mode)
         strategy, inherited = strategy_of(config), None
@@ -54,10 +54,10 @@ def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] 
             events = strategy.train(inherited, data=data, config=config, depth=depth, checkpoints=checkpoints, outside=outside)
             trained = last(events, Trained)
             cooled, network = None, trained.network
-            if wants_probe(trained.step, config.search):
+            if wants_trial(trained.step, config.search):
                 cooled = last(try_annealed(trained.inherited, trained.step, data=data, config=config, checkpoints=checkpoints), Cooled)
                 network = cooled.network
-            verdict = judge(trained.step, config.search, probe=cooled.probe if cooled else None)
+            verdict = judge(trained.step, config.search, trial=cooled.trial if cooled else None)
             if inherited is None and trained.inherited.teaching is not None:
                 before += trained.inherited.teaching.record.entries()
             inherited = trained.inherited
@@ -70,7 +70,7 @@ def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] 
 class SearchResult:
     """Hold what a search ends with: the network that is kept, cut and finished, and how it came about.
 
-    `val_accuracy` is of the model, with its Wilson interval; `full_depth_epochs` what the search cost, in passes over train through the
+    `val_accuracy` is of the model, with its Wilson interval; `full_network_epochs` what the search cost, in passes over train through the
     whole backbone.
     """
 
@@ -80,7 +80,7 @@ class SearchResult:
     reason: str
     val_accuracy: float
     val_interval: tuple[float, float]
-    full_depth_epochs: float
+    full_network_epochs: float
     ledger: tuple[LedgerEntry, ...]
     finished: Finished
 
@@ -107,36 +107,36 @@ def conclude(steps: Sequence[SearchStep], *, data: SearchData, config: Config) -
             checkpoints=Checkpoints(None, config=config, held=held),
         )
         done = last(events, Finished)
-    probe, model = (done.cooled.probe if done.cooled is not None else None), by_depth[choice.judged.step.depth].network
-    if done.shaved is not None:
-        model = done.shaved
-    elif done.cooled is not None and finish_wins(choice, probe):
+    trial, model = (done.cooled.trial if done.cooled is not None else None), by_depth[choice.judged.step.depth].network
+    if done.reduced is not None:
+        model = done.reduced
+    elif done.cooled is not None and finish_wins(choice, trial):
         model = done.cooled.network
-    entries = ledger(judged, choice, probe, shaves=done.shaves, before=steps[0].before)
-    about = summary(choice, probe, confidence=config.search.confidence, shaves=done.shaves)
+    entries = ledger(judged, choice, trial, reductions=done.reductions, before=steps[0].before)
+    about = summary(choice, trial, confidence=config.search.confidence, reductions=done.reductions)
     return SearchResult(
         model=model.eval(),
         finished=done,
         ledger=tuple(entries),
-        full_depth_epochs=full_depth_epochs(entries),
+        full_network_epochs=full_network_epochs(entries),
         **{name: about[name] for name in ("depth", "verdict", "reason", "val_accuracy", "val_interval")},
     )
 
 
-def selection(config: Config, *, data: SearchData, checkpoints: Checkpoints) -> Iterator[Event | Advice]:
-    """Select a mode by the configured one; end with the `Advice`."""
+def selection(config: Config, *, data: SearchData, checkpoints: Checkpoints) -> Iterator[Event | ModeSelection]:
+    """Select a mode by the configured one; end with the `ModeSelection`."""
     yield from importlib.import_module(config.mode.strategy).select(data=data, config=config, checkpoints=checkpoints)
 
 
 def try_annealed(
     inherited: Inherited, step: DepthStep, *, data: SearchData, config: Config, checkpoints: Checkpoints
 ) -> Iterator[Event | Cooled]:
-    """Anneal a copy of a depth for a trial, and look at val once; end with `Cooled`."""
+    """Anneal a copy of a depth for a trial, and evaluate on val once; end with `Cooled`."""
     assert inherited.state is not None, "only what has a training state is annealed"
     teaching, epochs = inherited.teaching, config.search.cooldown_epochs
     inputs = [epochs, *data.manifest.sha256.values(), *inputs_of(config, teaching)]
     # Kept when it is done: a changed target asks for the same trial again, and the answer is there.
     checkpoint = checkpoints.of(f"check-{step.depth}", "seed", "train", "augment", inputs=inputs, keep=True)
-    yield Began(step.depth, "probe", epochs, step.epochs)
+    yield Began(step.depth, "trial", epochs, step.epochs)
     teacher = teaching.teacher if teaching is not None else None
-    yield from cool_down(inherited.state, data=data, config=config, name="probe", epochs=epochs, checkpoint=checkpoint, teacher=teacher)
+    yield from cool_down(inherited.state, data=data, config=config, name="trial", epochs=epochs, checkpoint=checkpoint, teacher=teacher)

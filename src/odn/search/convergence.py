@@ -1,7 +1,7 @@
-"""Decide: has a depth converged, is it worth a probe, is it deep enough. Pure functions on plain numbers, no torch.
+"""Decide: has a depth converged, is it worth a trial anneal, is it deep enough. Pure functions on plain numbers, no torch.
 
 What a depth's training leaves is a `DepthStep`, which knows no target; what is made of it, given a target, is a `Verdict`.
-A curve is the accuracy of the read-out on val after each epoch of the stable phase.
+A curve is the accuracy of the averaged weights on val after each epoch of the stable phase.
 """
 
 import math
@@ -28,7 +28,7 @@ class DepthStep(Record):
     epochs: Count  # 0 for an exit of a supernet, whose training is booked on the first depth
     stopped: Literal["flat", "ceiling", "max_epochs", "supernet"]
     why: str
-    val_accuracy: Fraction  # of the last read-out
+    val_accuracy: Fraction  # of the averaged weights after the last epoch
     val_correct: Count
     n_val: Positive
     curve: tuple[Fraction, ...]
@@ -36,7 +36,7 @@ class DepthStep(Record):
     size_bytes: Positive
     macs: Positive
     macs_full: Positive
-    cost: Amount  # full-depth epochs that training this depth took
+    cost: Amount  # full-network epochs that training this depth took
     threads: Positive = 1  # of the processor; another number gives other bytes
     left: Positive | None = None  # blocks that are left of it; None where no block or channel was cut
 
@@ -53,13 +53,13 @@ class DepthStep(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
-    """Hold the one look at val that a cooldown earns."""
+class Trial:
+    """Hold the one evaluation on val that a cooldown earns."""
 
     n_correct: int
     n: int
     epochs: int
-    cost: float  # full-depth epochs
+    cost: float  # full-network epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +72,12 @@ class Verdict(Record):
     reached: bool  # whether this depth is good enough; a grid goes on to the next all the same
     target: Fraction
     accept: Literal["point", "lower_bound"]
-    val_accuracy: Fraction  # of the probe where there was one, else of the read-out
+    val_accuracy: Fraction  # of the trial anneal where there was one, else of the averaged weights
     val_interval: Interval
-    read_out: Fraction
-    probed: bool
-    probe_epochs: Count
-    cost: Amount  # full-depth epochs that the probe took
+    ema_accuracy: Fraction
+    annealed: bool
+    anneal_epochs: Count
+    cost: Amount  # full-network epochs that the trial anneal took
 
     @property
     def shown(self) -> str:
@@ -169,7 +169,7 @@ def fit_power_law(curve: Sequence[float]) -> PowerLaw | None:
 
 @dataclass(frozen=True)
 class Prospect:
-    """Say whether a depth is worth a probe."""
+    """Say whether a depth is worth a trial anneal."""
 
     promising: bool
     why: str
@@ -178,10 +178,10 @@ class Prospect:
 def prospect(step: DepthStep, search: SearchConfig) -> Prospect:
     """Tell whether a cooldown could lift the depth to the target.
 
-    The read-out, or where the curve still rose the ceiling of its power law, is granted the gain that a cooldown is
-    expected to bring at most: `cooldown_gain` of the error. What stays below the target even so is not worth a probe.
+    The EMA accuracy, or where the curve still rose the ceiling of its power law, is granted the gain that a cooldown is
+    expected to bring at most: `cooldown_gain` of the error. What stays below the target even so is not worth a trial anneal.
     """
-    reach, basis = step.val_accuracy, f"the read-out {step.val_accuracy:.2%}"
+    reach, basis = step.val_accuracy, f"the EMA accuracy {step.val_accuracy:.2%}"
     law = fit_power_law(step.curve) if step.stopped == "max_epochs" else None
     if law is not None and 1 - law.floor > reach:
         reach, basis = 1 - law.floor, f"the ceiling {1 - law.floor:.2%} of its curve"
@@ -198,24 +198,24 @@ def prospect(step: DepthStep, search: SearchConfig) -> Prospect:
     )
 
 
-def wants_probe(step: DepthStep, search: SearchConfig) -> bool:
+def wants_trial(step: DepthStep, search: SearchConfig) -> bool:
     """Tell whether a cooldown follows before the depth is judged."""
     return search.meaning.trial == "always" or (search.meaning.trial == "promising" and prospect(step, search).promising)
 
 
-def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verdict:
+def judge(step: DepthStep, search: SearchConfig, *, trial: Trial | None) -> Verdict:
     """Decide on a depth: `target_reached`, else `expand`, or `exhausted` at the end of the schedule."""
-    n_correct, n = (probe.n_correct, probe.n) if probe else (step.val_correct, step.n_val)
+    n_correct, n = (trial.n_correct, trial.n) if trial else (step.val_correct, step.n_val)
     accuracy, interval = n_correct / n, wilson_interval(n_correct, n, confidence=search.confidence)
     measured = accuracy if search.accept == "point" else interval[0]
     measure = "val accuracy" if search.accept == "point" else f"lower {search.confidence:.0%} bound of val accuracy"
-    counts = probe is not None or search.meaning.judges_as_trained
+    counts = trial is not None or search.meaning.judges_as_trained
     reached, deepest = counts and measured >= search.target, step.depth == search.schedule[-1]
     if reached:
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) reaches the target {search.target:.2%}"
     elif counts:
         when = f"after {step.epochs} epochs" if step.epochs else "as an exit of the supernet"
-        when = "after a cooldown" if probe is not None else when
+        when = "after a cooldown" if trial is not None else when
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) {when} misses the target {search.target:.2%}"
     else:
         reason = prospect(step, search).why
@@ -231,10 +231,10 @@ def judge(step: DepthStep, search: SearchConfig, *, probe: Probe | None) -> Verd
         accept=search.accept,
         val_accuracy=accuracy,
         val_interval=interval,
-        read_out=step.val_accuracy,
-        probed=probe is not None,
-        probe_epochs=probe.epochs if probe else 0,
-        cost=probe.cost if probe else 0.0,
+        ema_accuracy=step.val_accuracy,
+        annealed=trial is not None,
+        anneal_epochs=trial.epochs if trial else 0,
+        cost=trial.cost if trial else 0.0,
     )
 
 

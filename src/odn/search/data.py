@@ -56,12 +56,12 @@ def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:
     return cost(architecture, manifest.height, manifest.width)
 
 
-def full_depth_cost(architecture: Architecture, manifest: Manifest) -> Cost:
+def full_network_cost(architecture: Architecture, manifest: Manifest) -> Cost:
     """Return what the whole backbone costs on images of the data set's size."""
     return costs_at(architecture.whole, manifest)
 
 
-def full_depth_epochs(epochs: int, *, data: SearchData, config: Config, macs: float, macs_full: int) -> float:
-    """Return epochs weighted by MACs: 1 is one pass over train at full depth. Looks at val are not counted."""
+def full_network_epochs(epochs: int, *, data: SearchData, config: Config, macs: float, macs_full: int) -> float:
+    """Return epochs weighted by MACs: 1 is one pass over train at full depth. Evaluations on val are not counted."""
     n_trained = min(len(data.train), n_steps(data.train, batch_size=config.train.batch_size) * config.train.batch_size)
     return epochs * n_trained / len(data.train) * macs / macs_full

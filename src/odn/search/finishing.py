@@ -1,4 +1,4 @@
-"""Finish an accepted depth: a longer cooldown, and, with `search.shave`, the same for the depths before it, while they are good enough."""
+"""Finish an accepted depth by a longer cooldown; with `search.reduce_depth` also those before it, while they are good enough."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from odn.config import Config
 from odn.models.network import DepthNetwork
 from odn.models.stored_networks import weights_digest
 from odn.search.data import SearchData
+from odn.search.depth_reduction import Reduced, depths_to_try, exit_of, try_shallower
 from odn.search.growth import Cooled, cool_down, finish_state
-from odn.search.outcome import Choice, Judged, Shave, finish_epochs, finish_wins, shaves
-from odn.search.shaving import Shaved, depths_to_try, exit_of, try_shallower
+from odn.search.outcome import Choice, DepthReduction, Judged, finish_epochs, finish_wins, reductions
 from odn.search.strategy import Began, Checkpoints, Event, Inherited
 from odn.search.teachers import inputs_of
 from odn.training.fit import EpochRow
@@ -20,8 +20,8 @@ class Finished:
     """Hold what was trained after a depth was accepted; each is None or empty where there was nothing to train."""
 
     cooled: Cooled | None = None
-    shaves: tuple[Shave, ...] = ()
-    shaved: DepthNetwork | None = None  # the shallowest that is good enough; None where the first was not
+    reductions: tuple[DepthReduction, ...] = ()
+    reduced: DepthNetwork | None = None  # the shallowest that is good enough; None where the first was not
     rows: tuple[EpochRow, ...] = ()
 
 
@@ -37,7 +37,7 @@ def finished(
 ) -> Iterator[Event | Finished]:
     """Finish what a search chose; end with `Finished`. `inherited` brings what a depth left, `network` what was judged there."""
     depth, epochs = choice.judged.step.depth, finish_epochs(config, choice)
-    before = {item.step.depth: item.step.epochs + item.verdict.probe_epochs for item in search}
+    before = {item.step.depth: item.step.epochs + item.verdict.anneal_epochs for item in search}
     cooled: Cooled | None = None
     if epochs:
         yield Began(depth, "finish", epochs, before[depth])
@@ -46,20 +46,20 @@ def finished(
                 cooled = event
             else:
                 yield event
-    tried: list[Shaved] = []
-    if shaves(config, choice):
-        wins = cooled is not None and finish_wins(choice, cooled.probe)
+    tried: list[Reduced] = []
+    if reductions(config, choice):
+        wins = cooled is not None and finish_wins(choice, cooled.trial)
         accepted = cooled.network if cooled is not None and wins else network(depth)
-        for one in _shave(accepted, search, inherited=inherited, data=data, config=config, checkpoints=checkpoints):
-            if isinstance(one, Shaved):
+        for one in _reduction(accepted, search, inherited=inherited, data=data, config=config, checkpoints=checkpoints):
+            if isinstance(one, Reduced):
                 tried.append(one)
             else:
                 yield one
-    reached = [one.cooled.network for one in tried if one.shave.reached]
+    reached = [one.cooled.network for one in tried if one.reduction.reached]
     yield Finished(
         cooled=cooled,
-        shaves=tuple(one.shave for one in tried),
-        shaved=reached[-1] if reached else None,
+        reductions=tuple(one.reduction for one in tried),
+        reduced=reached[-1] if reached else None,
         rows=(*(cooled.rows if cooled is not None else ()), *(row for one in tried for row in one.cooled.rows)),
     )
 
@@ -74,7 +74,7 @@ def _finish(inherited: Inherited, *, epochs: int, data: SearchData, config: Conf
     yield from cool_down(state, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint, teacher=teacher)
 
 
-def _shave(
+def _reduction(
     network: DepthNetwork,
     search: Sequence[Judged],
     *,
@@ -82,23 +82,23 @@ def _shave(
     data: SearchData,
     config: Config,
     checkpoints: Checkpoints,
-) -> Iterator[Event | Shaved]:
+) -> Iterator[Event | Reduced]:
     """Try the depths before that of the accepted network, nearest first, each taught by the last that was good enough."""
     known, above = {item.step.depth: item for item in search}, network.depth
     for depth in depths_to_try(config, network.depth):
         from_exit = config.search.distill == "exits"
         state = inherited(above if from_exit else depth).state
-        assert state is not None, "only what has training states is shaved"
+        assert state is not None, "only what has training states is reduced"
         state = exit_of(state, depth) if from_exit else state
         inputs = [*data.manifest.sha256.values(), above, weights_digest(network), config.search.distill]
-        checkpoint = checkpoints.of(f"shave-{depth}", "seed", "train", "augment", "distill", inputs=inputs)
+        checkpoint = checkpoints.of(f"reduce-{depth}", "seed", "train", "augment", "distill", inputs=inputs)
         step, verdict = known[depth].step, known[depth].verdict
-        yield Began(depth, "shave", config.distill.shave_epochs, step.epochs + verdict.probe_epochs)
-        tried: Shaved | None = None
+        yield Began(depth, "reduce", config.distill.reduce_epochs, step.epochs + verdict.anneal_epochs)
+        tried: Reduced | None = None
         for event in try_shallower(state, teacher=network, step=step, data=data, config=config, checkpoint=checkpoint):
             yield event
-            tried = event if isinstance(event, Shaved) else tried
+            tried = event if isinstance(event, Reduced) else tried
         assert tried is not None, "a try ends with its network"
-        if not tried.shave.reached:
+        if not tried.reduction.reached:
             return
         network, above = tried.cooled.network, depth

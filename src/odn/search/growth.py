@@ -18,8 +18,8 @@ from odn.data.batches import Images
 from odn.models.architecture import Architecture
 from odn.models.expansion import carried, expanded
 from odn.models.network import DepthNetwork, build
-from odn.search.convergence import DepthStep, Probe, Stop, why_stop
-from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.convergence import DepthStep, Stop, Trial, why_stop
+from odn.search.data import SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.search.phases import run_phase
 from odn.search.states import read_state, write_state
 from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
@@ -36,7 +36,7 @@ EXAMPLE_IMAGES = 256  # training images that a shortcut at a group change takes 
 
 @dataclass(frozen=True)
 class Grown:
-    """Hold what the stable phase of a depth leaves; `state.average` is the network that was read out."""
+    """Hold what the stable phase of a depth leaves; `state.average` is the network of the averaged weights."""
 
     state: TrainState
     step: DepthStep
@@ -48,7 +48,7 @@ class Cooled:
     """Hold what a cooldown leaves: a network ready for use, and what it got right on val."""
 
     network: DepthNetwork
-    probe: Probe
+    trial: Trial
     rows: tuple[EpochRow, ...]
 
 
@@ -161,7 +161,7 @@ def train_depth(
                 break
     assert stop is not None, "max_epochs ends every curve"
     architecture = state.network.architecture
-    costs, full = costs_at(architecture, data.manifest), full_depth_cost(architecture, data.manifest)
+    costs, full = costs_at(architecture, data.manifest), full_network_cost(architecture, data.manifest)
     macs = pass_macs(architecture, teacher=teacher, manifest=data.manifest)
     yield Grown(
         state=state,
@@ -180,7 +180,7 @@ def train_depth(
             size_bytes=costs.size_bytes,
             macs=costs.macs,
             macs_full=full.macs,
-            cost=full_depth_epochs(len(rows), data=data, config=config, macs=macs, macs_full=full.macs),
+            cost=full_network_epochs(len(rows), data=data, config=config, macs=macs, macs_full=full.macs),
             threads=data.machine.threads,
         ),
     )
@@ -199,12 +199,12 @@ def cool_down(
     *,
     data: SearchData,
     config: Config,
-    name: Literal["probe", "finish", "shave"],
+    name: Literal["trial", "finish", "reduce"],
     epochs: int,
     checkpoint: Path | None,
     teacher: Teacher | None = None,
 ) -> Iterator[Tick | EpochRow | Cooled]:
-    """Branch off a state, which stays as it is, and take the rate to zero; end with the `Cooled` network and one look at val.
+    """Branch off a state, which stays as it is, and take the rate to zero; end with the `Cooled` network and one evaluation on val.
 
     A training state that has taken no step begins with a warm-up. `teacher` is who taught the depth, whose forward passes are in the cost.
     """
@@ -218,11 +218,11 @@ def cool_down(
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
-    macs, macs_full = pass_macs(architecture, teacher=teacher, manifest=data.manifest), full_depth_cost(architecture, data.manifest).macs
-    spent = full_depth_epochs(epochs, data=data, config=config, macs=macs, macs_full=macs_full)
+    macs, macs_full = pass_macs(architecture, teacher=teacher, manifest=data.manifest), full_network_cost(architecture, data.manifest).macs
+    spent = full_network_epochs(epochs, data=data, config=config, macs=macs, macs_full=macs_full)
     yield Cooled(
         network=branch.average.truncated(architecture.depth),
-        probe=Probe(n_correct=rows[-1].val_correct, n=rows[-1].n_val, epochs=epochs, cost=spent),
+        trial=Trial(n_correct=rows[-1].val_correct, n=rows[-1].n_val, epochs=epochs, cost=spent),
         rows=tuple(rows),
     )
 
@@ -230,11 +230,11 @@ def cool_down(
 def grown(before: TrainState | None, *, data: SearchData, config: Config, depth: int) -> TrainState:
     """Return the network that a depth starts from, with its average and its momentum.
 
-    Weights, average and momentum of what was there before are kept; where `growth.init` is `reload` nothing is.
+    Weights, average and momentum of what was there before are kept; where `growth.init` is `rewind` nothing is.
     """
     has_exit = before is not None and (config.train.aux_weight > 0 or config.search.distill == "exits")
     heads = (before.network.depth, depth) if before is not None and has_exit else (depth,)
-    if before is None or config.growth.init == "reload":
+    if before is None or config.growth.init == "rewind":
         return _fresh(data.backbone.at(depth), data=data, config=config, heads=heads)
     images = _example_images(data.train)
 
@@ -242,7 +242,7 @@ def grown(before: TrainState | None, *, data: SearchData, config: Config, depth:
         fresh = generator(config.seed, "weights", depth)
         return expanded(old, depth, init=config.growth.init, generator=fresh, heads=heads, images=images)
 
-    network, average = data.machine.holding(wider(before.network)), data.machine.holding(wider(before.average)).requires_grad_(False)
+    network, average = data.machine.to_device(wider(before.network)), data.machine.to_device(wider(before.average)).requires_grad_(False)
     momentum = carried(before.momentum, old=before.network, new=network)
     for name, parameter in network.named_parameters():
         momentum.setdefault(name, torch.zeros_like(parameter))
@@ -260,7 +260,7 @@ def finish_state(trained: TrainState, *, data: SearchData, config: Config) -> Tr
 
 
 def _fresh(architecture: Architecture, *, data: SearchData, config: Config, heads: Sequence[int] | None = None) -> TrainState:
-    return TrainState.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"), heads=heads)))
+    return TrainState.fresh(data.machine.to_device(build(architecture, generator(config.seed, "weights"), heads=heads)))
 
 
 def _example_images(train: Images) -> Tensor:

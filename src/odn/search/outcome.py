@@ -8,10 +8,10 @@ from pydantic import model_validator
 
 from odn.config import Config
 from odn.records import Amount, Count, Positive, Record
-from odn.search.convergence import DepthStep, Probe, Verdict, one_standard_error_depth
+from odn.search.convergence import DepthStep, Trial, Verdict, one_standard_error_depth
 from odn.search.statistics import wilson_interval
 
-LedgerPhase = Literal["advice", "teacher", "stable", "probe", "finish", "shave"]
+LedgerPhase = Literal["mode-selection", "teacher", "stable", "trial", "finish", "reduce"]
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry(Record):
-    """Say what a phase of a depth cost: its epochs, and the same in full-depth epochs; of a pruned network the depth is what was left."""
+    """Say what a phase of a depth cost: its epochs, and the same in full-network epochs; of a pruned network the depth is what was left."""
 
     depth: Positive
     phase: LedgerPhase
     epochs: Count
-    full_depth_epochs: Amount
+    full_network_epochs: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shave(Record):
-    """Say what came of trying a shallower depth after one was accepted: one look at val."""
+class DepthReduction(Record):
+    """Say what came of trying a shallower depth after one was accepted: one evaluation on val."""
 
     depth: Positive
     epochs: Count
     n_correct: Count
     n: Positive
-    full_depth_epochs: Amount
+    full_network_epochs: Amount
     reached: bool  # it is good enough, and kept unless a still shallower one is
     reason: str
 
@@ -64,17 +64,17 @@ def choose(search: Sequence[Judged]) -> Choice | None:
     """Return the depth that a search ends with, the shallowest that is good enough; None while it has not ended.
 
     An exhausted search keeps the best depth by the one-standard-error rule: of what was judged, where every depth was judged alike,
-    else of the read-outs.
+    else of the averaged weights.
     """
     if not search or search[-1].verdict.verdict == "expand":
         return None
     enough = next((item for item in search if item.verdict.reached), None)
     if enough is not None:
         return Choice(judged=enough, verdict="target_reached", reason=enough.verdict.reason)
-    last, alike = search[-1], all(item.verdict.probed for item in search)
+    last, alike = search[-1], all(item.verdict.annealed for item in search)
     accuracies = {item.step.depth: item.verdict.val_accuracy if alike else item.step.val_accuracy for item in search}
     depth = one_standard_error_depth(accuracies, n=last.step.n_val)
-    best = "probe" if alike else "read-out"
+    best = "annealed accuracy" if alike else "EMA accuracy"
     reason = f"{last.verdict.reason}; depth {depth} is kept, the shallowest within one standard error of the best {best}"
     return Choice(judged=next(item for item in search if item.step.depth == depth), verdict="exhausted", reason=reason)
 
@@ -85,40 +85,40 @@ def finish_epochs(config: Config, choice: Choice) -> int:
     Where training left what was judged, there is no cooldown, and that network is kept; a pruned one may be fine-tuned.
     """
     epochs = config.mode.finish_epochs(config)
-    needs_one = not (config.mode.judges_as_trained or choice.judged.verdict.probed)
+    needs_one = not (config.mode.judges_as_trained or choice.judged.verdict.annealed)
     return max(epochs, config.search.cooldown_epochs) if needs_one else epochs
 
 
-def shaves(config: Config, choice: Choice) -> bool:
+def reductions(config: Config, choice: Choice) -> bool:
     """Tell whether depths before the accepted one are tried."""
-    return config.search.shave and choice.verdict == "target_reached" and choice.judged.step.depth != config.search.schedule[0]
+    return config.search.reduce_depth and choice.verdict == "target_reached" and choice.judged.step.depth != config.search.schedule[0]
 
 
-def finish_wins(choice: Choice, finish: Probe | None) -> bool:
-    """Tell whether the finished network is kept: more images of val right than what was judged, which a mere read-out does not count as.
+def finish_wins(choice: Choice, finish: Trial | None) -> bool:
+    """Tell whether the finished network is kept: it gets more val images right than the trial anneal, or there was none.
 
-    What is left of a pruned network was judged after its own cooldown, and stands like a probe.
+    What is left of a pruned network was judged after its own cooldown, and stands like a trial anneal.
     """
     if finish is None:
         return False
     verdict, stands = choice.judged.verdict, choice.judged.step.left is not None
-    return not (verdict.probed or stands) or finish.n_correct > round(verdict.val_accuracy * finish.n)
+    return not (verdict.annealed or stands) or finish.n_correct > round(verdict.val_accuracy * finish.n)
 
 
-def kept_shave(shaves: Sequence[Shave]) -> Shave | None:
-    """Return the shallowest depth that a shave reached; None where there was no shave, or the first missed the target."""
-    return next((one for one in reversed(shaves) if one.reached), None)
+def kept_reduction(reductions: Sequence[DepthReduction]) -> DepthReduction | None:
+    """Return the shallowest depth that reached the target again; None where none was tried, or the first missed it."""
+    return next((one for one in reversed(reductions) if one.reached), None)
 
 
-def summary(choice: Choice, finish: Probe | None, *, confidence: float, shaves: Sequence[Shave] = ()) -> dict[str, Any]:
+def summary(choice: Choice, finish: Trial | None, *, confidence: float, reductions: Sequence[DepthReduction] = ()) -> dict[str, Any]:
     """Return verdict, reason, depth, and val accuracy of the network that is kept, with its Wilson interval.
 
-    Where a shave is kept, `shaved_from` is the depth that the search accepted.
+    Where a depth reduction is kept, `reduced_from` is the depth that the search accepted.
     """
-    depth, n, shaved = choice.judged.step.depth, choice.judged.step.n_val, kept_shave(shaves)
-    if shaved is not None:
-        kept: dict[str, Any] = {"reason": shaved.reason, "depth": shaved.depth, "shaved_from": depth}
-        n_correct = shaved.n_correct
+    depth, n, reduced = choice.judged.step.depth, choice.judged.step.n_val, kept_reduction(reductions)
+    if reduced is not None:
+        kept: dict[str, Any] = {"reason": reduced.reason, "depth": reduced.depth, "reduced_from": depth}
+        n_correct = reduced.n_correct
     else:
         kept = {"reason": choice.reason, "depth": choice.judged.step.kept}
         won = finish is not None and finish_wins(choice, finish)
@@ -134,9 +134,9 @@ def summary(choice: Choice, finish: Probe | None, *, confidence: float, shaves: 
 def ledger(
     search: Sequence[Judged],
     choice: Choice,
-    finish: Probe | None,
+    finish: Trial | None,
     *,
-    shaves: Sequence[Shave] = (),
+    reductions: Sequence[DepthReduction] = (),
     before: Sequence[LedgerEntry] = (),
 ) -> list[LedgerEntry]:
     """List every phase that was trained, in the order of training; `before` is what was trained before the first depth."""
@@ -144,16 +144,20 @@ def ledger(
     for item in search:
         depth = item.step.kept
         if item.step.epochs:
-            entries.append(LedgerEntry(depth=depth, phase="stable", epochs=item.step.epochs, full_depth_epochs=item.step.cost))
-        if item.verdict.probed:
-            entries.append(LedgerEntry(depth=depth, phase="probe", epochs=item.verdict.probe_epochs, full_depth_epochs=item.verdict.cost))
+            entries.append(LedgerEntry(depth=depth, phase="stable", epochs=item.step.epochs, full_network_epochs=item.step.cost))
+        if item.verdict.annealed:
+            entries.append(
+                LedgerEntry(depth=depth, phase="trial", epochs=item.verdict.anneal_epochs, full_network_epochs=item.verdict.cost)
+            )
     if finish is not None:
         depth = choice.judged.step.kept
-        entries.append(LedgerEntry(depth=depth, phase="finish", epochs=finish.epochs, full_depth_epochs=finish.cost))
-    tries = [LedgerEntry(depth=one.depth, phase="shave", epochs=one.epochs, full_depth_epochs=one.full_depth_epochs) for one in shaves]
+        entries.append(LedgerEntry(depth=depth, phase="finish", epochs=finish.epochs, full_network_epochs=finish.cost))
+    tries = [
+        LedgerEntry(depth=one.depth, phase="reduce", epochs=one.epochs, full_network_epochs=one.full_network_epochs) for one in reductions
+    ]
     return entries + tries
 
 
-def full_depth_epochs(entries: Sequence[LedgerEntry]) -> float:
+def full_network_epochs(entries: Sequence[LedgerEntry]) -> float:
     """Add up a ledger."""
-    return sum(entry.full_depth_epochs for entry in entries)
+    return sum(entry.full_network_epochs for entry in entries)

@@ -14,7 +14,7 @@ from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
 from odn.models.stored_networks import load_weights, save_weights
 from odn.search.convergence import DepthStep, Stop
-from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.data import SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.search.phases import run
 from odn.search.published_task import PublishedTask, WarmUpTask
 from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
@@ -103,7 +103,7 @@ def train_published(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    network = data.machine.holding(warm.truncated(depth).train())
+    network = data.machine.to_device(warm.truncated(depth).train())
     first_lr, deepest = config.paper.lr if is_first else config.paper.later_lr, depth == warm.architecture.n_blocks
     task = PublishedTask(network, config=config, machine=data.machine, first_lr=first_lr, deepest=deepest)
     rows: list[EpochRow] = []
@@ -124,18 +124,18 @@ def train_published(
 def untrained(data: SearchData, config: Config) -> DepthNetwork:
     """Return the whole backbone, with a head at every depth, and fresh weights."""
     heads = range(1, data.backbone.depth + 1)
-    return data.machine.holding(build(data.backbone, generator(config.seed, "weights"), heads=heads, as_torch=True))
+    return data.machine.to_device(build(data.backbone, generator(config.seed, "weights"), heads=heads, as_torch=True))
 
 
 def warmup_cost(architecture: Architecture, *, data: SearchData, config: Config) -> float:
-    """Return the full-depth epochs of the warm-up, whose epoch is a pass at every depth, each for itself."""
+    """Return the full-network epochs of the warm-up, whose epoch is a pass at every depth, each for itself."""
     macs = sum(costs_at(architecture.at(depth), data.manifest).macs for depth in range(1, architecture.n_blocks + 1))
-    macs_full = full_depth_cost(architecture, data.manifest).macs
-    return full_depth_epochs(config.paper.warmup_epochs, data=data, config=config, macs=macs, macs_full=macs_full)
+    macs_full = full_network_cost(architecture, data.manifest).macs
+    return full_network_epochs(config.paper.warmup_epochs, data=data, config=config, macs=macs, macs_full=macs_full)
 
 
 def _step(rows: list[EpochRow], stop: Stop, *, best: EpochRow, architecture: Architecture, data: SearchData, config: Config) -> DepthStep:
-    costs, macs_full = costs_at(architecture, data.manifest), full_depth_cost(architecture, data.manifest).macs
+    costs, macs_full = costs_at(architecture, data.manifest), full_network_cost(architecture, data.manifest).macs
     return DepthStep(
         depth=architecture.depth,
         after=0,
@@ -150,6 +150,6 @@ def _step(rows: list[EpochRow], stop: Stop, *, best: EpochRow, architecture: Arc
         size_bytes=costs.size_bytes,
         macs=costs.macs,
         macs_full=macs_full,
-        cost=full_depth_epochs(len(rows), data=data, config=config, macs=costs.macs, macs_full=macs_full),
+        cost=full_network_epochs(len(rows), data=data, config=config, macs=costs.macs, macs_full=macs_full),
         threads=data.machine.threads,
     )

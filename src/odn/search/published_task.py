@@ -15,9 +15,9 @@ from odn.data.batches import Images
 from odn.models.network import DepthNetwork
 from odn.search.convergence import Stop
 from odn.training.device import Machine
+from odn.training.evaluation import Evaluation, evaluate
 from odn.training.fit import PhaseName, Position, Progress
 from odn.training.optim import Scale
-from odn.training.readout import ReadOut, read_out
 from odn.training.seed import generator
 
 DECAY, DECAY_EVERY = 0.6, 5  # the rate is multiplied by 0.6 at every fifth epoch in a row without progress
@@ -109,7 +109,7 @@ class PlainSgd:
 class WarmUpTask:
     """Train all depths at once: in each step the gradients of a separate pass at every depth, deepest first, add up.
 
-    The rate falls along a cosine, epoch by epoch. Nothing is read off val.
+    The rate falls along a cosine, epoch by epoch. Nothing is evaluated on val.
     """
 
     phase: PhaseName = "warm-up"
@@ -197,9 +197,9 @@ class PublishedTask:
         """Take the step."""
         return self.sgd.learn(images, labels)
 
-    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
         """Read the weights off val as they are, and keep them where they are the best."""
-        seen = read_out(self.sgd.network, val, machine=self._machine)
+        seen = evaluate(self.sgd.network, val, machine=self._machine)
         is_best, self.stop = self.patience.saw(seen.accuracy)
         if is_best:
             self.best = _copied(self.sgd.network)

@@ -19,19 +19,19 @@ from odn.search.results import HistoryRow, read_depth_step, read_verdict
 if TYPE_CHECKING:
     from odn.training.fit import EpochRow
 
-SKIPPED = {"skipped": True}  # what a depth behind a closed gate leaves, beside its number
+SKIPPED = {"skipped": True}  # what a depth leaves that is not trained since the search has ended, beside its number
 HISTORY = tuple(field.name for field in fields(HistoryRow))
 
 
 @dataclass(frozen=True)
-class Gate(Record):
-    """Say whether the search goes on; it holds no number, so that an open gate does not change with the target."""
+class Decision(Record):
+    """Say whether the search goes on; it holds no number, so that a decision to go on does not change with the target."""
 
     verdict: Literal["expand", "target_reached", "exhausted"]
     accepted: Positive | None = None  # depth, where the target is reached
 
     @property
-    def is_open(self) -> bool:
+    def goes_on(self) -> bool:
         """Return whether the next depth is to be trained."""
         return self.verdict == "expand"
 
@@ -53,26 +53,26 @@ class SupernetCard(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Receipt(Record):
+class RegisteredWeights(Record):
     """Say which weights are registered under which name: the content of registered.json."""
 
     name: str
     weights_sha256: Sha256
 
 
-def write_gate(path: Path, gate: Gate) -> None:
-    """Write a gate atomically."""
-    write_json(path, asdict(gate))
+def write_decision(path: Path, decision: Decision) -> None:
+    """Write a decision atomically."""
+    write_json(path, asdict(decision))
 
 
-def read_gate(path: Path, *, made_by: str) -> Gate:
-    """Read a gate.
+def read_decision(path: Path, *, made_by: str) -> Decision:
+    """Read a decision.
 
     Raises:
         MissingInputError: there is none.
         DataError: it is damaged.
     """
-    return read_record(Gate, path, made_by=made_by)
+    return read_record(Decision, path, made_by=made_by)
 
 
 def known_timing(kind: Any, path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -107,8 +107,8 @@ def read_search(schedule: Sequence[int], *, folder: SearchFolder) -> list[Judged
     for depth in schedule:
         step, verdict = read_depth_step(folder.trained(depth)), read_verdict(folder.judged(depth))
         if step is not None and verdict is not None:
-            if verdict.read_out != step.val_accuracy:
-                why = f"read_out {verdict.read_out!r} is not the accuracy of the depth that was trained, {step.val_accuracy!r}"
+            if verdict.ema_accuracy != step.val_accuracy:
+                why = f"ema_accuracy {verdict.ema_accuracy!r} is not the accuracy of the depth that was trained, {step.val_accuracy!r}"
                 raise damaged(folder.judged(depth) / "verdict.json", why, made_by=f"check@{depth}")
             search.append(Judged(step=step, verdict=verdict))
     return search
@@ -126,12 +126,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Seque
 def join_histories(
     path: Path, search: Sequence[Judged], *, folder: SearchFolder, last: Sequence["EpochRow"], first: Sequence[Path] = ()
 ) -> None:
-    """Write the histories of all depths and probes, that of a teacher first and the `last` rows behind, in the order of training."""
+    """Write the histories of all depths and trial anneals, that of a teacher first and the `last` rows behind, in the order of training."""
     files = [(history, f"train@{history.parents[1].name}") for history in first]
     for item in search:
         depth = item.step.depth
         files.append((folder.trained(depth) / "history.csv", f"train@{depth}"))
-        if item.verdict.probed:
+        if item.verdict.annealed:
             files.append((folder.judged(depth) / "history.csv", f"check@{depth}"))
     rows = [asdict(row) for history, made_by in files for row in read_table(HistoryRow, history, made_by=made_by)]
     write_table(path, rows + history_rows(last), columns=HISTORY)
@@ -142,10 +142,10 @@ def step_records(search: Sequence[Judged]) -> list[dict[str, Any]]:
     entries = []
     for item in search:
         verdict = item.verdict
-        probe = {"probe_accuracy": verdict.val_accuracy, "probe_interval": verdict.val_interval} if verdict.probed else {}
-        judged = {"verdict": verdict.shown, "reason": verdict.reason, "probed": verdict.probed}
+        trial = {"annealed_accuracy": verdict.val_accuracy, "annealed_interval": verdict.val_interval} if verdict.annealed else {}
+        judged = {"verdict": verdict.shown, "reason": verdict.reason, "annealed": verdict.annealed}
         step = {name: value for name, value in asdict(item.step).items() if name != "left"}
-        entries.append(step | _of_depth(item) | judged | {"probe_accuracy": None, "probe_interval": None} | probe)
+        entries.append(step | _of_depth(item) | judged | {"annealed_accuracy": None, "annealed_interval": None} | trial)
     return entries
 
 
@@ -159,14 +159,14 @@ def depth_rows(search: Sequence[Judged]) -> list[dict[str, Any]]:
     return [
         {
             "depth": item.step.kept,
-            "read_out": item.verdict.read_out,
+            "ema_accuracy": item.verdict.ema_accuracy,
             "val_accuracy": item.verdict.val_accuracy,
-            "probed": int(item.verdict.probed),
+            "annealed": int(item.verdict.annealed),
             "verdict": item.verdict.shown,
             "n_params": item.step.n_params,
             "size_bytes": item.step.size_bytes,
             "macs": item.step.macs,
-            "full_depth_epochs": item.step.cost + item.verdict.cost,
+            "full_network_epochs": item.step.cost + item.verdict.cost,
         }
         for item in search
     ]

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from odn.records import Amount, Count, Fraction, Interval, Positive, Record, Sha256, damaged, read_record
-from odn.search.advice import Advice
 from odn.search.convergence import DepthStep, Verdict
-from odn.search.outcome import LedgerEntry, LedgerPhase, Shave
+from odn.search.mode_selection import ModeSelection
+from odn.search.outcome import DepthReduction, LedgerEntry, LedgerPhase
 
 Ending = Literal["target_reached", "exhausted"]
 
@@ -18,7 +18,7 @@ T = TypeVar("T", DepthStep, Verdict)
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped(Record):
-    """Be the marker of a depth behind a closed gate, and of depth 0, which may hold what all depths depend on."""
+    """Be the marker of a depth that was not needed, and of depth 0, which may hold what all depths depend on."""
 
     depth: Count
     skipped: Literal[True]
@@ -78,10 +78,10 @@ class Card(Record):
     verdict: Ending
     reason: str
     depth: Positive
-    shaved_from: Positive | None = None  # the depth that the search accepted, where a shallower one is kept
+    reduced_from: Positive | None = None  # the depth that the search accepted, where a shallower one is kept
     val_accuracy: Fraction
     val_interval: Interval
-    weights_from: Literal["stable", "probe", "finish", "shave"]
+    weights_from: Literal["stable", "trial", "finish", "reduce"]
     target: Fraction
     source: str
     classes: tuple[str, ...]
@@ -123,16 +123,16 @@ class JudgedStep(Record):
     pruned_from: Positive | None
     verdict: Literal["expand", "target_reached", "exhausted"]
     reason: str
-    probed: bool
-    probe_accuracy: Fraction | None
-    probe_interval: Interval | None
+    annealed: bool
+    annealed_accuracy: Fraction | None
+    annealed_interval: Interval | None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.val_correct > self.n_val:
             raise ValueError(f"val_correct: {self.val_correct} of {self.n_val}")
-        if not self.probed == (self.probe_accuracy is not None) == (self.probe_interval is not None):
-            raise ValueError(f"probed: {self.probed} contradicts probe_accuracy and probe_interval")
+        if not self.annealed == (self.annealed_accuracy is not None) == (self.annealed_interval is not None):
+            raise ValueError(f"annealed: {self.annealed} contradicts annealed_accuracy and annealed_interval")
         return self
 
 
@@ -143,14 +143,14 @@ class SearchLog(Record):
     verdict: Ending
     reason: str
     depth: Positive
-    shaved_from: Positive | None = None
+    reduced_from: Positive | None = None
     val_accuracy: Fraction
     val_interval: Interval
     steps: tuple[JudgedStep, ...]
     ledger: tuple[LedgerEntry, ...]
-    full_depth_epochs: Amount
-    advice: Advice | None = None
-    shaves: tuple[Shave, ...] = ()
+    full_network_epochs: Amount
+    mode_selection: ModeSelection | None = None
+    reductions: tuple[DepthReduction, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,5 +164,5 @@ class SearchNumbers(Record):
     val_accuracy_high: Fraction
     target: Fraction
     n_blocks: Positive
-    full_depth_epochs: Amount
-    shaved_from: Positive | None = None
+    full_network_epochs: Amount
+    reduced_from: Positive | None = None

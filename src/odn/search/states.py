@@ -45,6 +45,6 @@ def read_state(path: Path, *, machine: Machine) -> TrainState:
         wrong = str(error)
     if wrong is not None:
         raise DataError(f"{path} is not of the network that it names: {wrong}; delete it and run 'dvc repro' again")
-    state = TrainState.fresh(machine.holding(empty(architecture, heads=shapes.head_depths)))
+    state = TrainState.fresh(machine.to_device(empty(architecture, heads=shapes.head_depths)))
     state.load(saved.tensors, n_averaged=saved.record.n_averaged)
     return state

@@ -33,15 +33,15 @@ class TeacherRecord(Record):
     weights_sha256: Sha256 | None = None  # of one from the registry
     depth: Positive | None = None  # of one that was trained here, and what that took and gave
     epochs: Positive | None = None
-    full_depth_epochs: Amount | None = None
+    full_network_epochs: Amount | None = None
     val_correct: Count | None = None
     n_val: Positive | None = None
 
     def entries(self) -> list[LedgerEntry]:
         """Return what its training cost; nothing where it was not trained here."""
-        if self.depth is None or self.epochs is None or self.full_depth_epochs is None:
+        if self.depth is None or self.epochs is None or self.full_network_epochs is None:
             return []
-        return [LedgerEntry(depth=self.depth, phase="teacher", epochs=self.epochs, full_depth_epochs=self.full_depth_epochs)]
+        return [LedgerEntry(depth=self.depth, phase="teacher", epochs=self.epochs, full_network_epochs=self.full_network_epochs)]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def trained_teaching(done: TrainedTeacher, *, data: SearchData) -> Teaching:
         std=data.manifest.std,
         depth=done.network.depth,
         epochs=len(done.rows),
-        full_depth_epochs=done.cost,
+        full_network_epochs=done.cost,
         val_correct=last.val_correct,
         n_val=last.n_val,
     )

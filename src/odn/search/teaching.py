@@ -16,7 +16,7 @@ from odn.data.dataset import Manifest
 from odn.errors import DataError
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
-from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_depth_epochs
+from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_network_epochs
 from odn.search.phases import run_phase
 from odn.training.depth_task import Phase
 from odn.training.device import Machine
@@ -28,7 +28,7 @@ from odn.training.state import TrainState
 
 @dataclass(frozen=True)
 class TrainedTeacher:
-    """Hold a full-depth teacher, what it got right on val, and what it cost in full-depth epochs."""
+    """Hold a full-depth teacher, what it got right on val, and what it cost in full-network epochs."""
 
     network: DepthNetwork
     rows: tuple[EpochRow, ...]
@@ -57,7 +57,7 @@ def teacher_of(config: Config, *, before: DepthNetwork | None, outside: DepthNet
 
 def as_teacher(network: DepthNetwork, *, machine: Machine) -> Teacher:
     """Return a copy that holds still: no gradient, eval mode, the head at its depth alone."""
-    return Teacher(machine.holding(network.truncated(network.depth)).requires_grad_(False).eval())
+    return Teacher(machine.to_device(network.truncated(network.depth)).requires_grad_(False).eval())
 
 
 def normalising(teacher: Teacher, *, mean: tuple[float, ...], std: tuple[float, ...], data: SearchData) -> Teacher:
@@ -117,7 +117,7 @@ def train_teacher(*, data: SearchData, config: Config, checkpoint: Path | None) 
         TrainingError: a loss that is not finite.
     """
     architecture, depth = data.backbone, data.backbone.depth
-    state = TrainState.fresh(data.machine.holding(build(architecture, generator(config.seed, "weights"))))
+    state = TrainState.fresh(data.machine.to_device(build(architecture, generator(config.seed, "weights"))))
     warmup_epochs, epochs = config.train.warmup_epochs, config.distill.epochs
     phase = Phase(name="teacher", depth=depth, epochs=epochs, seed=config.seed, warmup_epochs=warmup_epochs)
     rows: list[EpochRow] = []
@@ -125,5 +125,5 @@ def train_teacher(*, data: SearchData, config: Config, checkpoint: Path | None) 
         yield event
         if isinstance(event, EpochRow):
             rows.append(event)
-    spent = full_depth_epochs(epochs, data=data, config=config, macs=1, macs_full=1)
+    spent = full_network_epochs(epochs, data=data, config=config, macs=1, macs_full=1)
     yield TrainedTeacher(network=state.average.truncated(depth), rows=tuple(rows), cost=spent)

@@ -1,4 +1,4 @@
-"""Judge one depth against the target: hopeless depths expand at once, promising ones earn a cooldown and one look at val.
+"""Judge one depth against the target: hopeless depths expand at once, promising ones earn a cooldown and one evaluation on val.
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{depth}, work/decisions/{after}.json
 Writes: work/checks/{depth}, work/decisions/{depth}.json
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.files import new_folder, require_own_folder, write_json
-from odn.search.advised import followed, read_advice
-from odn.search.convergence import DepthStep, Verdict, judge, wants_probe
+from odn.search.convergence import DepthStep, Verdict, judge, wants_trial
 from odn.search.folder import SearchFolder
-from odn.search.records import SKIPPED, Gate, history_rows, read_gate, write_gate, write_table
+from odn.search.mode_selection import read_mode_selection, resolve_mode
+from odn.search.records import SKIPPED, Decision, history_rows, read_decision, write_decision, write_table
 from odn.search.results import read_depth_step
 
 
@@ -29,22 +29,22 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
     """
     config.require_pair(depth, after=after)
     require_own_folder(search.judged(depth))
-    before = read_gate(search.decision(after), made_by=f"check@{after}" if after else "open")
+    before = read_decision(search.decision(after), made_by=f"check@{after}" if after else "open")
     step = read_depth_step(search.trained(depth))
-    if not before.is_open or step is None:
+    if not before.goes_on or step is None:
         with new_folder(search.judged(depth)) as folder:
             write_json(folder / "verdict.json", {"depth": depth, **SKIPPED})
-        write_gate(search.decision(depth), before)
+        write_decision(search.decision(depth), before)
         return None
-    config = followed(config, read_advice(search.trained(depth), config))
-    if wants_probe(step, config.search):
+    config = resolve_mode(config, read_mode_selection(search.trained(depth), config))
+    if wants_trial(step, config.search):
         verdict = _annealed(config, step=step, prepared=prepared, search=search, progress=progress)
     else:
-        verdict = judge(step, config.search, probe=None)
+        verdict = judge(step, config.search, trial=None)
         with new_folder(search.judged(depth)) as folder:
             write_json(folder / "verdict.json", asdict(verdict))
     accepted = depth if verdict.verdict == "target_reached" else None
-    write_gate(search.decision(depth), Gate(verdict=verdict.verdict, accepted=accepted))
+    write_decision(search.decision(depth), Decision(verdict=verdict.verdict, accepted=accepted))
     return verdict
 
 
@@ -62,7 +62,7 @@ def _annealed(config: Config, *, step: DepthStep, prepared: Path, search: Search
         checkpoints = Checkpoints(progress, config=config, held=held, inputs=[search.state(step.depth)])
         events = try_annealed(inherited, step, data=data, config=config, checkpoints=checkpoints)
         cooled = follow(events, Cooled, config=config, data=data)
-        verdict = judge(step, config.search, probe=cooled.probe)
+        verdict = judge(step, config.search, trial=cooled.trial)
         with new_folder(search.judged(step.depth)) as folder:
             save_network(cooled.network, folder)
             write_table(folder / "history.csv", history_rows(cooled.rows))

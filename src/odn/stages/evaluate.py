@@ -19,13 +19,13 @@ from odn.models.stored_networks import load_network
 from odn.models.timing import combined, forward_pass, timed
 from odn.records import damaged, read_record
 from odn.search.certified import LatencyRecord
-from odn.search.data import full_depth_cost
+from odn.search.data import full_network_cost
 from odn.search.folder import SearchFolder
 from odn.search.records import known_timing, steadier, write_table
 from odn.search.results import Card, read_depth_step
 from odn.search.statistics import mcnemar_p, wilson_interval
 from odn.training.device import Machine, choose_machine, machine_identity
-from odn.training.readout import Predictions, predict
+from odn.training.evaluation import Predictions, predict
 from odn.training.seed import generator
 
 LATENCY_BATCHES = (1, 128)
@@ -38,7 +38,7 @@ def run(
     """Write the predictions, the accuracy with its Wilson interval, the costs before and after, and the measured latency.
 
     The accepted network is compared, by McNemar's test, with the depth before it, with full depth where that was trained, and where it
-    was shaved with the depth that the search had accepted.
+    was reduced with the depth that the search had accepted.
 
     Raises:
         OutputError: the place of the predictions holds what odn did not write.
@@ -48,18 +48,18 @@ def run(
     require_own_folder(evaluation)
     manifest = read_manifest(prepared / "dataset.json")
     network = _fitting(load_network(model), model, manifest=manifest)
-    machine = choose_machine(config.train, macs=full_depth_cost(network.architecture, manifest).macs)
+    machine = choose_machine(config.train, macs=full_network_cost(network.architecture, manifest).macs)
     test = on_device(verified_split(prepared / "test", manifest=manifest), manifest=manifest, device=machine.device)
 
     def predictions_of(other: DepthNetwork) -> Predictions:
-        return predict(machine.holding(other), test, machine=machine)
+        return predict(machine.to_device(other), test, machine=machine)
 
     seen = predictions_of(network)
     low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
     accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
-    shaved_from = read_record(Card, model / "card.json", made_by="truncate").shaved_from
-    for name, depth in _others(config, network, shaved_from=shaved_from).items():
+    reduced_from = read_record(Card, model / "card.json", made_by="truncate").reduced_from
+    for name, depth in _others(config, network, reduced_from=reduced_from).items():
         folder = _network_folder(depth, search=search)
         if folder is not None:
             other = predictions_of(_fitting(load_network(folder), folder, manifest=manifest))
@@ -101,18 +101,18 @@ def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
     return record
 
 
-def _others(config: Config, network: DepthNetwork, *, shaved_from: int | None) -> dict[str, int]:
+def _others(config: Config, network: DepthNetwork, *, reduced_from: int | None) -> dict[str, int]:
     """Name the depths that the accepted one is compared with; beside a pruned one no other was finished."""
     depth, n_blocks = network.depth, network.architecture.n_blocks
     if network.architecture.is_cut:
         return {}
     before = config.depth_before(depth)
     others = ({"shallower": before} if before else {}) | ({"full_depth": n_blocks} if n_blocks != depth else {})
-    return others | ({"shaved_from": shaved_from} if shaved_from not in {None, n_blocks} else {})
+    return others | ({"reduced_from": reduced_from} if reduced_from not in {None, n_blocks} else {})
 
 
 def _network_folder(depth: int, *, search: SearchFolder) -> Path | None:
-    """Return where the best network of a depth is: the probed one, else the read-out; None where the depth was not trained."""
+    """Return where the best network of a depth is: the annealed one where there is one; None where the depth was not trained."""
     if (search.judged(depth) / "weights.safetensors").exists():
         return search.judged(depth)
     if not (search.trained(depth) / "metrics.json").exists() or read_depth_step(search.trained(depth)) is None:

@@ -10,14 +10,14 @@ Config: search.mode, search.schedule
 from odn.config import Config
 from odn.files import new_folder, write_json
 from odn.search.folder import SearchFolder
-from odn.search.records import SKIPPED, Gate, write_gate
+from odn.search.records import SKIPPED, Decision, write_decision
 
 
-def run(config: Config, *, search: SearchFolder) -> Gate:
+def run(config: Config, *, search: SearchFolder) -> Decision:
     """Write an empty depth 0 and the decision to go on behind it."""
     together = {"schedule": config.search.schedule} if config.mode.together else {}
     with new_folder(search.trained(0)) as folder:
         write_json(folder / "metrics.json", {"depth": 0, **SKIPPED, **together})
-    gate = Gate(verdict="expand")
-    write_gate(search.decision(0), gate)
-    return gate
+    decision = Decision(verdict="expand")
+    write_decision(search.decision(0), decision)
+    return decision

@@ -30,7 +30,7 @@ def run(
     metrics: Path,
     plots: Path,
     report: Path,
-    receipt: Path,
+    registered_weights: Path,
     registration: Path,
     project: Path = Path(),
     tags: Mapping[str, str] | None = None,
@@ -39,7 +39,7 @@ def run(
 
     `project` is the folder of git and dvc.lock; `tags` says more of where the search comes from.
 
-    The receipt says which weights are registered under which name, and repeats to the byte. Run ids and versions do not: they
+    The record says which weights are registered under which name, and repeats to the byte. Run ids and versions do not: they
     are this store's, and stand in `registration`, which DVC does not track.
 
     Raises:
@@ -51,5 +51,5 @@ def run(
         raise MissingInputError(f"{metrics} does not hold the results of this search; run 'dvc repro evaluate' first")
     done = publish(record, tags={**provenance(project), **(tags or {})})
     write_json(registration, asdict(done))
-    write_json(receipt, {"name": done.name, "weights_sha256": sha256_of(model / "weights.safetensors")})
+    write_json(registered_weights, {"name": done.name, "weights_sha256": sha256_of(model / "weights.safetensors")})
     return done

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from odn.config import Config
 from odn.files import new_folder, require_own_folder, write_json
-from odn.search.advised import followed, read_advice, write_advice
 from odn.search.convergence import DepthStep
 from odn.search.folder import SearchFolder
-from odn.search.records import HISTORY, SKIPPED, history_rows, read_gate, write_table
+from odn.search.mode_selection import read_mode_selection, resolve_mode, write_mode_selection
+from odn.search.records import HISTORY, SKIPPED, history_rows, read_decision, write_table
 
 if TYPE_CHECKING:
-    from odn.search.advice import Advice
+    from odn.search.mode_selection import ModeSelection
 
 
 def run(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> DepthStep | None:
@@ -35,31 +35,31 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
     config.require_pair(depth, after=after)
     out = search.trained(depth)
     require_own_folder(out)
-    if not read_gate(search.decision(after), made_by=f"check@{after}" if after else "open").is_open:
+    if not read_decision(search.decision(after), made_by=f"check@{after}" if after else "open").goes_on:
         with new_folder(out) as folder:
             write_json(folder / "metrics.json", {"depth": depth, **SKIPPED})
         return None
-    advice = read_advice(search.trained(after), config) if after else None
-    return _trained(config, advice, depth=depth, after=after, prepared=prepared, search=search, progress=progress)
+    mode_selection = read_mode_selection(search.trained(after), config) if after else None
+    return _trained(config, mode_selection, depth=depth, after=after, prepared=prepared, search=search, progress=progress)
 
 
 def _trained(
-    config: Config, advice: "Advice | None", *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path
+    config: Config, mode_selection: "ModeSelection | None", *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path
 ) -> DepthStep:
     from odn.follow import follow
     from odn.models.stored_networks import save_network
-    from odn.search.advice import Advice
     from odn.search.climb import selection
     from odn.search.data import opened
+    from odn.search.mode_selection import ModeSelection
     from odn.search.strategy import Checkpoints, Trained, strategy_of
     from odn.tracking.teacher import fetched_teacher
 
     data = opened(prepared, config=config)
     with contextlib.ExitStack() as held:
-        if config.mode.selects and advice is None:
+        if config.mode.selects and mode_selection is None:
             selecting = Checkpoints(progress, config=config, held=held)
-            advice = follow(selection(config, data=data, checkpoints=selecting), Advice, config=config, data=data)
-        config = followed(config, advice)
+            mode_selection = follow(selection(config, data=data, checkpoints=selecting), ModeSelection, config=config, data=data)
+        config = resolve_mode(config, mode_selection)
         strategy = strategy_of(config)
         inherited = strategy.read(search.trained(after), data=data, config=config) if after else None
         checkpoints = Checkpoints(progress, config=config, held=held, inputs=[*data.manifest.sha256.values(), search.state(after)])
@@ -71,6 +71,6 @@ def _trained(
             strategy.write(folder, trained, data=data, config=config)
             write_table(folder / "history.csv", history_rows(trained.rows), columns=HISTORY)
             write_json(folder / "metrics.json", asdict(trained.step))
-        if advice is not None:
-            write_advice(search.trained(depth), advice)
+        if mode_selection is not None:
+            write_mode_selection(search.trained(depth), mode_selection)
     return trained.step

@@ -1,6 +1,6 @@
 """Cut the network at the accepted depth, finish it with a longer cooldown, and write the model with the record of its search.
 
-With `search.shave` the depths before it are tried too, taught by what was accepted, and the shallowest that is good enough is kept.
+With `search.reduce_depth` the depths before it are tried too, distilled from what was accepted; the shallowest good one is kept.
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, work/checks
 Writes: model, metrics/search.json, plots/depths.csv, plots/history.csv
@@ -20,9 +20,8 @@ from odn.errors import DataError, MissingInputError
 from odn.files import new_folder, require_own_folder, write_json
 from odn.models.architecture import Architecture
 from odn.records import damaged, read_record
-from odn.search.advice import Advice
-from odn.search.advised import followed, read_advice
 from odn.search.folder import SearchFolder
+from odn.search.mode_selection import ModeSelection, read_mode_selection, resolve_mode
 from odn.search.outcome import (
     Choice,
     Judged,
@@ -30,9 +29,9 @@ from odn.search.outcome import (
     choose,
     finish_epochs,
     finish_wins,
-    full_depth_epochs,
+    full_network_epochs,
     ledger,
-    shaves,
+    reductions,
     summary,
 )
 from odn.search.records import depth_rows, join_histories, read_search, step_records, write_table
@@ -53,31 +52,31 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
     """
     require_own_folder(model)
     first, manifest = config.search.schedule[0], read_manifest(prepared / "dataset.json")
-    advice = read_advice(search.trained(first), config)
-    config = followed(config, advice)
+    mode_selection = read_mode_selection(search.trained(first), config)
+    config = resolve_mode(config, mode_selection)
     judged = read_search(config.search.schedule, folder=search)
     choice = choose(judged)
     if choice is None:
         raise MissingInputError(f"{search.root / 'checks'} says that the search has not ended; run 'dvc repro' first")
     with contextlib.ExitStack() as held:
         done = _finished(config, judged, choice, prepared=prepared, search=search, progress=progress, held=held)
-        finish = done.cooled.probe if done is not None and done.cooled is not None else None
-        tries, rows = (done.shaves, done.rows) if done is not None else ((), ())
-        entries = ledger(judged, choice, finish, shaves=tries, before=_before_first(config, advice, folder=search))
-        about, spent = summary(choice, finish, confidence=config.search.confidence, shaves=tries), full_depth_epochs(entries)
+        finish = done.cooled.trial if done is not None and done.cooled is not None else None
+        tries, rows = (done.reductions, done.rows) if done is not None else ((), ())
+        entries = ledger(judged, choice, finish, reductions=tries, before=_before_first(config, mode_selection, folder=search))
+        about, spent = summary(choice, finish, confidence=config.search.confidence, reductions=tries), full_network_epochs(entries)
         with new_folder(model) as folder:
             phase = _write_network(folder, done, choice, search=search)
             architecture = _fitting(folder / "architecture.json", depth=about["depth"], manifest=manifest)
             write_json(folder / "card.json", about | _provenance(config, phase, manifest=manifest))
-            record = {"steps": step_records(judged), "ledger": [asdict(entry) for entry in entries], "full_depth_epochs": spent}
-            record |= {"advice": asdict(advice)} if advice is not None else {}
-            record |= {"shaves": [asdict(one) for one in tries]} if tries else {}
+            record = {"steps": step_records(judged), "ledger": [asdict(entry) for entry in entries], "full_network_epochs": spent}
+            record |= {"mode-selection": asdict(mode_selection)} if mode_selection is not None else {}
+            record |= {"reductions": [asdict(one) for one in tries]} if tries else {}
             write_json(folder / "search.json", about | record)
         low, high = about["val_interval"]
         flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
         flat |= {"val_accuracy_low": low, "val_accuracy_high": high, "target": config.search.target}
-        flat |= {"n_blocks": architecture.n_blocks, "full_depth_epochs": spent}
-        flat |= {name: about[name] for name in ("shaved_from",) if name in about}
+        flat |= {"n_blocks": architecture.n_blocks, "full_network_epochs": spent}
+        flat |= {name: about[name] for name in ("reduced_from",) if name in about}
         write_table(plots / "depths.csv", depth_rows(judged))
         before = [search.teacher(first) / "history.csv"] if config.search.distill == "full" else []
         join_histories(plots / "history.csv", judged, folder=search, first=before, last=rows)
@@ -96,7 +95,7 @@ def _finished(
     held: contextlib.ExitStack,
 ) -> "Finished | None":
     """Train what there is to train after a depth was accepted; None, before torch is imported, where there is nothing."""
-    if not (finish_epochs(config, choice) or shaves(config, choice)):
+    if not (finish_epochs(config, choice) or reductions(config, choice)):
         return None
     from odn.follow import follow
     from odn.models.stored_networks import load_network
@@ -120,28 +119,28 @@ def _finished(
 def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, search: SearchFolder) -> str:
     """Write the network that is kept; return the phase that its weights are from."""
     from_here = None
-    if done is not None and done.shaved is not None:
-        phase, from_here = "shave", done.shaved
-    elif done is not None and done.cooled is not None and finish_wins(choice, done.cooled.probe):
+    if done is not None and done.reduced is not None:
+        phase, from_here = "reduce", done.reduced
+    elif done is not None and done.cooled is not None and finish_wins(choice, done.cooled.trial):
         phase, from_here = "finish", done.cooled.network
     else:
-        phase = "probe" if choice.judged.verdict.probed else "stable"
+        phase = "trial" if choice.judged.verdict.annealed else "stable"
     if from_here is not None:
         from odn.models.stored_networks import save_network
 
         save_network(from_here, folder)
     else:
         depth = choice.judged.step.depth
-        judged = search.judged(depth) if choice.judged.verdict.probed else search.trained(depth)
+        judged = search.judged(depth) if choice.judged.verdict.annealed else search.trained(depth)
         for name in ("architecture.json", "weights.safetensors"):
             shutil.copyfile(judged / name, folder / name)
     return phase
 
 
-def _before_first(config: Config, advice: Advice | None, *, folder: SearchFolder) -> list[LedgerEntry]:
-    """Return what was trained before the first depth, and cost: a look at all depths, a teacher."""
+def _before_first(config: Config, mode_selection: ModeSelection | None, *, folder: SearchFolder) -> list[LedgerEntry]:
+    """Return what was trained before the first depth, and cost: a pilot training of all depths, a teacher."""
     schedule = config.search.schedule
-    entries = [] if advice is None else [advice.entry(schedule[-1])]
+    entries = [] if mode_selection is None else [mode_selection.entry(schedule[-1])]
     if config.search.distill == "full":
         from odn.search.teachers import read_teacher_record
 

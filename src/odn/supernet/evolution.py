@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from odn.supernet.subnetworks import Space, Subnetwork
-from odn.training.readout import ReadOut
+from odn.training.evaluation import Evaluation
 
 POPULATION, GENERATIONS, PARENTS, MUTATION = 48, 12, 12, 0.2
 MOST_TRIES = 50  # draws for each member that fits the budgets
@@ -41,7 +41,7 @@ def evolve(
     return sorted(seen, key=rank)
 
 
-def fit_predictor(space: Space, evaluated: Mapping[Subnetwork, ReadOut]) -> Callable[[Subnetwork], float]:
+def fit_predictor(space: Space, evaluated: Mapping[Subnetwork, Evaluation]) -> Callable[[Subnetwork], float]:
     """Fit the logarithm of the error on val by ridge regression on depth (one-hot) and widths; return what foresees accuracy."""
     names = sorted(evaluated)
     features = torch.stack([_features(space, one) for one in names])
@@ -56,7 +56,7 @@ def _features(space: Space, one: Subnetwork) -> Tensor:
     return torch.tensor([*depth, *(math.log2(width) for width in one.widths)], dtype=torch.float64)
 
 
-def _log_error(seen: ReadOut) -> float:
+def _log_error(seen: Evaluation) -> float:
     return math.log((seen.n - seen.n_correct + 0.5) / (seen.n + 1))
 
 

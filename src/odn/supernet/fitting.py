@@ -16,7 +16,7 @@ from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork, build, empty
 from odn.models.stored_networks import load_network, save_network
 from odn.search.convergence import DepthStep
-from odn.search.data import SearchData, costs_at, full_depth_cost, full_depth_epochs
+from odn.search.data import SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.search.phases import run
 from odn.search.records import write_table
 from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
@@ -24,8 +24,8 @@ from odn.search.teachers import Teaching
 from odn.supernet.cutting import n_groups, narrowed_architecture
 from odn.supernet.sandwich import Plan
 from odn.supernet.task import SupernetTask
+from odn.training.evaluation import evaluate
 from odn.training.fit import EpochRow, Tick
-from odn.training.readout import read_out
 from odn.training.seed import generator
 from odn.training.state import TrainState
 
@@ -45,7 +45,7 @@ class Supernet:
     network: DepthNetwork
     rows: tuple[EpochRow, ...]  # of the shallowest exit
     curves: Curves
-    cost: float  # full-depth epochs
+    cost: float  # full-network epochs
 
 
 FOLDER = "supernet"  # of the network with all exits, in the folder of each depth
@@ -132,7 +132,7 @@ def train_supernet(*, data: SearchData, config: Config, checkpoint: Path | None)
 def untrained_supernet(data: SearchData, config: Config) -> DepthNetwork:
     """Return the backbone down to the last depth of the schedule, with a head at each of its depths, and fresh weights."""
     depths = config.search.schedule
-    return data.machine.holding(build(data.backbone.at(depths[-1]), generator(config.seed, "weights"), heads=depths))
+    return data.machine.to_device(build(data.backbone.at(depths[-1]), generator(config.seed, "weights"), heads=depths))
 
 
 def plan_of(config: Config, *, n_groups: int) -> Plan:
@@ -141,7 +141,7 @@ def plan_of(config: Config, *, n_groups: int) -> Plan:
 
 
 def supernet_cost(architecture: Architecture, *, data: SearchData, config: Config) -> float:
-    """Return the full-depth epochs of the joint training: every forward pass of every step, with the heads of all exits."""
+    """Return the full-network epochs of the joint training: every forward pass of every step, with the heads of all exits."""
     plan, steps = plan_of(config, n_groups=n_groups(architecture)), n_steps(data.train, batch_size=config.train.batch_size)
     passes = Counter(
         one.widths for epoch in range(1, config.supernet.epochs + 1) for step in plan.passes(epoch, steps=steps) for one in step
@@ -151,14 +151,14 @@ def supernet_cost(architecture: Architecture, *, data: SearchData, config: Confi
     for widths, n_passes in passes.items():
         shapes = empty(narrowed_architecture(architecture, widths), heads=plan.depths, device="meta")
         macs += n_passes * cost_of(shapes, height, width).macs
-    macs_full = full_depth_cost(architecture, data.manifest).macs
-    return full_depth_epochs(1, data=data, config=config, macs=macs, macs_full=macs_full) / steps
+    macs_full = full_network_cost(architecture, data.manifest).macs
+    return full_network_epochs(1, data=data, config=config, macs=macs, macs_full=macs_full) / steps
 
 
 def exit_step(network: DepthNetwork, *, data: SearchData, config: Config, depth: int, trained: Supernet | None) -> DepthStep:
     """Read one exit off val; `trained` is the supernet where this is the depth that its training is booked on, else None."""
-    first, kept = config.search.schedule[0], data.machine.holding(network.truncated(depth))
-    seen, costs = read_out(kept, data.val, machine=data.machine), costs_at(kept.architecture, data.manifest)
+    first, kept = config.search.schedule[0], data.machine.to_device(network.truncated(depth))
+    seen, costs = evaluate(kept, data.val, machine=data.machine), costs_at(kept.architecture, data.manifest)
     together = f"search.mode supernet trains every depth at once, for supernet.epochs {config.supernet.epochs}"
     return DepthStep(
         depth=depth,
@@ -173,7 +173,7 @@ def exit_step(network: DepthNetwork, *, data: SearchData, config: Config, depth:
         n_params=costs.n_params,
         size_bytes=costs.size_bytes,
         macs=costs.macs,
-        macs_full=full_depth_cost(network.architecture, data.manifest).macs,
+        macs_full=full_network_cost(network.architecture, data.manifest).macs,
         cost=trained.cost if trained is not None else 0.0,
         threads=data.machine.threads,
     )

@@ -4,23 +4,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from odn.config import Config
-from odn.search.advice import Advice, advise
 from odn.search.data import SearchData
+from odn.search.mode_selection import ModeSelection, choose_mode
 from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event
 from odn.supernet.fitting import Supernet, train_supernet
 from odn.training.fit import Tick
 
 
-def select(*, data: SearchData, config: Config, checkpoints: Checkpoints) -> Iterator[Event | Advice]:
-    """Train all exits briefly; end with the `Advice`."""
-    yield Began(config.search.schedule[0], "advice", config.auto.epochs)
+def select(*, data: SearchData, config: Config, checkpoints: Checkpoints) -> Iterator[Event | ModeSelection]:
+    """Train all exits briefly; end with the `ModeSelection`."""
+    yield Began(config.search.schedule[0], "mode-selection", config.auto.epochs)
     inputs = [*data.manifest.sha256.values(), *config.search.schedule]
-    checkpoint = checkpoints.of("advice", *DEPENDS_ON, "supernet", "auto", inputs=inputs, keep=True)
-    yield from look_ahead(data=data, config=config, checkpoint=checkpoint)
+    checkpoint = checkpoints.of("mode-selection", *DEPENDS_ON, "supernet", "auto", inputs=inputs, keep=True)
+    yield from run_pilot(data=data, config=config, checkpoint=checkpoint)
 
 
-def look_ahead(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | Advice]:
-    """Train all exits for `auto.epochs`, end with the `Advice`; the weights are thrown away.
+def run_pilot(*, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | ModeSelection]:
+    """Train all exits for `auto.epochs`, end with the `ModeSelection`; the weights are thrown away.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -30,6 +30,6 @@ def look_ahead(*, data: SearchData, config: Config, checkpoint: Path | None) -> 
         if isinstance(event, Supernet):
             curves = event.curves
             accuracies = {depth: right[-1] / curves.n_val for depth, right in curves.n_correct.items()}
-            yield advise(accuracies, n_val=curves.n_val, cost=event.cost, config=config)
+            yield choose_mode(accuracies, n_val=curves.n_val, cost=event.cost, config=config)
         elif isinstance(event, Tick):
             yield event

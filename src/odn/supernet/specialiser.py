@@ -15,7 +15,7 @@ from odn.training.seed import generator
 
 MOST_ENUMERATED = 64  # sub-networks of a space that is looked through in whole
 SAMPLES = 48  # sub-networks that the predictor is fitted on
-FINALISTS = 16  # of evolution, that are read off val
+FINALISTS = 16  # of evolution, that are evaluated on val
 SLACK = 1.1  # of a bound on latency that is foreseen: a sum of parts is off by some percent, and the winner is timed as a whole
 ROUNDS = 3  # of evolution, each with a predictor that has seen more
 
@@ -39,7 +39,7 @@ class Specialiser:
         self.predicts = predicts
 
     def find(self, target: Target) -> Found:
-        """Return the sub-network that meets a target, really read off val, and timed where the target bounds the time."""
+        """Return the sub-network that meets a target, evaluated on val, and timed where the target bounds the time."""
         candidates = self._candidates(target)
         for one in sorted(candidates, key=lambda one: self._rank(target, one, self._accuracy)):
             is_enough = target.accuracy is None or self._accuracy(one) >= target.accuracy
@@ -50,7 +50,7 @@ class Specialiser:
     def _candidates(self, target: Target) -> list[Subnetwork]:
         """List the sub-networks within the budgets: all of a small space, else the finalists of evolution.
 
-        With a predictor there are several rounds: it is fitted again on what was read off val of the finalists before.
+        With a predictor there are several rounds: it is fitted again on what was evaluated on val of the finalists before.
         """
         if self.enumerates:
             return [one for one in self.space.all() if self._fits(target, one)]
@@ -58,7 +58,7 @@ class Specialiser:
             return self._evolved(target, self._accuracy, 0)
         read, finalists = self._samples(), set[Subnetwork]()
         for number in range(ROUNDS):
-            predict = fit_predictor(self.space, {one: self.measured.read_out(one) for one in read | finalists})
+            predict = fit_predictor(self.space, {one: self.measured.evaluate(one) for one in read | finalists})
             finalists.update(self._evolved(target, predict, number))
         return sorted(finalists)
 
@@ -90,7 +90,7 @@ class Specialiser:
         return (0, 0.0, *size) if reached >= target.accuracy else (1, -reached, *size)
 
     def _accuracy(self, one: Subnetwork) -> float:
-        return self.measured.read_out(one).accuracy
+        return self.measured.evaluate(one).accuracy
 
     def _how(self) -> str:
         n = self.space.count()

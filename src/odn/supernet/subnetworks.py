@@ -8,9 +8,9 @@ from itertools import product
 from odn.models.cost import Cost
 from odn.models.network import DepthNetwork
 from odn.models.timing import Timing, forward_pass, part_latencies, timed
-from odn.search.data import SearchData, costs_at, full_depth_cost
+from odn.search.data import SearchData, costs_at, full_network_cost
 from odn.supernet.cutting import narrowed, narrowed_architecture
-from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
+from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 
 LATENCY_SECONDS = 1.0  # for each sub-network at most
 
@@ -57,19 +57,19 @@ class Space:
 
 
 class Measured:
-    """Look sub-networks up: each is counted, timed and read off val once."""
+    """Look sub-networks up: each is counted, timed and evaluated on val once."""
 
     def __init__(self, supernet: DepthNetwork, *, space: Space, data: SearchData, uses_table: bool) -> None:
         self.supernet, self.space, self.data = supernet, space, data
-        self.whole = full_depth_cost(supernet.architecture, data.manifest)
+        self.whole = full_network_cost(supernet.architecture, data.manifest)
         self._counted: dict[Subnetwork, Cost] = {}
-        self._seen: dict[Subnetwork, ReadOut] = {}
+        self._seen: dict[Subnetwork, Evaluation] = {}
         self._timed: dict[Subnetwork, Timing] = {}
         self._uses_table = uses_table
 
     @property
     def n_read(self) -> int:
-        """Count the sub-networks that were read off val."""
+        """Count the sub-networks that were evaluated on val."""
         return len(self._seen)
 
     def cost(self, one: Subnetwork) -> Cost:
@@ -84,15 +84,15 @@ class Measured:
 
         At full width it is the supernet's exit, bit for bit.
         """
-        kept = self.data.machine.holding(narrowed(self.supernet, one.depth, one.widths))
+        kept = self.data.machine.to_device(narrowed(self.supernet, one.depth, one.widths))
         if kept.architecture.is_cut:
             reestimate_batchnorm(kept, self.data.train, machine=self.data.machine)
         return kept.eval()
 
-    def read_out(self, one: Subnetwork) -> ReadOut:
+    def evaluate(self, one: Subnetwork) -> Evaluation:
         """Count what a sub-network gets right on val."""
         if one not in self._seen:
-            self._seen[one] = read_out(self.network(one), self.data.val, machine=self.data.machine)
+            self._seen[one] = evaluate(self.network(one), self.data.val, machine=self.data.machine)
         return self._seen[one]
 
     def latency_ms(self, one: Subnetwork) -> float:

@@ -15,9 +15,9 @@ from odn.supernet.elastic import forward_narrowed, sort_channels
 from odn.supernet.sandwich import Pass, Plan, rate_at
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
+from odn.training.evaluation import Evaluation, evaluate_exits, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position, Progress
 from odn.training.optim import Updates
-from odn.training.readout import ReadOut, read_out_exits, reestimate_batchnorm
 from odn.training.seed import generator
 from odn.training.state import TrainState
 
@@ -25,7 +25,7 @@ from odn.training.state import TrainState
 class SupernetTask:
     """Train all exits at once; rows are of the shallowest.
 
-    After a row the averaged network holds the weights that were read out, and BatchNorm's statistics for them at full width.
+    After a row the averaged network holds the weights that were evaluated, and BatchNorm's statistics for them at full width.
     """
 
     phase: PhaseName = "stable"
@@ -52,7 +52,7 @@ class SupernetTask:
     @property
     def remedy(self) -> str:
         """Say what to change where a loss is not finite."""
-        return f"lower train.lr (it was {self.lr:g}) or train.kernel_lr, or raise train.warmup_epochs"
+        return f"lower train.lr (it was {self.lr:g}) or train.muon_lr, or raise train.warmup_epochs"
 
     def draws(self, epoch: int) -> torch.Generator:
         """Return what an epoch's batches are drawn from."""
@@ -82,10 +82,10 @@ class SupernetTask:
         self._updates.take()
         return logits[0][self.depth], loss
 
-    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
         """Read every exit of the averaged weights off val."""
         reestimate_batchnorm(self._state.average, train, machine=self._machine)
-        seen = read_out_exits(self._state.average, val, machine=self._machine)
+        seen = evaluate_exits(self._state.average, val, machine=self._machine)
         self.n_correct[self._epoch - 1] = torch.tensor([seen[depth].n_correct for depth in self._plan.depths])
         return seen[self.depth]
 

@@ -105,7 +105,7 @@ class LiveRun:
 
 
 def live_run(config: Config, *, data_sha256: Mapping[str, str], depth: int, phase: str, steps_before: int | None = None) -> LiveRun:
-    """Return a LiveRun for one phase (stable, probe, finish) of one depth.
+    """Return a LiveRun for one phase (stable, trial, finish) of one depth.
 
     `steps_before` counts the epochs of the depth before this phase, so that the curve runs on; None goes on from what the
     server has.

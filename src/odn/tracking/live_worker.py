@@ -68,7 +68,7 @@ def _run(connection: Connection, header: dict[str, Any]) -> "Run | None":
     run = depth_run(connection, parent_id, depth=header["depth"])
     if run is None:
         return new_depth_run(connection, parent_id, depth=header["depth"])
-    if "odn.complete" in run.data.tags and header["phase"] not in {"finish", "shave"}:
+    if "odn.complete" in run.data.tags and header["phase"] not in {"finish", "reduce"}:
         return None
     connection.client.update_run(run.info.run_id, status="RUNNING")
     return run

@@ -20,7 +20,7 @@ BY_EPOCH, BY_DEPTH = "epoch/", "depth/"  # before the names of curves: what thei
 
 @dataclass(frozen=True)
 class Point:
-    """Hold one epoch of a depth's curve; steps run on from the stable phase into the probe and the finish."""
+    """Hold one epoch of a depth's curve; steps run on from the stable phase into the trial anneal and the finish."""
 
     step: int
     values: dict[str, float]
@@ -113,7 +113,7 @@ def _agrees(search: SearchNumbers, chain: Sequence[DepthRecord], config: Config)
     enough = [one.kept for one in chain if one.verdict is not None and one.verdict.reached]
     if len(verdicts) < len(chain) or verdicts[-1].verdict == "expand" or search.target != config.search.target:
         return False
-    accepted = search.shaved_from or search.depth  # a shave keeps a shallower depth than the search accepted
+    accepted = search.reduced_from or search.depth  # a depth reduction keeps a shallower depth than the search accepted
     return (search.verdict, accepted) == ("target_reached", enough[0]) if enough else search.verdict == "exhausted"
 
 
@@ -126,15 +126,15 @@ def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | Non
     points = _points(folder / "history.csv", after=0, made_by=f"train@{depth}")
     if verdict is not None:
         files.append(check / "verdict.json")
-        if verdict.probed:
+        if verdict.annealed:
             files.append(check / "history.csv")
             points += _points(check / "history.csv", after=len(points), made_by=f"check@{depth}")
     return DepthRecord(depth, step, verdict, points, tuple(files))
 
 
 def _finished(record: DepthRecord, history: Path) -> DepthRecord:
-    """Let the curve of a depth run on into the epochs that finished or shaved it."""
-    points = _points(history, after=len(record.points), made_by="truncate", depth=record.depth, phases={"finish", "shave"})
+    """Let the curve of a depth run on into the epochs that finished or reduced it."""
+    points = _points(history, after=len(record.points), made_by="truncate", depth=record.depth, phases={"finish", "reduce"})
     return replace(record, points=record.points + points, files=(*record.files, history)) if points else record
 
 

@@ -138,7 +138,7 @@ def _scalars(record: DepthRecord) -> dict[str, float]:
     """Return what is known of a depth as single numbers, named apart from the curves."""
     step, verdict = record.step, record.verdict
     scalars = {"n_params": float(step.n_params), "size_bytes": float(step.size_bytes), "macs": float(step.macs)}
-    scalars |= {"read_out_accuracy": step.val_accuracy, "full_depth_epochs": step.cost + (verdict.cost if verdict is not None else 0)}
+    scalars |= {"ema_accuracy": step.val_accuracy, "full_network_epochs": step.cost + (verdict.cost if verdict is not None else 0)}
     if verdict is not None:
         low, high = verdict.val_interval
         scalars |= {"judged_accuracy": verdict.val_accuracy, "judged_accuracy_low": low, "judged_accuracy_high": high}

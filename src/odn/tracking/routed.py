@@ -29,7 +29,7 @@ def register_routed(folder: Path, *, card: Mapping[str, Any], manifest: Manifest
         TrackingError: MLflow cannot be reached or refuses.
     """
     kind = card["kind"]
-    numbers = ("val_accuracy", "test_accuracy", "val_macs", "test_macs", "val_macs_share", "test_macs_share", "full_depth_epochs")
+    numbers = ("val_accuracy", "test_accuracy", "val_macs", "test_macs", "val_macs_share", "test_macs_share", "full_network_epochs")
     (asked, value), *_ = card["target"].items()
     model = Model(
         name=f"{config.registry.name}-routed-{kind}",

@@ -72,5 +72,5 @@ def _headline(record: SearchRecord) -> str:
     return (
         f"{record.config.model.backbone} on {data_name}: depth **{search.depth}** of {search.n_blocks} kept{channels}, "
         f"{search.val_accuracy:.2%} on val{test}. Target {search.target:.2%} on val {ending}. "
-        f"The search cost {search.full_depth_epochs:.2f} full-depth epochs."
+        f"The search cost {search.full_network_epochs:.2f} full-network epochs."
     )

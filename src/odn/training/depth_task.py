@@ -12,10 +12,10 @@ from torch import Tensor
 from odn.data.batches import Images
 from odn.sections import TrainConfig
 from odn.training.device import Machine
+from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position, Progress
 from odn.training.objective import Objective
 from odn.training.optim import Updates
-from odn.training.readout import ReadOut, read_out, reestimate_batchnorm
 from odn.training.seed import generator
 from odn.training.state import TrainState
 
@@ -41,7 +41,7 @@ class Phase:
 
 
 class DepthTask:
-    """Train a network at its own depth; after a row the averaged network holds the weights that were read out."""
+    """Train a network at its own depth; after a row the averaged network holds the weights that were evaluated."""
 
     later: str | None = None
     replayable = True
@@ -63,7 +63,7 @@ class DepthTask:
     @property
     def remedy(self) -> str:
         """Say what to change where a loss is not finite."""
-        return f"lower train.lr (it was {self.lr:g}) or train.kernel_lr, or raise train.warmup_epochs"
+        return f"lower train.lr (it was {self.lr:g}) or train.muon_lr, or raise train.warmup_epochs"
 
     def draws(self, epoch: int) -> torch.Generator:
         """Return what an epoch's batches are drawn from."""
@@ -87,10 +87,10 @@ class DepthTask:
         self._updates.take()
         return logits, loss
 
-    def evaluate(self, *, train: Images, val: Images) -> ReadOut:
+    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
         """Read the averaged weights off val, with BatchNorm statistics of their own."""
         reestimate_batchnorm(self._state.average, train, machine=self._machine)
-        return read_out(self._state.average, val, machine=self._machine)
+        return evaluate(self._state.average, val, machine=self._machine)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights, averaged weights and momentum."""

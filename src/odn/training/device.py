@@ -29,7 +29,7 @@ class Machine:
     precision: Literal["fp32", "bf16"]
     threads: int = 1
 
-    def holding(self, network: Network) -> Network:
+    def to_device(self, network: Network) -> Network:
         """Return the network on the device, its kernels laid out channels last."""
         return network.to(self.device).to(memory_format=torch.channels_last)
 

@@ -18,14 +18,14 @@ from odn.records import Count, Fraction, Positive, Record
 from odn.sections import AugmentConfig, TrainConfig
 from odn.training.checkpoint import Checkpoint, resume, save_checkpoint
 from odn.training.device import Machine
-from odn.training.readout import ReadOut
+from odn.training.evaluation import Evaluation
 from odn.training.replay import replayed
 
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
 CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
 TICK_SECONDS = 0.5
 
-PhaseName = Literal["stable", "probe", "finish", "gates", "teacher", "shave", "warm-up"]
+PhaseName = Literal["stable", "trial", "finish", "gates", "teacher", "reduce", "warm-up"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Task(Protocol):
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take the step on a batch (n, C, H, W) with its labels (n,); return the logits (n, K) and the loss."""
 
-    def evaluate(self, *, train: Images, val: Images) -> ReadOut | None:
+    def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
         """Return what is right on val after an epoch; None where nothing is read off."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -186,8 +186,8 @@ def fit(
             yield rows[-1]
 
 
-def _row(task: Task, *, epoch: int, loss: float, accuracy: float, seen: ReadOut) -> EpochRow:
-    """Join what an epoch of training gave with what was read off val after it."""
+def _row(task: Task, *, epoch: int, loss: float, accuracy: float, seen: Evaluation) -> EpochRow:
+    """Join what an epoch of training gave with what was evaluated on val after it."""
     return EpochRow(
         depth=task.depth,
         phase=task.phase,

@@ -30,8 +30,8 @@ class Teacher:
         if self.scale is not None and self.shift is not None:
             images = (self.scale * images + self.shift).contiguous(memory_format=torch.channels_last)
         with machine.autocast():
-            said: Tensor = self.network(images)
-        return said
+            logits: Tensor = self.network(images)
+        return logits
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Objective:
             logits = network.forward_depths(images, (*exits, depth)) if exits else {depth: network(images)}
         loss = F.cross_entropy(logits[depth].float(), labels, label_smoothing=settings.label_smoothing)
         if self.teacher is not None:
-            said = self.teacher.logits(images, machine=machine)
-            learnt = distillation_loss(logits[depth], said, temperature=self.temperature)
+            teacher_logits = self.teacher.logits(images, machine=machine)
+            learnt = distillation_loss(logits[depth], teacher_logits, temperature=self.temperature)
             loss = (1 - self.weight) * loss + self.weight * learnt
         if self.aux_depth:
             auxiliary = F.cross_entropy(logits[self.aux_depth].float(), labels, label_smoothing=settings.label_smoothing)

@@ -50,7 +50,7 @@ class Scale:
 class Updates:
     """Step a training state: the lists of tensors are made once, so that a step is a handful of fused calls.
 
-    With `train.optimiser: muon` the kernels of the blocks take orthogonalised steps of the rate `train.kernel_lr`; all else,
+    With `train.optimizer: muon` the kernels of the blocks take orthogonalised steps of the rate `train.muon_lr`; all else,
     and with `sgd` everything, takes SGD's steps of the rate `train.lr`.
     """
 
@@ -61,7 +61,7 @@ class Updates:
         self.highest_decay = math.exp(-1 / (train.ema_epochs * steps_per_epoch))
         named: dict[str, Tensor] = dict(state.network.named_parameters())
         averaged: dict[str, Tensor] = dict(state.average.named_parameters())
-        kernels = [name for name, tensor in named.items() if train.optimiser == "muon" and name.startswith("blocks.") and tensor.ndim == 4]
+        kernels = [name for name, tensor in named.items() if train.optimizer == "muon" and name.startswith("blocks.") and tensor.ndim == 4]
         others = [name for name in named if name not in set(kernels)]
         self.kernels, self.others = [named[name] for name in kernels], [named[name] for name in others]
         self.decayed = [i for i, parameter in enumerate(self.others) if parameter.ndim > 1]
@@ -79,7 +79,7 @@ class Updates:
         """Say how long the next step will be, which `take` then takes, itself or replayed."""
         steps = self.state.n_averaged = self.state.n_averaged + 1
         decay = min(self.highest_decay, steps / (10 + steps))  # an average of constant decay lags far behind at first
-        self.kernel_scale.set(-rate * self.train.kernel_lr)
+        self.kernel_scale.set(-rate * self.train.muon_lr)
         self.other_scale.set(-rate * self.train.lr)
         self.average_weight.set(1 - decay)
 
@@ -95,7 +95,7 @@ class Updates:
     def _step_kernels(self) -> None:
         if self.kernels:
             ahead = self._nesterov(_gradients(self.kernels), self.kernel_momenta)
-            self.kernel_scale.decay_(self.kernels, self.train.kernel_decay)
+            self.kernel_scale.decay_(self.kernels, self.train.muon_weight_decay)
             self.kernel_scale.add_(self.kernels, orthogonalised(ahead, dtype=self.product_dtype))
 
     def _step_others(self) -> None:

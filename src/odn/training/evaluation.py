@@ -26,7 +26,7 @@ def batch_size(split: Images) -> int:
 
 
 @dataclass(frozen=True)
-class ReadOut:
+class Evaluation:
     """Hold what one look at a split gives."""
 
     n_correct: int
@@ -58,7 +58,7 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine)
 
 
 @torch.no_grad()
-def read_out(network: nn.Module, split: Images, *, machine: Machine) -> ReadOut:
+def evaluate(network: nn.Module, split: Images, *, machine: Machine) -> Evaluation:
     """Count what the network gets right."""
     network.eval()
     n_correct = torch.zeros((), dtype=torch.int64, device=split.device)
@@ -68,11 +68,11 @@ def read_out(network: nn.Module, split: Images, *, machine: Machine) -> ReadOut:
             logits = network(images)
         n_correct += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-    return ReadOut(n_correct=int(n_correct), n=len(split), loss=float(loss) / len(split))
+    return Evaluation(n_correct=int(n_correct), n=len(split), loss=float(loss) / len(split))
 
 
 @torch.no_grad()
-def read_out_exits(network: DepthNetwork, split: Images, *, machine: Machine) -> dict[int, ReadOut]:
+def evaluate_exits(network: DepthNetwork, split: Images, *, machine: Machine) -> dict[int, Evaluation]:
     """Count what each exit gets right, from one shared forward pass."""
     network.eval()
     depths = network.head_depths
@@ -86,14 +86,14 @@ def read_out_exits(network: DepthNetwork, split: Images, *, machine: Machine) ->
             loss[i] += F.cross_entropy(logits[depth].float(), labels, reduction="sum")
     n = len(split)
     return {
-        depth: ReadOut(n_correct=right, n=n, loss=summed / n)
+        depth: Evaluation(n_correct=right, n=n, loss=summed / n)
         for depth, right, summed in zip(depths, n_correct.tolist(), loss.tolist(), strict=True)
     }
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Hold what a network says of each image of a split, on the CPU."""
+    """Hold the prediction of a network for each image of a split, on the CPU."""
 
     labels: Tensor  # (N,) int64
     predicted: Tensor  # (N,) int64
@@ -111,7 +111,9 @@ class Predictions:
     def rows(self) -> list[dict[str, Any]]:
         """Return one line an image."""
         columns = zip(self.labels.tolist(), self.predicted.tolist(), self.confidence.tolist(), strict=True)
-        return [{"index": i, "label": label, "predicted": said, "confidence": sure} for i, (label, said, sure) in enumerate(columns)]
+        return [
+            {"index": i, "label": label, "predicted": predicted, "confidence": sure} for i, (label, predicted, sure) in enumerate(columns)
+        ]
 
 
 @torch.no_grad()

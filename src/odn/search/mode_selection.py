@@ -1,18 +1,22 @@
-"""Choose between growth and a supernet from a short look at all depths: pure functions on plain numbers, no torch."""
+"""Choose between growth and a supernet from a pilot training of all depths, and hand the choice on in files; no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from odn.config import Config
-from odn.records import Amount, Fraction, Positive, Record
+from odn.files import list_also, write_json
+from odn.records import Amount, Fraction, Positive, Record, read_record
 from odn.search.convergence import one_standard_error_depth
 from odn.search.outcome import LedgerEntry
 
+NAME = "mode_selection.json"  # in the folder of each depth
+
 
 @dataclass(frozen=True, kw_only=True)
-class Advice(Record):
-    """Say which mode is chosen, and why: the content of advice.json."""
+class ModeSelection(Record):
+    """Say which mode is chosen, and why: the content of mode_selection.json."""
 
     mode: Literal["growth", "supernet"]
     depth: Positive  # that the data seem to need
@@ -20,14 +24,14 @@ class Advice(Record):
     accuracies: dict[Positive, Fraction]  # on val of each exit, after the short training
     n_val: Positive
     epochs: Positive
-    cost: Amount  # full-depth epochs that the look took
+    cost: Amount  # full-network epochs that the look took
 
     def entry(self, deepest: int) -> LedgerEntry:
         """Return what it cost, of the deepest depth that was trained."""
-        return LedgerEntry(depth=deepest, phase="advice", epochs=self.epochs, full_depth_epochs=self.cost)
+        return LedgerEntry(depth=deepest, phase="mode-selection", epochs=self.epochs, full_network_epochs=self.cost)
 
 
-def advise(accuracies: Mapping[int, float], *, n_val: int, cost: float, config: Config) -> Advice:
+def choose_mode(accuracies: Mapping[int, float], *, n_val: int, cost: float, config: Config) -> ModeSelection:
     """Choose from the accuracy of every exit of a network whose exits were trained together for a short while.
 
     The depth that the data seem to need is the shallowest within one standard error of the best exit. Growth pays for each
@@ -46,7 +50,7 @@ def advise(accuracies: Mapping[int, float], *, n_val: int, cost: float, config: 
     else:
         side = "beyond" if is_deep else "within"
         why = f"{seen}, which is {side} the first {auto.deep:.0%} of {deepest} blocks that auto.deep leaves to growth"
-    return Advice(
+    return ModeSelection(
         mode="supernet" if is_deep or auto.models > 1 else "growth",
         depth=depth,
         why=why,
@@ -55,3 +59,24 @@ def advise(accuracies: Mapping[int, float], *, n_val: int, cost: float, config: 
         epochs=auto.epochs,
         cost=cost,
     )
+
+
+def read_mode_selection(folder: Path, config: Config) -> ModeSelection | None:
+    """Read what was selected for the depth in `folder`; None where `search.mode` says itself what is done.
+
+    Raises:
+        MissingInputError: it is not there.
+        DataError: it is damaged.
+    """
+    return read_record(ModeSelection, folder / NAME, made_by=f"train@{folder.name}") if config.mode.selects else None
+
+
+def write_mode_selection(folder: Path, mode_selection: ModeSelection) -> None:
+    """Write the selection into the folder of a trained depth."""
+    list_also(folder, NAME)
+    write_json(folder / NAME, asdict(mode_selection))
+
+
+def resolve_mode(config: Config, mode_selection: ModeSelection | None) -> Config:
+    """Return the settings under the mode that was selected, if one was."""
+    return config if mode_selection is None else config.in_mode(mode_selection.mode)

@@ -1,4 +1,4 @@
-"""Write the short account of a search that ends a run: plain lines, with a little colour on a terminal; starts fast."""
+"""Write the short summary of a search that ends a run: plain lines, with a little color on a terminal; starts fast."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,20 +26,20 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Account:
-    """Hold the account of a search."""
+class Summary:
+    """Hold the summary of a search."""
 
     lines: tuple[Line, ...]
 
-    def describe(self, *, colour: bool = False) -> str:
-        """Return the account as text, with the terminal's codes for bold and colour if asked."""
+    def describe(self, *, color: bool = False) -> str:
+        """Return the summary as text, with the terminal's codes for bold and color if asked."""
         shown = [(sanitized(line.text), line.style) for line in self.lines]
-        return "\n".join(f"{CODES[style]}{text}{RESET}" if colour and style else text for text, style in shown)
+        return "\n".join(f"{CODES[style]}{text}{RESET}" if color and style else text for text, style in shown)
 
 
-def account(
+def summarize(
     findings: Findings, *, registration: Mapping[str, Any] | None, model: Path, report: Path | None, standing: str = "there"
-) -> Account:
+) -> Summary:
     """Tell what a search found, what it cost, where things are and what to try next; `None`: not there yet.
 
     `standing` says whether the registered version is there still, gone, or not asked for.
@@ -51,8 +51,8 @@ def account(
         Line(),
         *_entry("Verdict", f"{VERDICTS[findings.verdict]}: {kept_because(findings)}", style="" if findings.is_reached else mood),
     ]
-    for one in findings.shaves:
-        lines += _entry("Shave", f"depth {one.depth} was tried again: {one.reason}.")
+    for one in findings.reductions:
+        lines += _entry("Reduction", f"depth {one.depth} was tried again: {one.reason}.")
     lines += _entry(
         "Test",
         f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}",
@@ -61,12 +61,12 @@ def account(
         lines += _entry("Data", said, style="bad")
     lines += [Line(), *_saving_lines(findings), Line()]
     lines += _entry("Latency", BUSY, style="bad") if findings.busy else []
-    lines += _entry("Mode", findings.advice) if findings.advice else []
+    lines += _entry("Mode", findings.mode_selection) if findings.mode_selection else []
     lines += _entry("Search", _cost_words(findings))
     lines += _entry("Model", f"{model}/{_registered(findings, registration, standing)}")
     lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: odn report")
     lines += _next_lines(findings, registration)
-    return Account(tuple(lines))
+    return Summary(tuple(lines))
 
 
 def _entry(name: str, text: str, *, style: str = "") -> list[Line]:
@@ -91,10 +91,10 @@ def _interval_name(findings: Findings) -> str:
 
 def _depth_lines(findings: Findings) -> Iterator[Line]:
     folded = findings.depths[: 1 - MOST_DEPTHS] if len(findings.depths) > MOST_DEPTHS else ()
-    rows: list[tuple[str, ...]] = [("depth", "val, read-out", "after a cooldown", _interval_name(findings), "verdict")]
+    rows: list[tuple[str, ...]] = [("depth", "val, EMA", "val, annealed", _interval_name(findings), "verdict")]
     if folded:
-        read_outs = [one.read_out for one in folded]
-        rows.append((f"{folded[0].depth}-{folded[-1].depth}", f"{min(read_outs):.2%}+", "", "", f"{len(folded)} depths: expand"))
+        ema_accuracies = [one.ema_accuracy for one in folded]
+        rows.append((f"{folded[0].depth}-{folded[-1].depth}", f"{min(ema_accuracies):.2%}+", "", "", f"{len(folded)} depths: expand"))
     rows += [_depth_row(one, findings) for one in findings.depths[len(folded) :]]
     for number, text in enumerate(_table(rows, left=(4,))):
         one = findings.depths[number - 1 - bool(folded) + len(folded)] if number > bool(folded) else None
@@ -105,8 +105,8 @@ def _depth_row(one: Depth, findings: Findings) -> tuple[str, ...]:
     mark = "  <- kept" if one.depth == findings.depth else ""
     return (
         str(one.depth),
-        f"{one.read_out:.2%}",
-        f"{one.probe:.2%}" if one.probe is not None else "-",
+        f"{one.ema_accuracy:.2%}",
+        f"{one.annealed_accuracy:.2%}" if one.annealed_accuracy is not None else "-",
         span(one.interval),
         VERDICTS[one.verdict] + mark,
     )
@@ -121,7 +121,7 @@ def _saving_lines(findings: Findings) -> Iterator[Line]:
 
 def _cost_words(findings: Findings) -> str:
     parts = ", ".join(f"{PHASES[name]} {cost:.2f}" for name, cost in findings.by_phase().items())
-    return f"cost {findings.full_depth_epochs:.2f} full-depth epochs (of all {findings.n_blocks} blocks): {parts}"
+    return f"cost {findings.full_network_epochs:.2f} full-network epochs (of all {findings.n_blocks} blocks): {parts}"
 
 
 def _registered(findings: Findings, registration: Mapping[str, Any] | None, standing: str) -> str:

@@ -1,4 +1,4 @@
-"""The short account that `make repro` ends with."""
+"""The short summary that `make repro` ends with."""
 
 import subprocess
 import sys
@@ -36,35 +36,35 @@ def exhausted(tmp_path: Path) -> MadeUpSearch:
     return make_search(tmp_path, right=((180, 185), (186, 190)))
 
 
-def test_account_begins_with_the_finding(search: MadeUpSearch) -> None:
+def test_summary_begins_with_the_finding(search: MadeUpSearch) -> None:
     """The first line is the finding."""
     assert search.show().describe().splitlines()[0] == "2 of 8 blocks are enough for digits"
 
 
-def test_account_has_a_line_a_depth(search: MadeUpSearch) -> None:
-    """Each depth has its read-out, its accuracy after a cooldown with its interval, and its verdict; one is kept."""
+def test_summary_has_a_line_a_depth(search: MadeUpSearch) -> None:
+    """Each depth has its EMA accuracy, its accuracy after a cooldown with its interval, and its verdict; one is kept."""
     shown = [" ".join(line.split()) for line in search.show().describe().splitlines()]
     assert "1 85.00% - 79.39% to 89.29% expand" in shown
     assert "2 96.00% 99.00% 96.43% to 99.73% target reached <- kept" in shown
 
 
-def test_account_has_the_numbers_of_the_record(search: MadeUpSearch) -> None:
+def test_summary_has_the_numbers_of_the_record(search: MadeUpSearch) -> None:
     """Test accuracy with its interval, every cost before and after, and what the search cost, by phase."""
     shown = " ".join(search.show().describe().split())
     assert "90.00% of 60 images are right, 95% interval 79.85% to 95.34%" in shown
     assert "parameters 149,322 11,172,810 98.7%" in shown
     assert "MACs 9,474,688 34,644,992 72.7%" in shown
     assert "latency, 1 image 0.50 ms 2.50 ms 80.0%" in shown
-    assert "cost 2.19 full-depth epochs (of all 8 blocks): training 1.64, probe 0.55" in shown
+    assert "cost 2.19 full-network epochs (of all 8 blocks): training 1.64, trial anneal 0.55" in shown
 
 
-def test_account_says_why(search: MadeUpSearch) -> None:
+def test_summary_says_why(search: MadeUpSearch) -> None:
     """The verdict comes with its reason."""
     shown = " ".join(search.show().describe().split())
     assert "target reached: depth 2 is kept, its val accuracy 99.00% (198 of 200) reaches the target 97.00%." in shown
 
 
-def test_account_of_an_exhausted_search_says_so(exhausted: MadeUpSearch) -> None:
+def test_summary_of_an_exhausted_search_says_so(exhausted: MadeUpSearch) -> None:
     """That the target is not reached stands in the first line, and at the end what would help."""
     lines = exhausted.show().describe().splitlines()
     assert lines[0] == "No depth reached the target of 97.00% on digits; depth 2 of 8 is kept for now"
@@ -73,14 +73,14 @@ def test_account_of_an_exhausted_search_says_so(exhausted: MadeUpSearch) -> None
     assert lines[-2].strip() == "- ask for less: search.target 97.00%; the best on val is 95.00%"
 
 
-def test_account_names_what_is_not_there_yet(search: MadeUpSearch) -> None:
+def test_summary_names_what_is_not_there_yet(search: MadeUpSearch) -> None:
     """Without a report and a registration it names the commands that make them."""
     shown = " ".join(search.show().describe().split())
     assert "not in the registry as odn-digits yet: odn register" in shown
     assert "not written yet: odn report" in shown
 
 
-def test_account_names_the_registry_version(tmp_path: Path) -> None:
+def test_summary_names_the_registry_version(tmp_path: Path) -> None:
     """A registered model is named with version, alias and address, and why it is not champion."""
     search = make_search(tmp_path)
     search.register(REGISTRATION)
@@ -108,35 +108,35 @@ def test_version_of_other_weights_is_not_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_depths", [1, 2, 8])
-def test_account_fits_a_screen(tmp_path: Path, n_depths: int) -> None:
-    """However deep the search went, the account has at most 30 lines of at most 100 columns."""
+def test_summary_fits_a_screen(tmp_path: Path, n_depths: int) -> None:
+    """However deep the search went, the summary has at most 30 lines of at most 100 columns."""
     search = make_search(tmp_path, right=((120, None),) * (n_depths - 1) + ((196, 198),))
     lines = search.show().describe().splitlines()
     assert len(lines) <= 30
     assert max(map(len, lines)) <= 100
 
 
-def test_account_is_plain_unless_asked(search: MadeUpSearch) -> None:
-    """There is no terminal code in the plain text, and with colour the same words."""
-    plain, coloured = search.show().describe(), search.show().describe(colour=True)
+def test_summary_is_plain_unless_asked(search: MadeUpSearch) -> None:
+    """There is no terminal code in the plain text, and with color the same words."""
+    plain, colored = search.show().describe(), search.show().describe(color=True)
     assert "\x1b" not in plain
-    assert "\x1b[1;32m2 of 8 blocks are enough for digits\x1b[0m" in coloured
+    assert "\x1b[1;32m2 of 8 blocks are enough for digits\x1b[0m" in colored
 
 
-def test_account_of_an_unfinished_search_names_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_of_an_unfinished_search_names_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before a depth is accepted `odn show` exits with 2 and says what to run."""
     params = Path(__file__).parents[2] / "params.yaml"
     assert cli.main(["show", "--params", str(params), "--model", str(tmp_path / "model")]) == 2
     assert "card.json is missing; run 'dvc repro truncate' first" in capsys.readouterr().err
 
 
-def test_account_of_another_search_is_refused(search: MadeUpSearch) -> None:
+def test_summary_of_another_search_is_refused(search: MadeUpSearch) -> None:
     """After a change of the target the old model is not taken for the new search's."""
     with pytest.raises(MissingInputError, match="is of a search with search.target 0.97, and the settings say 0.98; run 'dvc repro' first"):
         search.show(config=search.other_config(target=0.98))
 
 
-def test_account_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_summary_of_another_model_is_refused(tmp_path: Path) -> None:
     """Numbers that were measured on another model are not shown as this one's."""
     search, other = make_search(tmp_path / "one"), make_search(tmp_path / "other", right=((198, 198),))
     (search.folder / "metrics/evaluation.json").write_bytes((other.folder / "metrics/evaluation.json").read_bytes())
@@ -144,7 +144,7 @@ def test_account_of_another_model_is_refused(tmp_path: Path) -> None:
         search.show()
 
 
-def test_account_starts_fast() -> None:
+def test_summary_starts_fast() -> None:
     """Telling what was found loads neither torch nor MLflow nor what draws."""
     code = "import sys, odn.commands.show; print(sorted({'torch', 'mlflow', 'matplotlib', 'jinja2', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
@@ -190,7 +190,7 @@ def test_a_busy_machine_is_said_of_the_latency(tmp_path: Path) -> None:
     ],
 )
 def test_data_that_flatters_is_said(tmp_path: Path, duplicates: dict[str, int], said: str) -> None:
-    """What is learnt by heart, or cannot be learnt, stands beside the accuracy that it spoils: in the account and on the page."""
+    """What is learnt by heart, or cannot be learnt, stands beside the accuracy that it spoils: in the summary and on the page."""
     made = make_search(tmp_path, duplicates=duplicates)
     assert said in " ".join(made.show().describe().split())
     assert said in " ".join(made.page().split())

@@ -1,6 +1,6 @@
-"""Shave: when a depth is accepted, try the depth before it, taught by the accepted network, while what comes out is good enough.
+"""Reduce the depth: when one is accepted, try the one before it, distilled from the accepted network, while that is good enough.
 
-Each try is one more look at val, beyond those of the search.
+Each try is one more evaluation on val, beyond those of the search.
 """
 
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from odn.models.network import DepthNetwork
 from odn.search.convergence import DepthStep, judge
 from odn.search.data import SearchData
 from odn.search.growth import Cooled, cool_down
-from odn.search.outcome import Shave
+from odn.search.outcome import DepthReduction
 from odn.search.teaching import as_teacher
 from odn.training.fit import EpochRow, Tick
 from odn.training.state import TrainState
 
 
 @dataclass(frozen=True)
-class Shaved:
+class Reduced:
     """Hold what a try leaves: the cooled network, and what is made of it."""
 
     cooled: Cooled
-    shave: Shave
+    reduction: DepthReduction
 
 
 def depths_to_try(config: Config, depth: int) -> tuple[int, ...]:
-    """List the scheduled depths before the accepted one, the nearest first; none where `search.shave` is off."""
-    return tuple(reversed([one for one in config.search.schedule if one < depth])) if config.search.shave else ()
+    """List the scheduled depths before the accepted one, the nearest first; none where `search.reduce_depth` is off."""
+    return tuple(reversed([one for one in config.search.schedule if one < depth])) if config.search.reduce_depth else ()
 
 
 def exit_of(state: TrainState, depth: int) -> TrainState:
@@ -44,29 +44,29 @@ def exit_of(state: TrainState, depth: int) -> TrainState:
 
 def try_shallower(
     state: TrainState, *, teacher: DepthNetwork, step: DepthStep, data: SearchData, config: Config, checkpoint: Path | None
-) -> Iterator[Tick | EpochRow | Shaved]:
-    """Cool a depth's training state down for `distill.shave_epochs` with `teacher`, look at val once, and end with `Shaved`.
+) -> Iterator[Tick | EpochRow | Reduced]:
+    """Cool a depth's training state down for `distill.reduce_epochs` with `teacher`, evaluate on val once, and end with `Reduced`.
 
     `step` is what the depth's own training gave. It is kept where the verdict of the search holds: target, accept and confidence.
     """
     taught_by = as_teacher(teacher, machine=data.machine)
-    epochs = config.distill.shave_epochs
+    epochs = config.distill.reduce_epochs
     cooled: Cooled | None = None
-    for event in cool_down(state, data=data, config=config, name="shave", epochs=epochs, checkpoint=checkpoint, teacher=taught_by):
+    for event in cool_down(state, data=data, config=config, name="reduce", epochs=epochs, checkpoint=checkpoint, teacher=taught_by):
         if isinstance(event, Cooled):
             cooled = event
         else:
             yield event
     assert cooled is not None, "a cooldown ends with its network"
-    probe = cooled.probe
-    verdict = judge(step, config.search, probe=probe)
-    shave = Shave(
+    trial = cooled.trial
+    verdict = judge(step, config.search, trial=trial)
+    reduction = DepthReduction(
         depth=step.depth,
-        epochs=probe.epochs,
-        n_correct=probe.n_correct,
-        n=probe.n,
-        full_depth_epochs=probe.cost,
+        epochs=trial.epochs,
+        n_correct=trial.n_correct,
+        n=trial.n,
+        full_network_epochs=trial.cost,
         reached=verdict.reached,
-        reason=f"{verdict.reason}, taught by depth {teacher.depth}",
+        reason=f"{verdict.reason}, distilled from depth {teacher.depth}",
     )
-    yield Shaved(cooled=cooled, shave=shave)
+    yield Reduced(cooled=cooled, reduction=reduction)
