@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from odn.renamed import SETTINGS, VALUES
+
 REFUSED = "refused"  # the type of an error that says all by itself
 MOST = 20  # settings that are refused one by one; of more, how many there are is said
 NUMBER_AS_TEXT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")  # in quotes
@@ -40,9 +42,15 @@ def shown(value: Any) -> str:
 def refusals(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     """Say a line on each of the settings of the form `root` that pydantic refuses."""
     items = error.errors(include_url=False)
+    old = {SETTINGS.get(_name_of(item)) for item in items if item["type"] == "extra_forbidden"}
+    items = [item for item in items if item["type"] != "missing" or _name_of(item) not in old]
     yield from dict.fromkeys(refusal(item, root) for item in items[:MOST])  # a value of none of several kinds is refused by each kind
     if len(items) > MOST:
         yield f"{len(items) - MOST:,} more settings are refused"
+
+
+def _name_of(item: Any) -> str:
+    return ".".join(map(str, item["loc"]))
 
 
 def refusal(item: Any, root: type[BaseModel]) -> str:
@@ -55,6 +63,8 @@ def refusal(item: Any, root: type[BaseModel]) -> str:
     if item["type"] not in {"invalid_key", "extra_forbidden"}:
         location = location[:2]  # without the entry of a list, or the one of several kinds that a value may be of
     name, last = ".".join(str(part) for part in location), str(location[-1])
+    if item["type"] == "extra_forbidden" and name in SETTINGS:
+        return f"unknown setting {name}: renamed to {SETTINGS[name]}"
     if item["type"] == "extra_forbidden":
         known = _fields(location[:-1], root)
         near = [".".join((*map(str, location[:-1]), match)) for match in difflib.get_close_matches(last, known, n=1)]
@@ -71,6 +81,8 @@ def refusal(item: Any, root: type[BaseModel]) -> str:
         schema = _schema_of(root, name)
         near = difflib.get_close_matches(value, schema.get("enum", schema.get("examples", [])), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
+        if (name, value) in VALUES:
+            hint = f" (renamed to {VALUES[name, value]})"
         if NUMBER_AS_TEXT.fullmatch(value):
             hint = f" (this is text: write {float(value)}, without quotes)"
     return f"{name}: must be {allowed_in(root, name)}; got {shown(value)}{hint}"
