@@ -29,7 +29,7 @@ FOLDERS = {  # flag: (default, help)
     "prepared": ("work/prepared", "train/, val/, test/ and dataset.json"),
     "search": ("work", "depths/, checks/ and decisions/"),
     "model": ("model", "the network that is kept"),
-    "evaluation": ("work/evaluation", "what the model says of each test image"),
+    "evaluation": ("work/evaluation", "predictions of each test image"),
     "metrics": ("metrics", "flat numbers, tracked by git"),
     "plots": ("plots", "tables to plot, tracked by git"),
     "specialised": ("specialised", "a folder for each target of 'odn specialise'"),
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "plots",
         "progress",
     )
-    _add(commands, "evaluate", _evaluate, "certify the model on test", "prepared", "model", "search", "evaluation", "metrics")
+    _add(commands, "evaluate", _evaluate, "evaluate the model once on test", "prepared", "model", "search", "evaluation", "metrics")
     _add(commands, "report", _report, "write the page and its pictures", "prepared", "model", "metrics", "plots", "evaluation", "report")
     record = ("prepared", "search", "model", "metrics", "plots", "report")
     _add(
@@ -123,17 +123,17 @@ def _parser() -> argparse.ArgumentParser:
     route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --search)")
     route.add_argument("--no-register", action="store_true", help="keep it out of MLflow")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
-    preset = _add(commands, "preset", _preset, "say a preset of params/ as options of 'dvc exp run'")
+    preset = _add(commands, "preset", _preset, "print a preset of params/ as options of 'dvc exp run'")
     preset.add_argument("name", help="such as paper/mnist")
     specialise = _add(
         commands, "specialise", _specialise, "cut a network for each target out of a supernet", "prepared", "search", "specialised"
     )
     specialise.add_argument("--target", action="append", required=True, help="such as 'accuracy>=0.98' or 'bytes<=100000,latency_ms<=1.5'")
     specialise.add_argument("--no-register", action="store_true", help="write the folders only")
-    specialise.add_argument("--enumerate", action="store_true", help="look through all sub-networks, however many")
-    specialise.add_argument("--no-predictor", action="store_true", help="read each sub-network that evolution sees off val")
+    specialise.add_argument("--enumerate", action="store_true", help="evaluate all sub-networks, however many")
+    specialise.add_argument("--no-predictor", action="store_true", help="evaluate each sub-network that evolution sees on val")
     specialise.add_argument("--no-latency-table", action="store_true", help="time each sub-network as a whole")
-    _add(commands, "show", _show, "tell in short what the search found", "model", "metrics", "registered-weights", "registration", "report")
+    _add(commands, "show", _show, "print a summary of the search", "model", "metrics", "registered-weights", "registration", "report")
     return parser
 
 

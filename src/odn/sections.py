@@ -61,9 +61,7 @@ class TrainConfig(Section):
     lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of the stable phase")
     optimizer: Literal["muon", "sgd"] = Field(description="muon: orthogonalised steps for the kernels of the blocks, SGD for the rest")
     muon_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of Muon's steps; without effect with sgd")
-    muon_weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="fraction of a kernel that goes with a step of Muon's of rate 1"
-    )
+    muon_weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(description="decoupled weight decay of the parameters that Muon updates")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov's form; 0 is none")
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(description="L2 penalty on convolution and linear weights")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(description="probability mass spread over all classes")
@@ -112,7 +110,7 @@ class SearchConfig(Section):
     cooldown_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
         description="of the trial anneal: the rate goes to 0, then one evaluation on val"
     )
-    cooldown_gain: ClosedFraction = Field(description="fraction of the error on val that a cooldown is expected to remove at most")
+    cooldown_gain: ClosedFraction = Field(description="maximum fraction of the val error that annealing is expected to remove")
     distill: Annotated[str, Field(pattern=TEACHER)] = Field(
         examples=list(DISTILL),
         description="who teaches a depth: none; shallower: the depth before; exits: each depth the exit of the one before; full: "
@@ -189,13 +187,13 @@ class PruneConfig(Section):
     """Set the training that prunes while it trains, of `search.mode: prune`."""
 
     budget: Fraction = Field(description="what the cut network may cost, as a fraction of the whole backbone")
-    budget_metric: Literal["macs", "params", "bytes"] = Field(description="cost that the budget is of")
+    budget_metric: Literal["macs", "params", "bytes"] = Field(description="metric that the budget limits")
     epochs: Annotated[int, Field(ge=3, le=10000)] = Field(description="of the whole training")
     dense_fraction: Fraction = Field(description="of the epochs, at the start, without gates")
     settle_fraction: Fraction = Field(description="of the epochs, at the end, of the cut network, with the rate going to 0")
     gate_lr: Annotated[float, Field(gt=0, le=10)] = Field(description="learning rate of the gates' scores")
     distill_weight: ClosedFraction = Field(description="of what the ungated network says, against the labels")
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="softens what is said")
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="of the distillation loss")
     finetune_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of a cooldown afterwards, kept if better on val; 0: none")
 
 

@@ -195,14 +195,14 @@ def _points(findings: Findings) -> str:
         return "The point is of the network that pruning left, after its rate went to 0."
     if findings.config.mode.judges_as_trained:
         return "Each depth is judged as training left it."
-    return "Hollow points were read off in passing; filled ones stand after a cooldown of the learning rate, and only they can be accepted."
+    return "Hollow points are EMA accuracies during training; filled points are after a trial anneal, and only they can be accepted."
 
 
 def _setting_off(findings: Findings) -> str:
     if not findings.is_pruned:
         if findings.config.finish.start == "fresh" and findings.weights_from == "finish":
-            return "The trial anneal sets off from where training ended, the finish from fresh weights."
-        return "Trial and finish both set off from where training ended."
+            return "The trial anneal starts where training ended, the finish from fresh weights."
+        return "The trial anneal and the finish both start where training ended."
     dense, gated, settle = prune_phases(findings.config.prune)
     without = f"The first {dense} epochs are of the network without gates"
     return f"{without}, the next {gated} of the gated one, the last {settle} of the one that was cut."
@@ -217,7 +217,7 @@ def _ending(findings: Findings) -> str:
         )
     if not findings.is_reached:
         any_annealed = any(one.annealed_accuracy is not None for one in findings.depths)
-        return "None of them reaches the dashed target." if any_annealed else "No depth promised enough for a cooldown."
+        return "None of them reaches the dashed target." if any_annealed else "For no depth was the target within reach of a trial anneal."
     if findings.config.search.accept == "point":
         return "The first filled point at or above the dashed target ends the search."
     return "The first filled point whose whole bar is at or above the dashed target ends the search."
@@ -240,9 +240,9 @@ def _notes(findings: Findings) -> list[str]:
         f"{'What is left was judged' if findings.is_pruned else 'Depth was chosen'} on val ({findings.kept.n_val} images), "
         f"where the kept network reaches {findings.val_accuracy:.2%} "
         f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is"
-        f"{', and each depth reduction was one more look at it' if findings.reductions else ''}.",
+        f"{', and each depth reduction evaluated on it once more' if findings.reductions else ''}.",
         f"This is one run, with seed {findings.config.seed}; another seed may end at another depth.",
-        *([f"The search was done by {findings.mode_selection}."] if findings.mode_selection else []),
+        *([f"The mode was selected automatically: {findings.mode_selection}."] if findings.mode_selection else []),
         *(
             [f"Depths below {first} are not in the schedule: a shallower network may be enough."]
             if first > 1 and not findings.is_pruned

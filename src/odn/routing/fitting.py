@@ -28,7 +28,7 @@ N_BUDGETS = 16  # points of the routed curve
 
 @dataclass(frozen=True)
 class Predictions:
-    """Hold what every exit says of a split: logits by depth (N, K), labels (N,), on the CPU."""
+    """Hold the logits of every exit on a split: by depth (N, K), labels (N,), on the CPU."""
 
     logits: dict[int, Tensor]
     labels: Tensor
@@ -47,7 +47,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict_exits(network: DepthNetwork, split: Images) -> Predictions:
-    """Ask every exit about every image, in one shared pass and float32."""
+    """Return the logits of every exit for every image, in one shared pass and float32."""
     depths, parts, labels = network.head_depths, [], []
     for images, truth in plain_batches(split, batch_size=batch_size(split)):
         parts.append({depth: logits.float().cpu() for depth, logits in network.eval().forward_depths(images, depths).items()})

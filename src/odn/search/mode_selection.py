@@ -24,7 +24,7 @@ class ModeSelection(Record):
     accuracies: dict[Positive, Fraction]  # on val of each exit, after the short training
     n_val: Positive
     epochs: Positive
-    cost: Amount  # full-network epochs that the look took
+    cost: Amount  # full-network epochs of the pilot
 
     def entry(self, deepest: int) -> LedgerEntry:
         """Return what it cost, of the deepest depth that was trained."""

@@ -1,4 +1,4 @@
-"""What a network is trained for: the labels at its depth, the same at a shallower exit, and what a teacher says of each image.
+"""What a network is trained for: the labels at its depth, the same at a shallower exit, and a teacher's logits of each image.
 
 Source: a teacher's logits, Hinton et al., arXiv 1503.02531; a teacher of the student's own kind, Furlanello et al., arXiv 1805.04770;
 a network that teaches its own exits, Zhang et al., arXiv 1905.08094, section 3.
@@ -26,7 +26,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: Tensor, *, machine: Machine) -> Tensor:
-        """Return what it says of a student's batch: (N, C, H, W) -> (N, K), without gradient."""
+        """Return its logits of a student's batch: (N, C, H, W) -> (N, K), without gradient."""
         if self.scale is not None and self.shift is not None:
             images = (self.scale * images + self.shift).contiguous(memory_format=torch.channels_last)
         with machine.autocast():
@@ -41,7 +41,7 @@ class Objective:
     aux_depth: int = 0  # the head that learns the labels too, with the weight `train.aux_weight`; 0 for none
     exit_depth: int = 0  # the head that learns from the network's own at its depth; 0 for none
     teacher: Teacher | None = None
-    weight: float = 0.0  # of what is learnt from a head or a teacher, as a fraction
+    weight: float = 0.0  # of the distillation loss, as a fraction
     temperature: float = 1.0
 
     def loss(
