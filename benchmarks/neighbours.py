@@ -12,8 +12,8 @@ from odn.data.dataset import read_split
 from odn.errors import OdnError
 from odn.models.stored_networks import load_network
 from odn.routing.targets import Target
-from odn.search.data import opened
-from odn.search.folder import SearchFolder
+from odn.searching.data import opened
+from odn.searching.folder import SearchFolder
 from odn.supernet.targets import read_target
 from odn.training.evaluation import evaluate
 

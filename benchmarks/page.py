@@ -14,7 +14,7 @@ from scipy import stats
 
 from benchmarks.results import FOLDER, Result, ResultFile, read_results
 from odn.files import write_bytes, write_text
-from odn.search.statistics import wilson_interval
+from odn.searching.statistics import wilson_interval
 
 REFERENCE = "growth"
 COLORS = ("#0b6e4f", "#c1440e", "#2b59c3", "#8e44ad", "#7f8c8d", "#b8860b", "#d6336c", "#17a2b8")

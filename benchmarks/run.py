@@ -29,12 +29,12 @@ from benchmarks.neighbours import run_routed, run_specialised
 from benchmarks.peers.pruning import Measure, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
-from odn.commands.preset import apply, read_preset
-from odn.config import N_BLOCKS, Config, load_config
+from odn.commands.preset import read_preset
+from odn.config import N_BLOCKS, Config, changed, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
 from odn.routing.targets import Target
-from odn.search.data import backbone_of, costs_at
+from odn.searching.data import backbone_of, costs_at
 from odn.tracking import live
 from odn.training.device import choose_machine, processor_name
 
@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     base = load_config(options.params)
     if options.preset:
-        base = apply(base, read_preset(options.preset))
-    base = apply(base, _settings(options.set))
+        base = changed(base, read_preset(options.preset))
+    base = changed(base, _settings(options.set))
     path = options.out / f"{options.name}.json"
     known = read_results(path)
     results = list(known.results) if known else []
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> None:
         raise OdnError(f"{path} holds results under other settings; give these another name, or take that file away")
     with _workplace(options.work) as work:
         for seed in options.seeds:
-            config = apply(base, {"seed": seed})
+            config = changed(base, {"seed": seed})
             place = work / f"seed-{seed}"
             prepared = prepare_data(config, folder=place)
             for arm in options.arms:
@@ -92,7 +92,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         raise OdnError(f"--arms: there is no arm {kind}; there are {', '.join(ARMS)}")
     if kind in FROM_SUPERNET:
         return _from_supernet(arm, config=config, prepared=prepared, place=place, results=results)
-    config = apply(config, _settings(NEXT_SETTING.split(changes) if changes else []))
+    config = changed(config, _settings(NEXT_SETTING.split(changes) if changes else []))
     folder = place / re.sub(r"[^\w.-]+", "-", arm)
     if kind == "autogrow":
         return _autogrow(arm, prepared=prepared, config=config, options=options)
@@ -116,7 +116,7 @@ def _in_mode(config: Config, mode: str) -> Config:
     if mode == "paper":
         return _published(config)
     schedule = {"search.schedule": [config.search.schedule[-1]]} if mode == "prune" else {}
-    return apply(config, schedule | {"search.mode": mode})
+    return changed(config, schedule | {"search.mode": mode})
 
 
 def _from_supernet(arm: str, *, config: Config, prepared: Path, place: Path, results: list[Result]) -> Result:
@@ -139,7 +139,7 @@ def _published(config: Config) -> Config:
     source = config.data.source
     row = read_preset(f"paper/{source if (Path('params/paper') / f'{source}.yaml').exists() else 'mnist'}")
     recipe = {key: value for key, value in row.items() if key.partition(".")[0] in {"train", "augment", "growth", "paper"}}
-    return apply(config, recipe | {"search.mode": "paper", "paper.target": config.search.target})
+    return changed(config, recipe | {"search.mode": "paper", "paper.target": config.search.target})
 
 
 def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) -> Config:
@@ -147,7 +147,7 @@ def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) ->
     epochs = max(2, round(budget / epoch_cost(config, prepared=prepared, depth=depth)))
     cooldown = max(1, round(COOLDOWN * epochs))
     changes = {"search.mode": "scratch", "search.schedule": [depth], "search.cooldown_epochs": cooldown, "finish.epochs": 0}
-    return apply(config, changes | {"growth.max_epochs": epochs - cooldown, "growth.min_epochs": 1})
+    return changed(config, changes | {"growth.max_epochs": epochs - cooldown, "growth.min_epochs": 1})
 
 
 def _autogrow(arm: str, *, prepared: Path, config: Config, options: argparse.Namespace) -> Result:

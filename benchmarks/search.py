@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.results import Result
 from odn.config import Config
 from odn.data.dataset import read_manifest
-from odn.search.data import backbone_of, costs_at
-from odn.search.folder import SearchFolder
+from odn.searching.data import backbone_of, costs_at
+from odn.searching.folder import SearchFolder
 from odn.stages import check, evaluate, fetch, prepare, train, truncate
 from odn.stages import open as opening
 

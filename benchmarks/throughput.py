@@ -35,8 +35,8 @@ from odn.data.batches import n_steps, training_batches
 from odn.data.dataset import Split, read_manifest, read_split
 from odn.errors import ConfigError, OdnError
 from odn.files import write_json
-from odn.search.data import SearchData, backbone_of, costs_at, search_data
-from odn.search.growth import grown
+from odn.searching.data import SearchData, backbone_of, costs_at, search_data
+from odn.searching.growth import grown
 from odn.training.checkpoint import Checkpoint, save_checkpoint
 from odn.training.depth_task import DepthTask, Phase
 from odn.training.device import choose_machine, processor_name

@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from odn.commands.preset import apply
-from odn.config import make_config
+from odn.config import changed, make_config
 from odn.errors import ConfigError
 from pipelines.names import require_title
 
@@ -85,6 +84,6 @@ def run_arguments(spec: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
         except (ValueError, KeyError):
             raise ConfigError(f"argument {name}: expected {words}; got {value!r}") from None
     whole = {name: _default(one) for name, one in inputs.items()} | values
-    apply(make_config(str(whole["config"])), {setting: None if whole[name] == "" else whole[name] for name, setting in SETTINGS.items()})
+    changed(make_config(str(whole["config"])), {setting: None if whole[name] == "" else whole[name] for name, setting in SETTINGS.items()})
     require_title("argument experiment", str(whole["experiment"]))
     return values

@@ -102,7 +102,7 @@ class Door(RESTClientObject):  # type: ignore[misc]  # kfp ships no types
             error.status, "mend what it names, or try again"
         )
         return ClusterError(
-            f"{self._name} refuses ({status}: {_distilled(error.body, headers.get('content-type'))}); {way_out}",
+            f"{self._name} refuses ({status}: {_message(error.body, headers.get('content-type'))}); {way_out}",
             passing=error.status in PASSING,
         )
 
@@ -114,12 +114,12 @@ class Door(RESTClientObject):  # type: ignore[misc]  # kfp ships no types
             content = None
         if not isinstance(content, dict):
             raise ClusterError(
-                f"{self._name} answers with something else than Kubeflow does ({_distilled(answer.data, kind)}); "
+                f"{self._name} answers with something else than Kubeflow does ({_message(answer.data, kind)}); "
                 f"is KFP_HOST the page of a login? {HOW_TO_BE_LET_IN}"
             )
         if lacking := _lacking(content, method=method, path=path):
             raise ClusterError(
-                f"{self._name} answers without {lacking} ({_distilled(answer.data, kind)}); check that KFP_HOST is Kubeflow Pipelines 2"
+                f"{self._name} answers without {lacking} ({_message(answer.data, kind)}); check that KFP_HOST is Kubeflow Pipelines 2"
             )
 
 
@@ -141,7 +141,7 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def _distilled(body: bytes | str | None, kind: str | None) -> str:
+def _message(body: bytes | str | None, kind: str | None) -> str:
     """Show the first words of an answer: its own message where it is JSON, else its type and its text without markup."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else body or ""
     try:

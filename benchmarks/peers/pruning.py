@@ -19,8 +19,8 @@ from odn.errors import OdnError
 from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork
 from odn.models.stored_networks import load_network
-from odn.search.data import opened
-from odn.search.phases import run_phase
+from odn.searching.data import opened
+from odn.searching.phases import run_phase
 from odn.training.depth_task import Phase
 from odn.training.evaluation import evaluate
 from odn.training.fit import EpochRow

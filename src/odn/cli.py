@@ -18,7 +18,7 @@ from odn.arguments import Parser
 from odn.config import load_config
 from odn.errors import ConfigError, OdnError, TargetError
 from odn.sanitize import escaped, sanitized
-from odn.search.folder import SearchFolder
+from odn.searching.folder import SearchFolder
 
 COMMANDS = ("cost", "preset", "route", "show", "specialise", "track")  # the others are stages of the pipeline
 FOLDERS = {  # flag: (default, help)

@@ -6,6 +6,7 @@ JSON string (`Config.to_json`), which reads back to an equal object.
 
 import json
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from odn.errors import ConfigError
 from odn.modes import Mode
 from odn.plain import read_json, read_yaml
-from odn.refusals import REFUSED, allowed_in, refusals, shown
+from odn.refusals import REFUSED, allowed_in, missing_in, refusals, shown
 from odn.sections import (
     AugmentConfig,
     AutoConfig,
@@ -80,21 +81,21 @@ def _schedule_in(search: Any) -> Any:
 class Config(Section):
     """Hold everything that changes a number: the whole of `params.yaml`."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(description="of every random draw")
-    data: DataConfig
-    model: ModelConfig
-    train: TrainConfig
-    augment: AugmentConfig
-    growth: GrowthConfig
-    search: Annotated[SearchConfig, BeforeValidator(_read_schedule)]
-    paper: PaperConfig
-    supernet: SupernetConfig
-    distill: DistillConfig
-    auto: AutoConfig
-    route: RouteConfig
-    prune: PruneConfig
-    finish: FinishConfig
-    registry: RegistryConfig
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="of every random draw")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
+    growth: GrowthConfig = GrowthConfig()
+    search: Annotated[SearchConfig, BeforeValidator(_read_schedule)] = SearchConfig()
+    paper: PaperConfig = PaperConfig()
+    supernet: SupernetConfig = SupernetConfig()
+    distill: DistillConfig = DistillConfig()
+    auto: AutoConfig = AutoConfig()
+    route: RouteConfig = RouteConfig()
+    prune: PruneConfig = PruneConfig()
+    finish: FinishConfig = FinishConfig()
+    registry: RegistryConfig = RegistryConfig()
 
     def to_json(self) -> str:
         """Return the canonical JSON: keys sorted, no spaces; equal configs give equal strings."""
@@ -139,31 +140,64 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: the file cannot be read, is not YAML, or holds a setting that is refused; every refusal is named.
     """
-    return _typed(read_yaml(path))
+    return _complete(read_yaml(path))
 
 
 def make_config(settings: Any) -> Config:
-    """Check settings (nested dicts, or a canonical JSON string) and return them typed.
+    """Check settings (nested dicts, or a canonical JSON string), all of which must be there, and return them typed.
 
     Raises:
         ConfigError: one line for each refused setting: its name, what is allowed, the value, the nearest right name.
     """
-    return _typed(read_json(settings, what="the config") if isinstance(settings, str) else settings)
+    return _complete(read_json(settings, what="the config") if isinstance(settings, str) else settings)
 
 
-def _typed(settings: Any) -> Config:
+def settings(changes: Mapping[str, Any] | None = None, *, n_blocks: int | None = None) -> Config:
+    """Return the defaults with some settings, by their dotted names, changed: {"train.lr": 0.05}.
+
+    `n_blocks` counts the blocks of a network that is not one of `model.backbone`.
+
+    Raises:
+        ConfigError: a setting is unknown or refused.
+    """
+    return changed(Config(), changes or {}, n_blocks=n_blocks)
+
+
+def changed(config: Config, changes: Mapping[str, Any], *, n_blocks: int | None = None) -> Config:
+    """Return a config with some settings, by their dotted names, changed.
+
+    Raises:
+        ConfigError: a setting is unknown or refused.
+    """
+    content = json.loads(config.to_json())
+    for key, value in changes.items():
+        section, found, setting = key.partition(".")
+        if not found:
+            content[section] = value
+        elif isinstance(content.get(section), dict):
+            content[section][setting] = value
+        else:
+            raise ConfigError(f"unknown setting {key}")
+    return _complete(json.loads(json.dumps(content)), n_blocks=n_blocks)
+
+
+def _complete(settings: Any, *, n_blocks: int | None = None) -> Config:
+    """Check settings, none of which may be missing: a file says all that a run depends on."""
     if not isinstance(settings, dict):
         raise ConfigError(f"the config holds no sections of settings; got {shown(settings)}")
+    missing = missing_in(settings, Config)
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(*refusals(error, Config)) from None
-    _cross_check(config)
+        raise ConfigError(*refusals(error.errors(include_url=False), Config, missing=missing)) from None
+    if missing:
+        raise ConfigError(*refusals([], Config, missing=missing))
+    _cross_check(config, n_blocks=n_blocks or N_BLOCKS[config.model.backbone])
     return config
 
 
-def _cross_check(config: Config) -> None:
-    n_blocks, deepest = N_BLOCKS[config.model.backbone], config.search.schedule[-1]
+def _cross_check(config: Config, *, n_blocks: int) -> None:
+    deepest = config.search.schedule[-1]
     if deepest > n_blocks:
         raise ConfigError(
             f"search.schedule: depth {shown(deepest)} is beyond the {n_blocks} blocks of model.backbone {config.model.backbone}; "

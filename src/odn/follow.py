@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from odn.config import Config
 from odn.display import PhaseDisplay, phase_display
-from odn.search.data import SearchData
-from odn.search.strategy import Began
+from odn.searching.data import SearchData
+from odn.searching.strategy import Began
 from odn.tracking import live_run
 from odn.training.fit import EpochRow, Tick
 

@@ -1,6 +1,6 @@
 """The modes of a search, `search.mode`: the one table that says what a mode's name means. Nothing else asks for the name.
 
-A new method is a row here, a folder with its strategy (see `odn.search.strategy`), and its section of the settings.
+A new method is a row here, a folder with its strategy (see `odn.searching.strategy`), and its section of the settings.
 """
 
 from collections.abc import Callable
@@ -65,12 +65,12 @@ def _prune(config: Any) -> str | None:
     )
 
 
-_GROWN = "odn.search.growth"
+_GROWN = "odn.searching.growth"
 MODES = {
     mode.name: mode
     for mode in (
         Mode(name="growth", strategy=_GROWN, inherits=True, trial="promising", taught=True, reduced=True, stop="flat"),
-        Mode(name="paper", strategy="odn.search.published", finish_epochs=lambda _: 0, check=_paper),
+        Mode(name="paper", strategy="odn.searching.published", finish_epochs=lambda _: 0, check=_paper),
         Mode(name="grid", strategy=_GROWN, exhaustive=True, trial="always", taught=True, reduced=True),
         Mode(name="scratch", strategy=_GROWN, one_depth=True, trial="always", taught=True),
         Mode(name="supernet", strategy="odn.supernet.fitting", together=True, finish_epochs=lambda _: 0),

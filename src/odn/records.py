@@ -89,7 +89,7 @@ def read_table(kind: type[T], path: Path, *, made_by: str) -> list[T]:
             try:
                 rows.append(_adapter(kind).validate_strings({name: value for name, value in row.items() if value is not None}))
             except ValidationError as error:
-                raise ValueError(f"line {reader.line_num}: {_distilled(error)}") from None
+                raise ValueError(f"line {reader.line_num}: {_message(error)}") from None
     except (ValueError, csv.Error) as error:
         raise damaged(path, str(error), made_by=made_by) from None
     return rows
@@ -104,7 +104,7 @@ def parse_record(kind: type[T], content: bytes | str) -> T:
     try:
         record: T = _adapter(kind).validate_json(content)
     except ValidationError as error:
-        raise ValueError(_distilled(error)) from None
+        raise ValueError(_message(error)) from None
     json.loads(content, object_pairs_hook=_once)
     return record
 
@@ -144,7 +144,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return seen
 
 
-def _distilled(error: ValidationError) -> str:
+def _message(error: ValidationError) -> str:
     """Say in one line what the first of pydantic's errors is, and how many more there are; `<tags>` of unions are no part of a place."""
     first, *more = error.errors(include_url=False)
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<"))

@@ -3,11 +3,11 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from odn.renamed import SETTINGS, VALUES
 
@@ -39,11 +39,21 @@ def shown(value: Any) -> str:
     return short.repr(value)
 
 
-def refusals(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
-    """Say a line on each of the settings of the form `root` that pydantic refuses."""
-    items = error.errors(include_url=False)
-    old = {SETTINGS.get(_name_of(item)) for item in items if item["type"] == "extra_forbidden"}
-    items = [item for item in items if item["type"] != "missing" or _name_of(item) not in old]
+def missing_in(settings: Mapping[str, Any], root: type[BaseModel]) -> list[tuple[str, ...]]:
+    """Return where settings of the form `root` are missing: whole sections, and settings of those that are there."""
+    found: list[tuple[str, ...]] = []
+    for section in _fields((), root):
+        if section not in settings:
+            found.append((section,))
+        elif isinstance(settings[section], dict):
+            found += [(section, key) for key in _fields((section,), root) if key not in settings[section]]
+    return found
+
+
+def refusals(errors: Sequence[Any], root: type[BaseModel], *, missing: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Say a line on each of the settings of the form `root` that pydantic refuses, or that are missing."""
+    old = {SETTINGS.get(_name_of(item)) for item in errors if item["type"] == "extra_forbidden"}
+    items = [*errors, *({"type": "missing", "loc": place} for place in missing if ".".join(place) not in old)]
     yield from dict.fromkeys(refusal(item, root) for item in items[:MOST])  # a value of none of several kinds is refused by each kind
     if len(items) > MOST:
         yield f"{len(items) - MOST:,} more settings are refused"

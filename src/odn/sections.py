@@ -29,14 +29,19 @@ def _as_tuple(value: Any) -> Any:
 class DataConfig(Section):
     """Say where images come from and how they are split."""
 
-    source: Source = Field(description="data set")
-    root: str | None = Field(description="folder or s3://bucket/prefix of the raw files; null downloads them")
-    image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(description="pixels a side that folder and s3 images are resized to")
-    max_images: Annotated[int, Field(ge=2)] | None = Field(description="training images kept, stratified, before val is split off")
-    val_fraction: Fraction = Field(description="fraction of the training images that becomes val")
-    test_fraction: Fraction = Field(description="fraction of all images that becomes test, where the source has no test split")
+    source: Source = Field(default="digits", description="data set")
+    root: str | None = Field(default=None, description="folder or s3://bucket/prefix of the raw files; null downloads them")
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
+        default=None, description="pixels a side that folder and s3 images are resized to"
+    )
+    max_images: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="training images kept, stratified, before val is split off"
+    )
+    val_fraction: Fraction = Field(default=0.25, description="fraction of the training images that becomes val")
+    test_fraction: Fraction = Field(default=0.2, description="fraction of all images that becomes test, where the source has no test split")
     duplicates: Literal["warn", "drop", "refuse"] = Field(
-        description="equal images in two splits, twice in one, or under two labels: told; taken out of train and val; or refused"
+        default="warn",
+        description="equal images in two splits, twice in one, or under two labels: told; taken out of train and val; or refused",
     )
 
     @property
@@ -49,51 +54,63 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Name the backbone that is grown."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = Field(description="row of the zoo")
-    stem: Literal["cifar", "imagenet"] = Field(description="3x3 stride 1, or 7x7 stride 2 with a max pool")
-    width: Annotated[float, Field(gt=0, le=4)] = Field(description="multiplier of every channel count")
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = Field(default="resnet18", description="row of the zoo")
+    stem: Literal["cifar", "imagenet"] = Field(default="cifar", description="3x3 stride 1, or 7x7 stride 2 with a max pool")
+    width: Annotated[float, Field(gt=0, le=4)] = Field(default=0.25, description="multiplier of every channel count")
 
 
 class TrainConfig(Section):
     """Set the optimizer and the machine."""
 
-    batch_size: Annotated[int, Field(ge=2, le=65536)] = Field(description="images a step")
-    lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of the stable phase")
-    optimizer: Literal["muon", "sgd"] = Field(description="muon: orthogonalised steps for the kernels of the blocks, SGD for the rest")
-    muon_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="learning rate of Muon's steps; without effect with sgd")
-    muon_weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(description="decoupled weight decay of the parameters that Muon updates")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov's form; 0 is none")
-    weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(description="L2 penalty on convolution and linear weights")
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(description="probability mass spread over all classes")
-    warmup_epochs: Annotated[float, Field(ge=0, le=100)] = Field(description="linear warm-up at the start of a depth, epochs")
-    ema_epochs: Annotated[float, Field(gt=0, le=100)] = Field(description="horizon of the moving average of the weights, epochs")
-    aux_weight: ClosedFraction = Field(description="weight of the loss at the head of the depth grown from")
-    precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 autocast where the processor or GPU gains from it")
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU where there is one")
+    batch_size: Annotated[int, Field(ge=2, le=65536)] = Field(default=32, description="images a step")
+    lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.1, description="learning rate of the stable phase")
+    optimizer: Literal["muon", "sgd"] = Field(
+        default="muon", description="muon: orthogonalised steps for the kernels of the blocks, SGD for the rest"
+    )
+    muon_lr: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=0.05, description="learning rate of Muon's steps; without effect with sgd"
+    )
+    muon_weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.02, description="decoupled weight decay of the parameters that Muon updates"
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="Nesterov's form; 0 is none")
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0005, description="L2 penalty on convolution and linear weights")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="probability mass spread over all classes")
+    warmup_epochs: Annotated[float, Field(ge=0, le=100)] = Field(default=1.0, description="linear warm-up at the start of a depth, epochs")
+    ema_epochs: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=0.5, description="horizon of the moving average of the weights, epochs"
+    )
+    aux_weight: ClosedFraction = Field(default=0.0, description="weight of the loss at the head of the depth grown from")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 autocast where the processor or GPU gains from it"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one")
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
-        description="of the processor; auto: one for small work, for large work one a core that this process may use"
+        default="auto", description="of the processor; auto: one for small work, for large work one a core that this process may use"
     )
 
 
 class AugmentConfig(Section):
     """Bound the random change of each training image."""
 
-    shift: Annotated[int, Field(ge=0, le=64)] = Field(description="largest translation, pixels")
-    rotate: Annotated[float, Field(ge=0, le=180)] = Field(description="largest rotation, degrees")
-    scale: Annotated[float, Field(ge=0, lt=1)] = Field(description="largest change of size, fraction")
-    flip: bool = Field(description="mirror left to right with probability 1/2")
+    shift: Annotated[int, Field(ge=0, le=64)] = Field(default=1, description="largest translation, pixels")
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(default=10.0, description="largest rotation, degrees")
+    scale: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="largest change of size, fraction")
+    flip: bool = Field(default=False, description="mirror left to right with probability 1/2")
 
 
 class GrowthConfig(Section):
     """Say how a depth starts and when it has been trained enough to be judged; nothing here knows the target."""
 
-    init: Literal["zero", "random", "copy", "rewind"] = Field(description="how a new block and its head start")
-    shortcut: Literal["avgpool", "conv"] = Field(description="shortcut at a group change: average pool + 1x1, or strided 1x1")
-    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="least epochs of the stable phase")
-    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="most epochs of the stable phase")
-    patience: Annotated[int, Field(ge=1, le=1000)] = Field(description="epochs over which the curve must still improve")
+    init: Literal["zero", "random", "copy", "rewind"] = Field(default="copy", description="how a new block and its head start")
+    shortcut: Literal["avgpool", "conv"] = Field(
+        default="avgpool", description="shortcut at a group change: average pool + 1x1, or strided 1x1"
+    )
+    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=5, description="least epochs of the stable phase")
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=15, description="most epochs of the stable phase")
+    patience: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="epochs over which the curve must still improve")
     min_gain: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="fraction of the error on val that `patience` epochs must remove, else the curve is flat"
+        default=0.1, description="fraction of the error on val that `patience` epochs must remove, else the curve is flat"
     )
 
 
@@ -101,23 +118,31 @@ class SearchConfig(Section):
     """Say when a depth is accepted."""
 
     mode: Literal["growth", "paper", "grid", "scratch", "supernet", "auto", "prune"] = Field(
+        default="growth",
         description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew; "
-        "supernet: all depths at once; auto: growth or supernet, after a pilot training of all depths; prune: one depth, cut in training"
+        "supernet: all depths at once; auto: growth or supernet, after a pilot training of all depths; prune: one depth, cut in training",
     )
-    target: Fraction = Field(description="accuracy on val that must be reached")
-    accept: Literal["point", "lower_bound"] = Field(description="compare the accuracy itself, or its Wilson lower bound, with the target")
-    confidence: Fraction = Field(description="of every interval")
+    target: Fraction = Field(default=0.99, description="accuracy on val that must be reached")
+    accept: Literal["point", "lower_bound"] = Field(
+        default="point", description="compare the accuracy itself, or its Wilson lower bound, with the target"
+    )
+    confidence: Fraction = Field(default=0.95, description="of every interval")
     cooldown_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
-        description="of the trial anneal: the rate goes to 0, then one evaluation on val"
+        default=10, description="of the trial anneal: the rate goes to 0, then one evaluation on val"
     )
-    cooldown_gain: ClosedFraction = Field(description="maximum fraction of the val error that annealing is expected to remove")
+    cooldown_gain: ClosedFraction = Field(
+        default=0.75, description="maximum fraction of the val error that annealing is expected to remove"
+    )
     distill: Annotated[str, Field(pattern=TEACHER)] = Field(
+        default="none",
         examples=list(DISTILL),
         description="who teaches a depth: none; shallower: the depth before; exits: each depth the exit of the one before; full: "
         "a full-depth teacher trained first; models:/NAME/VERSION or models:/NAME@ALIAS: a network of the registry",
     )
-    reduce_depth: bool = Field(description="after a depth is accepted, try the one before it, distilled from the accepted network")
-    schedule: tuple[int, ...] = Field(description="depths that are tried, ascending")
+    reduce_depth: bool = Field(
+        default=False, description="after a depth is accepted, try the one before it, distilled from the accepted network"
+    )
+    schedule: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5, 6, 7, 8), description="depths that are tried, ascending")
 
     @property
     def meaning(self) -> Mode:
@@ -128,85 +153,107 @@ class SearchConfig(Section):
 class PaperConfig(Section):
     """Set the published procedure, of `search.mode: paper`."""
 
-    target: Fraction = Field(description="search.target, which here is the published target less its tolerance, as training must know it")
-    warmup_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of the warm-up of all depths at once")
-    warmup_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which the warm-up begins")
-    lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which the first depth begins")
-    later_lr: Annotated[float, Field(gt=0, le=100)] = Field(description="rate at which every later depth begins")
-    patience: Annotated[int, Field(ge=1, le=10000)] = Field(description="epochs without progress that end a depth")
+    target: Fraction = Field(
+        default=0.99, description="search.target, which here is the published target less its tolerance, as training must know it"
+    )
+    warmup_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(default=3, description="of the warm-up of all depths at once")
+    warmup_lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.001, description="rate at which the warm-up begins")
+    lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.01, description="rate at which the first depth begins")
+    later_lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.005, description="rate at which every later depth begins")
+    patience: Annotated[int, Field(ge=1, le=10000)] = Field(default=23, description="epochs without progress that end a depth")
 
 
 class SupernetConfig(Section):
     """Set the training of all depths at once, of `search.mode: supernet`."""
 
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="over which all depths are trained")
-    exits: Annotated[int, Field(ge=0, le=16)] = Field(description="depths drawn in each step, beside the deepest and the shallowest")
-    distill_weight: Annotated[float, Field(ge=0, le=100)] = Field(
-        description="weight of what the deepest exit teaches the others; 0: labels alone"
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=24, description="over which all depths are trained")
+    exits: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=6, description="depths drawn in each step, beside the deepest and the shallowest"
     )
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="that softens what teacher and students say")
-    shrink: ClosedFraction = Field(description="fraction of the epochs over which depths open, deep to shallow; widths open behind it")
-    cooldown: ClosedFraction = Field(description="fraction of the epochs, at the end, in which the rate falls to 0")
+    distill_weight: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=1.0, description="weight of what the deepest exit teaches the others; 0: labels alone"
+    )
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=2.0, description="that softens what teacher and students say")
+    shrink: ClosedFraction = Field(
+        default=0.2, description="fraction of the epochs over which depths open, deep to shallow; widths open behind it"
+    )
+    cooldown: ClosedFraction = Field(default=0.3, description="fraction of the epochs, at the end, in which the rate falls to 0")
     widths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
-        description="fractions of the inner channels of the blocks that are trained together; 1 is among them"
+        default=(1.0,), description="fractions of the inner channels of the blocks that are trained together; 1 is among them"
     )
 
 
 class DistillConfig(Section):
     """Say how a network learns from another, of `search.distill` and `search.reduce_depth`."""
 
-    weight: ClosedFraction = Field(description="of what the teacher says; the labels have the rest")
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="that softens the logits of both")
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of a full-depth teacher that is trained here")
-    reduce_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the cooldown of a shallower depth that is tried")
+    weight: ClosedFraction = Field(default=0.5, description="of what the teacher says; the labels have the rest")
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=2.0, description="that softens the logits of both")
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=15, description="of a full-depth teacher that is trained here")
+    reduce_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
+        default=8, description="of the cooldown of a shallower depth that is tried"
+    )
 
 
 class AutoConfig(Section):
     """Say how growth or supernet is chosen, of `search.mode: auto`."""
 
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of the short training of all depths at once")
-    deep: ClosedFraction = Field(description="fraction of the deepest scheduled depth; what needs more of it is trained as a supernet")
-    models: Annotated[int, Field(ge=1, le=1000)] = Field(description="wanted from one training; more than one asks for a supernet")
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=2, description="of the short training of all depths at once")
+    deep: ClosedFraction = Field(
+        default=0.5, description="fraction of the deepest scheduled depth; what needs more of it is trained as a supernet"
+    )
+    models: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="wanted from one training; more than one asks for a supernet"
+    )
 
 
 class RouteConfig(Section):
     """Set how `odn route` fits exits and gates to single images."""
 
-    quantiles: Annotated[int, Field(ge=1, le=256)] = Field(description="thresholds that are tried at each exit")
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(description="of training the gates")
-    lr: Annotated[float, Field(gt=0, le=1)] = Field(description="Adam's rate for the gates; it falls along a cosine")
-    backbone_lr: Annotated[float, Field(ge=0, le=1)] = Field(description="Adam's rate for the backbone beneath the gates; 0 freezes it")
-    hidden: Annotated[int, Field(ge=1, le=4096)] = Field(description="units of a gate's inner layer")
-    budget_weight: Annotated[float, Field(ge=0, le=10000)] = Field(description="of the squared distance from the budget, in the loss")
-    distill_weight: ClosedFraction = Field(description="of what the ungated network says, against the labels")
-    distill_temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="by which both sides' logits are softened")
-    gumbel_temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="of the gates' samples in training")
+    quantiles: Annotated[int, Field(ge=1, le=256)] = Field(default=24, description="thresholds that are tried at each exit")
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=20, description="of training the gates")
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(default=0.01, description="Adam's rate for the gates; it falls along a cosine")
+    backbone_lr: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.001, description="Adam's rate for the backbone beneath the gates; 0 freezes it"
+    )
+    hidden: Annotated[int, Field(ge=1, le=4096)] = Field(default=16, description="units of a gate's inner layer")
+    budget_weight: Annotated[float, Field(ge=0, le=10000)] = Field(
+        default=100.0, description="of the squared distance from the budget, in the loss"
+    )
+    distill_weight: ClosedFraction = Field(default=0.5, description="of what the ungated network says, against the labels")
+    distill_temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=2.0, description="by which both sides' logits are softened")
+    gumbel_temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=1.0, description="of the gates' samples in training")
 
 
 class PruneConfig(Section):
     """Set the training that prunes while it trains, of `search.mode: prune`."""
 
-    budget: Fraction = Field(description="what the cut network may cost, as a fraction of the whole backbone")
-    budget_metric: Literal["macs", "params", "bytes"] = Field(description="metric that the budget limits")
-    epochs: Annotated[int, Field(ge=3, le=10000)] = Field(description="of the whole training")
-    dense_fraction: Fraction = Field(description="of the epochs, at the start, without gates")
-    settle_fraction: Fraction = Field(description="of the epochs, at the end, of the cut network, with the rate going to 0")
-    gate_lr: Annotated[float, Field(gt=0, le=10)] = Field(description="learning rate of the gates' scores")
-    distill_weight: ClosedFraction = Field(description="of what the ungated network says, against the labels")
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(description="of the distillation loss")
-    finetune_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of a cooldown afterwards, kept if better on val; 0: none")
+    budget: Fraction = Field(default=0.25, description="what the cut network may cost, as a fraction of the whole backbone")
+    budget_metric: Literal["macs", "params", "bytes"] = Field(default="macs", description="metric that the budget limits")
+    epochs: Annotated[int, Field(ge=3, le=10000)] = Field(default=30, description="of the whole training")
+    dense_fraction: Fraction = Field(default=0.2, description="of the epochs, at the start, without gates")
+    settle_fraction: Fraction = Field(default=0.4, description="of the epochs, at the end, of the cut network, with the rate going to 0")
+    gate_lr: Annotated[float, Field(gt=0, le=10)] = Field(default=0.1, description="learning rate of the gates' scores")
+    distill_weight: ClosedFraction = Field(default=0.5, description="of what the ungated network says, against the labels")
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=2.0, description="of the distillation loss")
+    finetune_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(
+        default=0, description="of a cooldown afterwards, kept if better on val; 0: none"
+    )
 
 
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""
 
-    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(description="of training that is kept if better on val; 0: none")
-    start: Literal["grown", "fresh"] = Field(description="grown: a longer cooldown of the network | fresh: the depth is trained anew")
+    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(default=20, description="of training that is kept if better on val; 0: none")
+    start: Literal["grown", "fresh"] = Field(
+        default="grown", description="grown: a longer cooldown of the network | fresh: the depth is trained anew"
+    )
 
 
 class RegistryConfig(Section):
     """Say what becomes of the model in the registry."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] = Field(description="of the registered model")
-    champion_by: Literal["accuracy", "bytes"] = Field(description="what a new champion must have more, or less, of")
-    margin: ClosedFraction = Field(description="accuracy that a champion by bytes may lose")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] = Field(
+        default="odn-digits", description="of the registered model"
+    )
+    champion_by: Literal["accuracy", "bytes"] = Field(default="accuracy", description="what a new champion must have more, or less, of")
+    margin: ClosedFraction = Field(default=0.005, description="accuracy that a champion by bytes may lose")

@@ -15,7 +15,7 @@ from pathlib import Path
 from odn.modes import MODES
 
 STAGES = ("fetch", "prepare", "open", "train", "check", "truncate", "evaluate", "report", "register")
-LOADER = "odn.search.strategy"  # imports the strategy of the mode by its name
+LOADER = "odn.searching.strategy"  # imports the strategy of the mode by its name
 # Modules that change no result of the other stages: they show, or say which settings there are, whose values DVC tracks themselves.
 SHOWN = ("odn.arguments", "odn.display", "odn.errors", "odn.follow", "odn.refusals", "odn.sanitize", "odn.sections", "odn.waiting")
 FETCHED = "odn.tracking"  # what trains, but for its teacher, has the same result without it

@@ -15,12 +15,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from odn.commands.preset import apply
-from odn.config import Config, make_config
+from odn.config import Config, changed, make_config
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
-from odn.search.folder import SearchFolder
-from odn.search.records import read_decision, read_search
+from odn.searching.folder import SearchFolder
+from odn.searching.records import read_decision, read_search
 from odn.tables import certificate, depth_table, epoch_table, registration_note, split_table
 
 P = ParamSpec("P")
@@ -55,7 +54,7 @@ def configure(config: str, *, changes: Mapping[str, Any], repository: str, revis
     from odn.storage import fingerprint
     from odn.versioned import commit_of
 
-    checked = apply(make_config(config), changes)
+    checked = changed(make_config(config), changes)
     if repository:
         return checked.to_json(), commit_of(repository, revision=revision)
     if checked.data.source == "s3":

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from odn.records import read_table
 from odn.sanitize import markdown
-from odn.search.outcome import Judged
-from odn.search.results import HistoryRow
+from odn.searching.outcome import Judged
+from odn.searching.results import HistoryRow
 
 if TYPE_CHECKING:
     from odn.tracking.registry import Registration

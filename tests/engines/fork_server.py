@@ -26,7 +26,17 @@ message = json.dumps({{"program": {program!r}, "argv": sys.argv[1:], "cwd": os.g
 server.sendmsg([message.encode() + b"\\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 sys.exit(int(server.makefile().read() or 1))
 """
-WARM = ("torch", "kfp", "kfp.dsl.executor_main", "sklearn.datasets", "mlflow.pytorch", "odn.cli", "odn.steps", "odn.search.growth", "boto3")
+WARM = (
+    "torch",
+    "kfp",
+    "kfp.dsl.executor_main",
+    "sklearn.datasets",
+    "mlflow.pytorch",
+    "odn.cli",
+    "odn.steps",
+    "odn.searching.growth",
+    "boto3",
+)
 
 
 @contextlib.contextmanager

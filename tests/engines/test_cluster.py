@@ -13,8 +13,7 @@ from components.configure import configure
 from engines import kubeflow_api
 from engines.conftest import compile_with, small_settings
 from engines.kubeflow_api import Kubeflow
-from odn.commands.preset import apply
-from odn.config import make_config
+from odn.config import changed, make_config
 from pipelines import cluster
 from pipelines.__main__ import main
 from pipelines.arguments import SETTINGS
@@ -114,7 +113,7 @@ def test_arguments_are_checked_as_the_first_step_does(folder: Path) -> None:
     config = compiled["root"]["inputDefinitions"]["parameters"]["config"]["defaultValue"]
     done = configure.python_func(config=config, **given, repository="", revision="")
     assert set(given) == set(SETTINGS)
-    assert done[0] == apply(make_config(config), {SETTINGS[name]: value for name, value in given.items()}).to_json()
+    assert done[0] == changed(make_config(config), {SETTINGS[name]: value for name, value in given.items()}).to_json()
 
 
 def test_a_missing_token_says_where_to_put_it(

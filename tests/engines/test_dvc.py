@@ -26,10 +26,47 @@ def weights(clone: Clone, name: str = "model/weights.safetensors") -> str:
 def test_the_first_repro_runs_everything(clone: Clone) -> None:
     """From nothing to a registered model, and depth 2 after the search has ended is a marker."""
     ran = clone.repro()
-    assert ran == ["fetch", "prepare", "open", "train@1", "check@1", "train@2", "check@2", "truncate", "evaluate", "report", "register"]
+    assert ran == [
+        "code",
+        "fetch",
+        "prepare",
+        "open",
+        "train@1",
+        "check@1",
+        "train@2",
+        "check@2",
+        "truncate",
+        "evaluate",
+        "report",
+        "register",
+    ]
     assert clone.read("metrics/search.json")["depth"] == 1
     assert clone.read("work/depths/2/metrics.json") == {"depth": 2, "skipped": True}
     assert clone.read(".odn/registration.json")["aliases"] == ["candidate", "champion"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ran"),
+    [
+        ("routing/policies.py", []),
+        ("display.py", []),
+        ("pruning/task.py", ["register"]),  # which serves any network
+        ("report/page.py", ["report", "register"]),
+        ("errors.py", ["report", "register"]),
+        ("tracking/replay.py", ["register"]),
+    ],
+)
+def test_a_change_that_changes_no_result_trains_nothing(clone: Clone, name: str, ran: list[str]) -> None:
+    """`dvc status` names the digests alone, and behind them at most what tells of the search runs again."""
+    path = clone.folder / "src/odn" / name
+    text = path.read_text()
+    path.write_text(f"{text}\n\nTOUCHED = True\n")
+    status = clone.run("dvc", "status").stdout
+    assert [line for line in status.splitlines() if line and not line[0].isspace()] == ["code:"]
+    done = clone.repro()
+    path.write_text(text)
+    clone.repro()
+    assert done in (["code", *ran], ["code", *ran[:1]])  # a report of the same bytes is not registered again
 
 
 def test_a_second_repro_does_nothing(clone: Clone) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from odn.config import Config, make_config
 from odn.data.dataset import read_manifest, read_split
-from odn.search.data import SearchData, backbone_of, costs_at, search_data
+from odn.searching.data import SearchData, backbone_of, costs_at, search_data
 from odn.stages import fetch, prepare
 from odn.training.device import choose_machine
 

@@ -8,8 +8,8 @@ from typing import Any
 from laws.search_data import open_data, prepare_digits
 from odn.config import Config
 from odn.models.stored_networks import save_network
-from odn.search.climb import expand
-from odn.search.folder import SearchFolder
+from odn.searching.climb import expand
+from odn.searching.folder import SearchFolder
 from odn.stages import check, evaluate, train, truncate
 from odn.stages import open as open_stage
 

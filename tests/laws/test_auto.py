@@ -8,7 +8,7 @@ import pytest
 from laws.search_data import small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.files import MANIFEST, foreign_names
-from odn.search.folder import SearchFolder
+from odn.searching.folder import SearchFolder
 from odn.stages import open as open_stage
 
 AUTO: dict[str, Any] = {

@@ -10,9 +10,9 @@ import torch
 from laws.search_data import open_data, prepare_digits, small_config
 from odn.config import Config
 from odn.errors import DataError
-from odn.search.data import SearchData
-from odn.search.growth import Grown, train_depth
-from odn.search.states import read_state, write_state
+from odn.searching.data import SearchData
+from odn.searching.growth import Grown, train_depth
+from odn.searching.states import read_state, write_state
 from odn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from odn.training.fit import Progress
 

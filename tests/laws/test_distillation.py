@@ -15,11 +15,11 @@ from odn.models.network import build
 from odn.models.stored_networks import save_network
 from odn.report.findings import read_findings
 from odn.report.summary import summarize
-from odn.search.climb import conclude, expand
-from odn.search.data import SearchData
-from odn.search.depth_reduction import exit_of
-from odn.search.growth import Grown, grown, train_depth
-from odn.search.teaching import TrainedTeacher, as_teacher, normalising, objective_of, teacher_of, train_teacher
+from odn.searching.climb import conclude, expand
+from odn.searching.data import SearchData
+from odn.searching.depth_reduction import exit_of
+from odn.searching.growth import Grown, grown, train_depth
+from odn.searching.teaching import TrainedTeacher, as_teacher, normalising, objective_of, teacher_of, train_teacher
 from odn.stages import train
 from odn.tracking.record import read_record
 from odn.training import checkpoint as checkpoints

@@ -15,10 +15,10 @@ from odn.models.network import build
 from odn.pruning.fitting import Pruned, train_pruned
 from odn.routing.fitting import gate_costs
 from odn.routing.gate_task import Gated, train_gates
-from odn.search.data import SearchData
-from odn.search.growth import Cooled, Grown, cool_down, grown, train_depth
-from odn.search.published import Published, Warm, train_published, untrained, warm_up
-from odn.search.teaching import TrainedTeacher, train_teacher
+from odn.searching.data import SearchData
+from odn.searching.growth import Cooled, Grown, cool_down, grown, train_depth
+from odn.searching.published import Published, Warm, train_published, untrained, warm_up
+from odn.searching.teaching import TrainedTeacher, train_teacher
 from odn.supernet.fitting import Supernet, train_supernet, untrained_supernet
 from odn.training import checkpoint as checkpoints
 from odn.training import fit as fitting

@@ -9,8 +9,8 @@ import torch
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.models.stored_networks import load_network, save_network
-from odn.search.published import Warm, train_published, untrained, warm_up, warmup_cost
-from odn.search.published_task import Patience
+from odn.searching.published import Warm, train_published, untrained, warm_up, warmup_cost
+from odn.searching.published_task import Patience
 from odn.training import fit as fitting
 from odn.training.fit import EpochRow
 

@@ -17,8 +17,8 @@ from odn.pruning.fitting import UNITS, Pruned, train_pruned
 from odn.pruning.hard_concrete import Scores, p_open, sampled, settled
 from odn.report.findings import read_findings
 from odn.report.summary import summarize
-from odn.search.data import costs_at, full_network_cost
-from odn.search.records import HISTORY, history_rows, write_table
+from odn.searching.data import costs_at, full_network_cost
+from odn.searching.records import HISTORY, history_rows, write_table
 from odn.training.fit import EpochRow
 
 PRUNE = {"budget": 0.3, "epochs": 4, "gate_lr": 0.5}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laws.search_data import open_data, prepare_digits, small_config
-from odn.search.growth import Grown, train_depth
+from odn.searching.growth import Grown, train_depth
 from odn.training import replay
 from odn.training.device import Machine
 from odn.training.replay import replayed

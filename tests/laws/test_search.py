@@ -8,9 +8,9 @@ from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import MissingInputError
 from odn.models.stored_networks import load_network, save_network
-from odn.search.folder import SearchFolder
-from odn.search.growth import Cooled, cool_down, grown
-from odn.search.records import read_search
+from odn.searching.folder import SearchFolder
+from odn.searching.growth import Cooled, cool_down, grown
+from odn.searching.records import read_search
 from odn.training.evaluation import evaluate
 
 

@@ -14,7 +14,7 @@ from odn.commands.specialise import Specialised
 from odn.errors import DataError, MissingInputError
 from odn.files import write_json
 from odn.models.stored_networks import load_network
-from odn.search.folder import SearchFolder
+from odn.searching.folder import SearchFolder
 from odn.supernet import specialiser as searching
 from odn.supernet.specialiser import Specialiser
 from odn.supernet.subnetworks import Measured, Space
@@ -31,7 +31,7 @@ def measured(reached: Stages) -> Measured:
 
 def specialised(reached: Stages, folder: Path, *targets: str) -> Specialised:
     """Run the stage without a registry."""
-    paths: dict[str, Any] = {"prepared": reached.prepared, "depths": reached.depths, "out": folder}
+    paths: dict[str, Any] = {"prepared": reached.prepared, "search": reached.places, "out": folder}
     return specialise.run(reached.config, targets=read_targets(targets), registers=False, **paths)
 
 
@@ -110,7 +110,7 @@ def test_a_target_that_is_missed_is_named_with_the_nearest(reached: Stages, tmp_
     settings = yaml.safe_load(PARAMS.read_text())
     settings |= reached.config.model_dump(mode="json")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
-    paths = [f"--{name}={path}" for name, path in {"prepared": reached.prepared, "depths": reached.depths, "specialised": tmp_path}.items()]
+    paths = [f"--{name}={path}" for name, path in {"prepared": reached.prepared, "search": reached.places, "specialised": tmp_path}.items()]
     command = ["specialise", f"--params={tmp_path}/params.yaml", *paths, "--no-register"]
     code = main([*command, "--target", "accuracy>=1", "--target", "bytes<=100", "--target", "macs<=0.9"])
     told = capsys.readouterr()

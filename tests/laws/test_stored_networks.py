@@ -140,7 +140,7 @@ ABSURD: dict[str, tuple[str, Any]] = {
 
 def test_an_absurd_description_takes_no_memory(saved: Path) -> None:
     """In a process that may take half a gigabyte more, each is refused, as a network's and as a state's, before anything is allocated."""
-    from odn.search.states import write_state
+    from odn.searching.states import write_state
 
     state, described = saved / "state.safetensors", SMALL.to_dict()
     write_state(state, TrainState.fresh(build(SMALL, torch.Generator().manual_seed(0))))
@@ -148,7 +148,7 @@ def test_an_absurd_description_takes_no_memory(saved: Path) -> None:
 import json, pathlib, resource, sys
 from odn.errors import DataError
 from odn.models.stored_networks import load_network
-from odn.search.states import read_state
+from odn.searching.states import read_state
 from odn.training.device import Machine
 import safetensors.torch, torch
 

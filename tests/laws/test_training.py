@@ -8,8 +8,8 @@ import torch
 from laws.search_data import open_data, prepare_digits, small_config
 from odn.config import Config
 from odn.errors import TrainingError
-from odn.search.data import SearchData
-from odn.search.growth import Cooled, Grown, cool_down, grown, train_depth
+from odn.searching.data import SearchData
+from odn.searching.growth import Cooled, Grown, cool_down, grown, train_depth
 from odn.training import fit as fitting
 from odn.training.depth_task import Phase
 from odn.training.fit import EpochRow

@@ -99,7 +99,7 @@ def test_stage_can_decide_without_anything_heavy(stage: str) -> None:
 
 def test_training_imports_no_torchvision() -> None:
     """The networks are our own: only reading a public data set pays for torchvision's start."""
-    loaded = imported_by("odn.search.growth", "odn.training.fit", "odn.models.network", "odn.data.batches")
+    loaded = imported_by("odn.searching.growth", "odn.training.fit", "odn.models.network", "odn.data.batches")
     assert loaded & (HEAVY - {"torch"}) == set()
 
 
@@ -111,7 +111,7 @@ from pathlib import Path
 from odn.config import load_config
 from odn.training.device import choose_machine
 choose_machine(load_config(Path("params.yaml")).train, macs=0)
-import odn.search.growth
+import odn.searching.growth
 print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

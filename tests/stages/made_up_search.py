@@ -15,10 +15,10 @@ from odn.data.dataset import Manifest
 from odn.files import sha256_of, write_bytes, write_json
 from odn.models.resnet_shapes import resnet_architecture
 from odn.report.summary import Summary
-from odn.search.convergence import DepthStep, Trial, judge
-from odn.search.folder import SearchFolder
-from odn.search.records import write_table
-from odn.search.statistics import wilson_interval
+from odn.searching.convergence import DepthStep, Trial, judge
+from odn.searching.folder import SearchFolder
+from odn.searching.records import write_table
+from odn.searching.statistics import wilson_interval
 from odn.stages import report, truncate
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

@@ -19,9 +19,9 @@ from odn.config import make_config
 from odn.data.dataset import read_manifest
 from odn.files import write_json
 from odn.sanitize import markdown
-from odn.search.folder import SearchFolder
-from odn.search.outcome import Judged
-from odn.search.records import read_search
+from odn.searching.folder import SearchFolder
+from odn.searching.outcome import Judged
+from odn.searching.records import read_search
 from odn.stages import truncate
 from odn.tables import depth_table, epoch_table, registration_note
 from odn.tracking.record import read_record

@@ -26,7 +26,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from odn.data.batches import plain_batches
     from odn.models.network import build
     from odn.models.stored_networks import save_network
-    from odn.search.published_task import PlainSgd
+    from odn.searching.published_task import PlainSgd
 
     folder, threads = tmp_path_factory.mktemp("routed"), torch.get_num_threads()
     torch.set_num_threads(1)

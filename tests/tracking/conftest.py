@@ -15,8 +15,8 @@ import yaml
 from odn.config import Config, make_config
 from odn.data.dataset import Manifest
 from odn.files import write_json
-from odn.search.convergence import DepthStep, Verdict
-from odn.search.folder import SearchFolder
+from odn.searching.convergence import DepthStep, Verdict
+from odn.searching.folder import SearchFolder
 from tracking.mlflow_server import Server
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

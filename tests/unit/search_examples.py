@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from odn.config import load_config
-from odn.search.convergence import DepthStep
+from odn.searching.convergence import DepthStep
 from odn.sections import GrowthConfig, SearchConfig
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

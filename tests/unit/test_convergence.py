@@ -2,7 +2,7 @@
 
 import pytest
 
-from odn.search.convergence import Trial, fit_power_law, judge, one_standard_error_depth, prospect, why_stop
+from odn.searching.convergence import Trial, fit_power_law, judge, one_standard_error_depth, prospect, why_stop
 from unit.search_examples import growth, search, step
 
 RISING = [1 - 0.5 * 0.7**epoch for epoch in range(10)]  # each epoch takes 30 % of the error away

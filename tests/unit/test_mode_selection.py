@@ -3,7 +3,7 @@
 import pytest
 
 from laws.search_data import small_config
-from odn.search.mode_selection import ModeSelection, choose_mode
+from odn.searching.mode_selection import ModeSelection, choose_mode
 
 SCHEDULE = {"schedule": [1, 2, 4, 8], "mode": "auto"}
 

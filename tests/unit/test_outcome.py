@@ -1,7 +1,7 @@
 """What a search concludes from its judged depths."""
 
-from odn.search.convergence import Trial, judge
-from odn.search.outcome import Judged, choose, finish_wins, full_network_epochs, ledger, summary
+from odn.searching.convergence import Trial, judge
+from odn.searching.outcome import Judged, choose, finish_wins, full_network_epochs, ledger, summary
 from unit.search_examples import search, step
 
 TRIAL = Trial(n_correct=975, n=1000, epochs=4, cost=0.5)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from odn.cli import main
-from odn.commands.preset import apply, read_preset, run
-from odn.config import load_config
+from odn.commands.preset import read_preset, run
+from odn.config import changed, load_config
 from odn.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ PUBLISHED: dict[str, tuple[str, int, float]] = {  # backbone, blocks, target les
 @pytest.mark.parametrize("name", NAMES)
 def test_preset_is_accepted(name: str) -> None:
     """Applied to the settings that ship, it gives settings: for the data set of its name, or for any with the mode of its name."""
-    config = apply(load_config(ROOT / "params.yaml"), read_preset(name, folder=FOLDER))
+    config = changed(load_config(ROOT / "params.yaml"), read_preset(name, folder=FOLDER))
     assert name.rpartition("/")[2] in (config.data.source, config.search.mode)
 
 
@@ -35,7 +35,7 @@ def test_the_five_published_rows_are_there() -> None:
     """Each with its backbone, every depth, and its target."""
     found = {}
     for name in NAMES:
-        config = apply(load_config(ROOT / "params.yaml"), read_preset(name, folder=FOLDER))
+        config = changed(load_config(ROOT / "params.yaml"), read_preset(name, folder=FOLDER))
         if config.search.mode == "paper":
             found[name] = (config.model.backbone, len(config.search.schedule), config.search.target)
     assert found == PUBLISHED
@@ -53,7 +53,7 @@ def test_dvc_takes_what_is_printed(name: str, tmp_path: Path, monkeypatch: pytes
         (tmp_path / "params" / path.relative_to(FOLDER)).write_bytes(path.read_bytes())
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     (tmp_path / "dvc.yaml").write_text("stages: {copy: {cmd: cp params.yaml out, params: [search], outs: [out]}}")
-    wanted = apply(load_config(tmp_path / "params.yaml"), read_preset(name, folder=tmp_path / "params"))
+    wanted = changed(load_config(tmp_path / "params.yaml"), read_preset(name, folder=tmp_path / "params"))
     assert main(["preset", name]) == 0
     options = capsys.readouterr().out.split()
     identity = ("-c", "user.name=odn", "-c", "user.email=odn@example.com")
@@ -106,4 +106,4 @@ def test_an_unknown_preset_is_named_with_those_there_are() -> None:
 def test_modes_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     """The way out is in the message."""
     with pytest.raises(ConfigError, match=message):
-        apply(load_config(ROOT / "params.yaml"), changes)
+        changed(load_config(ROOT / "params.yaml"), changes)

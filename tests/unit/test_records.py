@@ -9,9 +9,9 @@ import pytest
 
 from odn.errors import DataError, MissingInputError, OdnError
 from odn.records import read_if_there, read_known, read_record, read_table
-from odn.search.mode_selection import ModeSelection
-from odn.search.records import Decision, read_decision
-from odn.search.results import HistoryRow, read_depth_step, read_verdict
+from odn.searching.mode_selection import ModeSelection
+from odn.searching.records import Decision, read_decision
+from odn.searching.results import HistoryRow, read_depth_step, read_verdict
 from unit.search_examples import step
 
 HISTORY = "depth,phase,epoch,lr,train_loss,train_accuracy,val_accuracy,val_loss\n1,stable,1,0.1,1.5,0.5,0.75,1.25\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from odn.search.statistics import mcnemar_p, standard_error, wilson_interval
+from odn.searching.statistics import mcnemar_p, standard_error, wilson_interval
 
 
 @pytest.mark.parametrize(

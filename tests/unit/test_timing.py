@@ -16,7 +16,7 @@ from odn.models.network import DepthNetwork, build
 from odn.models.resnet_shapes import resnet_architecture
 from odn.models.timing import Timing, combined, forward_pass, timed
 from odn.records import Record
-from odn.search.records import known_timing, steadier
+from odn.searching.records import known_timing, steadier
 
 BUSY_SECONDS = 20.0  # after which a busy process ends by itself
 

@@ -6,12 +6,11 @@ Config: all
 """
 
 import json
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from odn.config import Config, make_config
+from odn.config import Config, changed
 from odn.errors import ConfigError
 from odn.plain import read_yaml
 
@@ -26,7 +25,7 @@ def run(config: Config, *, name: str, folder: Path = FOLDER) -> list[str]:
     """
     preset = read_preset(name, folder=folder)
     now = json.loads(config.to_json())
-    wanted = json.loads(apply(config, preset).to_json())
+    wanted = json.loads(changed(config, preset).to_json())
     options: list[str] = []
     for key in preset:
         section, _, setting = key.partition(".")
@@ -51,24 +50,6 @@ def read_preset(name: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{folder}/{name}.yaml: expected lines such as 'search.mode: paper'")
     return content
-
-
-def apply(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Return the config with some settings, by their dotted names, changed.
-
-    Raises:
-        ConfigError: a setting is unknown or refused.
-    """
-    content = json.loads(config.to_json())
-    for key, value in settings.items():
-        section, found, setting = key.partition(".")
-        if not found:
-            content[section] = value
-        elif isinstance(content.get(section), dict):
-            content[section][setting] = value
-        else:
-            raise ConfigError(f"unknown setting {key}")
-    return make_config(content)
 
 
 def _schedule(old: list[int], new: list[int]) -> list[str]:

@@ -26,8 +26,8 @@ from odn.routing.found import Found, Point
 from odn.routing.given import measured_times, read_supernet
 from odn.routing.targets import Target
 from odn.routing.written import static_points, write_found
-from odn.search.data import opened
-from odn.search.strategy import Checkpoints
+from odn.searching.data import opened
+from odn.searching.strategy import Checkpoints
 from odn.tracking.registry import Registration
 from odn.tracking.routed import register_routed
 

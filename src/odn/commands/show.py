@@ -14,7 +14,7 @@ from odn.files import sha256_of
 from odn.records import read_record
 from odn.report.findings import read_findings
 from odn.report.summary import Summary, summarize
-from odn.search.records import RegisteredWeights
+from odn.searching.records import RegisteredWeights
 from odn.tracking.standing import Standing, standing
 
 

@@ -15,14 +15,14 @@ from odn.errors import DataError, MissingInputError
 from odn.files import new_folder, remove_folder, require_own_folder, write_json
 from odn.records import damaged, read_record
 from odn.sanitize import markdown
-from odn.search.folder import SearchFolder
-from odn.search.records import SupernetCard
-from odn.search.statistics import wilson_interval
+from odn.searching.folder import SearchFolder
+from odn.searching.records import SupernetCard
+from odn.searching.statistics import wilson_interval
 from odn.supernet.targets import Target
 from odn.tracking.provenance import provenance
 
 if TYPE_CHECKING:
-    from odn.search.data import SearchData
+    from odn.searching.data import SearchData
     from odn.supernet.specialiser import Found
     from odn.supernet.subnetworks import Measured
     from odn.tracking.registry import Registration
@@ -79,7 +79,7 @@ def run(
         TrackingError: MLflow cannot be reached or refuses; the folders are written.
     """
     from odn.models.stored_networks import load_network
-    from odn.search.data import opened
+    from odn.searching.data import opened
     from odn.supernet.specialiser import Specialiser
     from odn.supernet.subnetworks import Measured, Space
 

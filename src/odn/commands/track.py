@@ -8,7 +8,7 @@ Config: all
 from pathlib import Path
 
 from odn.config import Config
-from odn.search.folder import SearchFolder
+from odn.searching.folder import SearchFolder
 from odn.tracking.provenance import provenance
 from odn.tracking.record import read_record
 from odn.tracking.replay import Replayed, replay

@@ -49,8 +49,8 @@ class Twins:
 
     def counts(self) -> dict[str, int]:
         """Count what `dataset.json` says: repeats within each split, images that are in another one too, and images of two labels."""
-        within = {name: self._n(name, self.seen[name]) for name in ("train", "val", "test")}
-        pairs = (("val", "train"), ("test", "train"), ("test", "val"))
+        within = {name: self._n(name, self.seen[name]) for name in self.parts}
+        pairs = [pair for pair in (("val", "train"), ("test", "train"), ("test", "val")) if set(pair) <= set(self.parts)]
         between = {f"{name}_in_{other}": self._n(name, self.seen[other]) for name, other in pairs}
         return within | between | {"conflicts": int(self.conflicting.sum())}
 
@@ -64,16 +64,16 @@ class Twins:
         """Say in a line each what was found, the first few images by their names."""
         counts = self.counts()
         for name, other in (("test", "train"), ("test", "val"), ("val", "train")):
-            if n := counts[f"{name}_in_{other}"]:
-                yield self._distilled(f"{_images(n)} of {name} {_are(n)} in {other} too", name, self.seen[other], other=other)
-        for name in ("train", "val", "test"):
+            if n := counts.get(f"{name}_in_{other}"):
+                yield self._sentence(f"{_images(n)} of {name} {_are(n)} in {other} too", name, self.seen[other], other=other)
+        for name in self.parts:
             if n := counts[name]:
-                yield self._distilled(f"{_images(n)} of {name} {_repeat(n)} another one of {name}", name, self.seen[name], other=name)
+                yield self._sentence(f"{_images(n)} of {name} {_repeat(n)} another one of {name}", name, self.seen[name], other=name)
         if n := counts["conflicts"]:
             names = [self._pair(at, self._twin(at, other_label=True)) for at in self._firsts(self.conflicting)]
             yield f"{_images(n)} {_are(n)} there under another label too: {_listed(names, self._n_groups(self.conflicting))}"
 
-    def _distilled(self, what: str, split: str, flags: Flags, *, other: str) -> str:
+    def _sentence(self, what: str, split: str, flags: Flags, *, other: str) -> str:
         own = np.zeros_like(flags)
         own[self._places(split)] = self._own(split, flags)
         names = [self._pair(at, self._twin(at, split=other)) for at in np.flatnonzero(own)[:NAMED].tolist()]

@@ -119,6 +119,11 @@ class _Counter(TorchDispatchMode):
 
         self._formulas, self.macs = flop_registry, 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave torch's compiler alone, whose import takes a second: nothing here is compiled."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)

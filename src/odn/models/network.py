@@ -84,6 +84,11 @@ class DepthNetwork(nn.Module):
         """List the depths that have a head, ascending."""
         return tuple(sorted(int(name) for name in self.heads))
 
+    @property
+    def draws_inside(self) -> bool:
+        """Return whether modules may draw while they compute, as dropout does: those that somebody brought may."""
+        return self.architecture.made_by.draws_itself
+
     def head(self, depth: int) -> nn.Module:
         """Return the head that reads the features behind block `depth`.
 

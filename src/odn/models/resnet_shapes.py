@@ -250,8 +250,8 @@ class ResNet:
     def part_macs(self, architecture: Architecture, height: int, width: int) -> tuple[int, list[tuple[int, int]]]:
         """Count the multiply-accumulates of the stem, and of each block's residual and shortcut, for one image.
 
-        By formula, as counting what torch computes imports a second's worth of it; a law holds the two equal. Every kernel has an odd
-        size and pads by half of it: a stride rounds up.
+        By formula, as a search among sub-networks asks thousands of times; a test holds it to what torch computes. Every kernel has an
+        odd size and pads by half of it: a stride rounds up.
         """
         n_pixels, kind = (height, width), _variant(architecture.name).block
         large = arguments_of(architecture).stem == "imagenet"

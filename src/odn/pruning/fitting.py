@@ -16,12 +16,12 @@ from odn.modes import prune_phases
 from odn.pruning.budget import cost_coefficients, least
 from odn.pruning.gates import gates_of
 from odn.pruning.task import Budget, PruneTask
-from odn.search.convergence import DepthStep
-from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
-from odn.search.phases import run
-from odn.search.states import read_state, write_state
-from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
-from odn.search.teachers import Teaching
+from odn.searching.convergence import DepthStep
+from odn.searching.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
+from odn.searching.phases import run
+from odn.searching.states import read_state, write_state
+from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
+from odn.searching.teachers import Teaching
 from odn.training.fit import EpochRow, Tick
 from odn.training.seed import generator
 from odn.training.state import TrainState

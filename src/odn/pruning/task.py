@@ -22,7 +22,7 @@ from odn.pruning.budget import Coefficients, closed_to, expected
 from odn.pruning.gates import Gates, gated_forward, with_gates
 from odn.pruning.hard_concrete import Scores, p_open, sampled, settled
 from odn.pruning.surgery import cut
-from odn.search.data import SearchData
+from odn.searching.data import SearchData
 from odn.training.distillation import distillation_loss
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position, Progress
@@ -57,6 +57,7 @@ class PruneTask:
     def __init__(self, state: TrainState, budget: Budget, *, data: SearchData, config: Config, depth: int, steps: int) -> None:
         self.depth, self.epochs, self.state, self.budget = depth, config.prune.epochs, state, budget
         self.left: TrainState | None = None
+        self.draws_inside = state.network.draws_inside
         self.scores = Scores.fresh(budget.gates.n, score=FIRST_SCORE, device=data.machine.device)
         self._data, self._config, self._steps, self._machine = data, config, steps, data.machine
         self._updates = self._updates_of(state)

@@ -7,10 +7,10 @@ from odn.config import Config
 from odn.errors import MissingInputError
 from odn.models.architecture import Architecture
 from odn.records import damaged, read_record
-from odn.search import outcome
-from odn.search.certified import OTHERS, Evaluation, LatencyRecord
-from odn.search.results import Card, JudgedStep, SearchLog
-from odn.search.statistics import wilson_interval
+from odn.searching import outcome
+from odn.searching.certified import OTHERS, Evaluation, LatencyRecord
+from odn.searching.results import Card, JudgedStep, SearchLog
+from odn.searching.statistics import wilson_interval
 
 Interval = tuple[float, float]
 BATCHES = (("1 image", ""), ("128 images", "_batch128"))  # and how the names of their numbers end

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from odn.data.dataset import Split
 from odn.errors import MissingInputError
 from odn.records import damaged, read_table
-from odn.search.certified import PredictionRow
+from odn.searching.certified import PredictionRow
 
 MOST = 24  # images shown
 LONGEST_SIDE = 96  # pixels of a picture in the page

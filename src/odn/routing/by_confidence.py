@@ -10,7 +10,7 @@ from odn.routing.policies import Exits, Outcome, Policy, cross_fitted, outcome, 
 from odn.routing.routed import reachable
 from odn.routing.targets import Target
 from odn.routing.timing import PartTimes
-from odn.search.data import SearchData
+from odn.searching.data import SearchData
 
 
 def fit_confidence(supernet: Supernet, *, target: Target, times: PartTimes | None, data: SearchData, test: Images, config: Config) -> Found:

@@ -12,8 +12,8 @@ from odn.routing.given import Supernet
 from odn.routing.policies import outcome, search
 from odn.routing.targets import Target
 from odn.routing.timing import PartTimes
-from odn.search.data import SearchData
-from odn.search.strategy import Began, Checkpoints, Event
+from odn.searching.data import SearchData
+from odn.searching.strategy import Began, Checkpoints, Event
 
 DEPENDS_ON = ("seed", "train", "augment", "route")  # settings that the gates depend on
 LEAST_BUDGET = 0.05  # share of the residuals' cost that gates are trained to, where less is asked for

@@ -13,7 +13,7 @@ from odn.models.timing import Timing, combined, timed
 from odn.records import Milliseconds
 from odn.routing.given import Supernet
 from odn.routing.stored import Routes
-from odn.search.records import known_timing, steadier
+from odn.searching.records import known_timing, steadier
 from odn.training.device import Machine, machine_identity
 
 BATCHES = (1, 128, 1024)

@@ -19,8 +19,8 @@ from odn.config import Config
 from odn.data.batches import Images, plain_batches
 from odn.models.network import DepthNetwork
 from odn.routing.gated import GatedNetwork, gated
-from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
-from odn.search.phases import run
+from odn.searching.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
+from odn.searching.phases import run
 from odn.training.adam import Adam
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
@@ -102,6 +102,7 @@ class GatesTask:
     def __init__(self, teacher: DepthNetwork, *, costs: GateCosts, budget: float, n_images: int, config: Config, machine: Machine) -> None:
         route = config.route
         self.depth, self.epochs = teacher.depth, route.epochs
+        self.draws_inside = teacher.draws_inside
         self.student = machine.to_device(gated(teacher, hidden=route.hidden, generator=generator(config.seed, "gates")))
         self._teacher = machine.to_device(copy.deepcopy(teacher)).eval()
         self._adam = Adam(dict(self.student.named_parameters()), groups=(("gates.", route.lr), ("network.", route.backbone_lr)))

@@ -15,7 +15,7 @@ from odn.models.stored_networks import load_network
 from odn.models.timing import combined
 from odn.records import Amount, Positive, Record, Sha256, parse_record
 from odn.routing.timing import PartTimes, part_times
-from odn.search.records import known_timing, steadier
+from odn.searching.records import known_timing, steadier
 from odn.training.device import Machine, machine_identity
 
 LEAST_EXITS = 2

@@ -15,8 +15,8 @@ from odn.routing.found import Found, Point
 from odn.routing.given import Supernet
 from odn.routing.stored import save_routed
 from odn.routing.targets import Target
-from odn.search.records import write_table
-from odn.search.statistics import wilson_interval
+from odn.searching.records import write_table
+from odn.searching.statistics import wilson_interval
 
 OTHER = {"confidence": "gate", "gate": "confidence"}
 

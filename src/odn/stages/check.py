@@ -11,11 +11,11 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.files import new_folder, require_own_folder, write_json
-from odn.search.convergence import DepthStep, Verdict, judge, wants_trial
-from odn.search.folder import SearchFolder
-from odn.search.mode_selection import read_mode_selection, resolve_mode
-from odn.search.records import SKIPPED, Decision, history_rows, read_decision, write_decision, write_table
-from odn.search.results import read_depth_step
+from odn.searching.convergence import DepthStep, Verdict, judge, wants_trial
+from odn.searching.folder import SearchFolder
+from odn.searching.mode_selection import read_mode_selection, resolve_mode
+from odn.searching.records import SKIPPED, Decision, history_rows, read_decision, write_decision, write_table
+from odn.searching.results import read_depth_step
 
 
 def run(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> Verdict | None:
@@ -51,10 +51,10 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
 def _annealed(config: Config, *, step: DepthStep, prepared: Path, search: SearchFolder, progress: Path) -> Verdict:
     from odn.follow import follow
     from odn.models.stored_networks import save_network
-    from odn.search.climb import try_annealed
-    from odn.search.data import opened
-    from odn.search.growth import Cooled
-    from odn.search.strategy import Checkpoints, strategy_of
+    from odn.searching.climb import try_annealed
+    from odn.searching.data import opened
+    from odn.searching.growth import Cooled
+    from odn.searching.strategy import Checkpoints, strategy_of
 
     data = opened(prepared, config=config)
     inherited = strategy_of(config).read(search.trained(step.depth), data=data, config=config)

@@ -18,12 +18,12 @@ from odn.models.network import DepthNetwork, build
 from odn.models.stored_networks import load_network
 from odn.models.timing import combined, forward_pass, timed
 from odn.records import damaged, read_record
-from odn.search.certified import LatencyRecord
-from odn.search.data import full_network_cost
-from odn.search.folder import SearchFolder
-from odn.search.records import known_timing, steadier, write_table
-from odn.search.results import Card, read_depth_step
-from odn.search.statistics import mcnemar_p, wilson_interval
+from odn.searching.certified import LatencyRecord
+from odn.searching.data import full_network_cost
+from odn.searching.folder import SearchFolder
+from odn.searching.records import known_timing, steadier, write_table
+from odn.searching.results import Card, read_depth_step
+from odn.searching.statistics import mcnemar_p, wilson_interval
 from odn.training.device import Machine, choose_machine, machine_identity
 from odn.training.evaluation import Predictions, predict
 from odn.training.seed import generator

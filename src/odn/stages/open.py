@@ -9,8 +9,8 @@ Config: search.mode, search.schedule
 
 from odn.config import Config
 from odn.files import new_folder, write_json
-from odn.search.folder import SearchFolder
-from odn.search.records import SKIPPED, Decision, write_decision
+from odn.searching.folder import SearchFolder
+from odn.searching.records import SKIPPED, Decision, write_decision
 
 
 def run(config: Config, *, search: SearchFolder) -> Decision:

@@ -15,7 +15,7 @@ from pathlib import Path
 from odn.config import Config
 from odn.errors import MissingInputError
 from odn.files import sha256_of, write_json
-from odn.search.folder import SearchFolder
+from odn.searching.folder import SearchFolder
 from odn.tracking.provenance import provenance
 from odn.tracking.record import read_record
 from odn.tracking.registry import Registration, publish

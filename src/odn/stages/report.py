@@ -16,7 +16,7 @@ from odn.report.figures import DARK, LIGHT, Epoch, draw_cost, draw_curves, draw_
 from odn.report.findings import Findings, read_findings
 from odn.report.mistakes import read_mistakes
 from odn.report.page import Picture, alternatives, write_page
-from odn.search.results import HistoryRow
+from odn.searching.results import HistoryRow
 
 
 def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Path, evaluation: Path, out: Path) -> Findings:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from odn.config import Config
 from odn.files import new_folder, require_own_folder, write_json
-from odn.search.convergence import DepthStep
-from odn.search.folder import SearchFolder
-from odn.search.mode_selection import read_mode_selection, resolve_mode, write_mode_selection
-from odn.search.records import HISTORY, SKIPPED, history_rows, read_decision, write_table
+from odn.searching.convergence import DepthStep
+from odn.searching.folder import SearchFolder
+from odn.searching.mode_selection import read_mode_selection, resolve_mode, write_mode_selection
+from odn.searching.records import HISTORY, SKIPPED, history_rows, read_decision, write_table
 
 if TYPE_CHECKING:
-    from odn.search.mode_selection import ModeSelection
+    from odn.searching.mode_selection import ModeSelection
 
 
 def run(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> DepthStep | None:
@@ -48,10 +48,10 @@ def _trained(
 ) -> DepthStep:
     from odn.follow import follow
     from odn.models.stored_networks import save_network
-    from odn.search.climb import selection
-    from odn.search.data import opened
-    from odn.search.mode_selection import ModeSelection
-    from odn.search.strategy import Checkpoints, Trained, strategy_of
+    from odn.searching.climb import selection
+    from odn.searching.data import opened
+    from odn.searching.mode_selection import ModeSelection
+    from odn.searching.strategy import Checkpoints, Trained, strategy_of
     from odn.tracking.teacher import fetched_teacher
 
     data = opened(prepared, config=config)

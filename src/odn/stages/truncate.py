@@ -20,9 +20,9 @@ from odn.errors import DataError, MissingInputError
 from odn.files import new_folder, require_own_folder, write_json
 from odn.models.architecture import Architecture
 from odn.records import damaged, read_record
-from odn.search.folder import SearchFolder
-from odn.search.mode_selection import ModeSelection, read_mode_selection, resolve_mode
-from odn.search.outcome import (
+from odn.searching.folder import SearchFolder
+from odn.searching.mode_selection import ModeSelection, read_mode_selection, resolve_mode
+from odn.searching.outcome import (
     Choice,
     Judged,
     LedgerEntry,
@@ -34,10 +34,10 @@ from odn.search.outcome import (
     reductions,
     summary,
 )
-from odn.search.records import depth_rows, join_histories, read_search, step_records, write_table
+from odn.searching.records import depth_rows, join_histories, read_search, step_records, write_table
 
 if TYPE_CHECKING:
-    from odn.search.finishing import Finished
+    from odn.searching.finishing import Finished
 
 
 def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, metrics: Path, plots: Path, progress: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
             architecture = _fitting(folder / "architecture.json", depth=about["depth"], manifest=manifest)
             write_json(folder / "card.json", about | _provenance(config, phase, manifest=manifest))
             record = {"steps": step_records(judged), "ledger": [asdict(entry) for entry in entries], "full_network_epochs": spent}
-            record |= {"mode-selection": asdict(mode_selection)} if mode_selection is not None else {}
+            record |= {"mode_selection": asdict(mode_selection)} if mode_selection is not None else {}
             record |= {"reductions": [asdict(one) for one in tries]} if tries else {}
             write_json(folder / "search.json", about | record)
         low, high = about["val_interval"]
@@ -99,9 +99,9 @@ def _finished(
         return None
     from odn.follow import follow
     from odn.models.stored_networks import load_network
-    from odn.search.data import opened
-    from odn.search.finishing import Finished, finished
-    from odn.search.strategy import Checkpoints, strategy_of
+    from odn.searching.data import opened
+    from odn.searching.finishing import Finished, finished
+    from odn.searching.strategy import Checkpoints, strategy_of
 
     data, strategy = opened(prepared, config=config), strategy_of(config)
     events = finished(
@@ -142,7 +142,7 @@ def _before_first(config: Config, mode_selection: ModeSelection | None, *, folde
     schedule = config.search.schedule
     entries = [] if mode_selection is None else [mode_selection.entry(schedule[-1])]
     if config.search.distill == "full":
-        from odn.search.teachers import read_teacher_record
+        from odn.searching.teachers import read_teacher_record
 
         teacher = folder.teacher(schedule[0])
         trained = read_teacher_record(teacher).entries()

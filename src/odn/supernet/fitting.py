@@ -15,12 +15,12 @@ from odn.models.architecture import Architecture
 from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork, build, empty
 from odn.models.stored_networks import load_network, save_network
-from odn.search.convergence import DepthStep
-from odn.search.data import SearchData, costs_at, full_network_cost, full_network_epochs
-from odn.search.phases import run
-from odn.search.records import write_table
-from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
-from odn.search.teachers import Teaching
+from odn.searching.convergence import DepthStep
+from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
+from odn.searching.phases import run
+from odn.searching.records import write_table
+from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
+from odn.searching.teachers import Teaching
 from odn.supernet.cutting import n_groups, narrowed_architecture
 from odn.supernet.sandwich import Plan
 from odn.supernet.task import SupernetTask

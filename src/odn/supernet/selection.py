@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from odn.config import Config
-from odn.search.data import SearchData
-from odn.search.mode_selection import ModeSelection, choose_mode
-from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event
+from odn.searching.data import SearchData
+from odn.searching.mode_selection import ModeSelection, choose_mode
+from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event
 from odn.supernet.fitting import Supernet, train_supernet
 from odn.training.fit import Tick
 

@@ -8,7 +8,7 @@ from itertools import product
 from odn.models.cost import Cost
 from odn.models.network import DepthNetwork
 from odn.models.timing import Timing, forward_pass, part_latencies, timed
-from odn.search.data import SearchData, costs_at, full_network_cost
+from odn.searching.data import SearchData, costs_at, full_network_cost
 from odn.supernet.cutting import narrowed, narrowed_architecture
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 

@@ -35,6 +35,7 @@ class SupernetTask:
     def __init__(self, state: TrainState, plan: Plan, *, settings: TrainConfig, machine: Machine, steps: int) -> None:
         """Take the state to train, and the steps of an epoch."""
         self.depth, self.epochs = plan.depths[0], plan.settings.epochs
+        self.draws_inside = state.network.draws_inside
         self.n_correct = torch.zeros(plan.settings.epochs, len(plan.depths), dtype=torch.int64)  # of val, by epoch and exit
         self._epoch = 0
         self._state, self._plan, self._settings, self._machine = state, plan, settings, machine

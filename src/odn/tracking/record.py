@@ -8,10 +8,10 @@ from odn.config import Config
 from odn.data.dataset import Manifest, read_manifest
 from odn.files import sha256_of
 from odn.records import read_if_there, read_table
-from odn.search.certified import Evaluation, LatencyRecord
-from odn.search.convergence import DepthStep, Verdict
-from odn.search.folder import SearchFolder
-from odn.search.results import Card, HistoryRow, SearchNumbers, read_depth_step, read_verdict
+from odn.searching.certified import Evaluation, LatencyRecord
+from odn.searching.convergence import DepthStep, Verdict
+from odn.searching.folder import SearchFolder
+from odn.searching.results import Card, HistoryRow, SearchNumbers, read_depth_step, read_verdict
 from odn.tracking.identity import search_id
 
 CURVES = ("lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")  # columns of history.csv that are drawn by epoch

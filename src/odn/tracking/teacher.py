@@ -13,9 +13,9 @@ from odn.errors import DataError, MissingInputError, TrackingError
 from odn.files import sha256_of
 from odn.models.stored_networks import load_network
 from odn.records import Fraction, Part, Positive, read_record
-from odn.search.data import SearchData
-from odn.search.teachers import TeacherRecord, Teaching
-from odn.search.teaching import as_teacher, normalising, require_fit
+from odn.searching.data import SearchData
+from odn.searching.teachers import TeacherRecord, Teaching
+from odn.searching.teaching import as_teacher, normalising, require_fit
 
 
 @dataclass(frozen=True, kw_only=True)

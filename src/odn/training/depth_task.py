@@ -51,6 +51,7 @@ class DepthTask:
     ) -> None:
         """Take the state to train, the steps of an epoch, and what is learnt beside the labels."""
         self.depth, self.phase, self.epochs = phase.depth, phase.name, phase.epochs
+        self.draws_inside = state.network.draws_inside
         self._phase, self._state, self._settings, self._machine, self._objective = phase, state, settings, machine, objective
         self._updates = Updates(state, train=settings, machine=machine, steps_per_epoch=steps)
         self._rate = 0.0

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -17,6 +18,8 @@ from odn.training.cores import usable_cores
 # MACs of a batch, forward through the whole backbone, from which on several threads pay; below, they mostly wait for each other, and beside
 # a busy process many times as long.
 WORK_OF_A_THREAD = 1_000_000_000
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS repeats itself only with a fixed one
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -41,9 +44,20 @@ class Machine:
 
 
 def choose_machine(train: TrainConfig, *, macs: int) -> Machine:
-    """Resolve `auto`, and switch PyTorch to repeatable arithmetic on that device and to so many threads.
+    """Resolve `auto`, and switch PyTorch to repeatable arithmetic on that device and to so many threads, for the rest of the process.
 
     `macs` are those of one image through the whole backbone: the size of the work decides how many threads it is shared out to.
+
+    Raises:
+        ConfigError: `train.device: cuda` where PyTorch sees no GPU.
+    """
+    machine = chosen(train, macs=macs)
+    _switch(machine)
+    return machine
+
+
+def chosen(train: TrainConfig, *, macs: int) -> Machine:
+    """Resolve `auto`, and change nothing.
 
     Raises:
         ConfigError: `train.device: cuda` where PyTorch sees no GPU.
@@ -51,16 +65,35 @@ def choose_machine(train: TrainConfig, *, macs: int) -> Machine:
     if train.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device: cuda, but PyTorch sees no GPU here; set it to auto or cpu")
     use_gpu = train.device == "cuda" or (train.device == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if use_gpu else "cpu")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
+    gains = torch.cuda.get_device_capability() >= (8, 0) if use_gpu else _cpu_gains_from_bf16()
+    precision: Literal["fp32", "bf16"] = train.precision if train.precision != "auto" else ("bf16" if gains else "fp32")
+    return Machine(torch.device("cuda" if use_gpu else "cpu"), precision, wanted_threads(train, macs=macs))
+
+
+@contextlib.contextmanager
+def repeatable(machine: Machine) -> Iterator[None]:
+    """Switch PyTorch as `choose_machine` does, for a while: afterwards its switches, threads and generator are as they were."""
+    before = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark, threads, workspace = torch.backends.cudnn.benchmark, torch.get_num_threads(), os.environ.get(WORKSPACE)
+    with torch.random.fork_rng(devices=[machine.device] if machine.device.type == "cuda" else []):
+        _switch(machine)
+        try:
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(before[0])
+            torch.utils.deterministic.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
+            torch.backends.cudnn.benchmark = benchmark
+            torch.set_num_threads(threads)
+            if workspace is None:
+                os.environ.pop(WORKSPACE, None)
+
+
+def _switch(machine: Machine) -> None:
+    os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.set_deterministic_debug_mode("error")  # the same as use_deterministic_algorithms(True), which imports the compiler: 3 s
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
     torch.backends.cudnn.benchmark = False
-    gains = torch.cuda.get_device_capability() >= (8, 0) if use_gpu else _cpu_gains_from_bf16()
-    precision: Literal["fp32", "bf16"] = train.precision if train.precision != "auto" else ("bf16" if gains else "fp32")
-    threads = wanted_threads(train, macs=macs)
-    torch.set_num_threads(threads)  # of the data's way and of arithmetic alike; nothing here uses PyTorch's other pool
-    return Machine(device=device, precision=precision, threads=threads)
+    torch.set_num_threads(machine.threads)  # of the data's way and of arithmetic alike; nothing here uses PyTorch's other pool
 
 
 def wanted_threads(train: TrainConfig, *, macs: int) -> int:

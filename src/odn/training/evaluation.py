@@ -42,19 +42,24 @@ class Evaluation:
 @torch.no_grad()
 def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine) -> None:
     """Replace every BatchNorm's running statistics by the plain average over unaugmented training batches."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats]
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
     index = torch.arange(0, len(train), max(1, len(train) // REESTIMATE_IMAGES))
     size = -(-len(index) // max(1, round(len(index) / REESTIMATE_BATCH)))  # even batches: a last batch of one image has no variance
-    network.train()
+    network.eval()  # nothing is dropped, and nothing drawn
+    for norm in norms:
+        norm.train()
     for images, _ in plain_batches(train, batch_size=size, index=index):
         with machine.autocast():
             network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    network.train()
 
 
 @torch.no_grad()

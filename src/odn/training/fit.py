@@ -3,6 +3,7 @@
 What is trained, and how, is a task's: see `Task`. The same task, data and seed give the same bytes, interrupted or not.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -85,6 +86,7 @@ class Task(Protocol):
     epochs: int  # most; the caller may stop after any row
     later: str | None  # before the names of tensors that only later steps have; None where all are there from the beginning
     replayable: bool  # every step runs the same kernels on the same tensors: see `training.replay`
+    draws_inside: bool  # modules may draw while they compute, as dropout does
 
     @property
     def lr(self) -> float:
@@ -153,7 +155,7 @@ def fit(
         hits.add_((logits.detach().argmax(1) == labels).sum())
         return loss.detach()
 
-    take_step = replayed(one_step, machine=machine) if task.replayable else one_step
+    take_step = replayed(one_step, machine=machine) if task.replayable and not task.draws_inside else one_step
     n_trained = min(steps * settings.batch_size, len(train))
     kept = ticked = time.monotonic()
     for epoch in range(done + 1, task.epochs + 1):
@@ -163,7 +165,8 @@ def fit(
         )
         for step, (images, labels) in enumerate(batches, start=first_step):
             task.announce(Position(epoch, step, steps))
-            losses[step] = take_step(images, labels)
+            with _seeded(task, epoch=epoch, step=step, machine=machine):
+                losses[step] = take_step(images, labels)
             now, is_last = time.monotonic(), step + 1 == steps
             is_due = now - kept > CHECKPOINT_SECONDS and not is_last
             if is_last or is_due or (step + 1) % CHECK_STEPS == 0:
@@ -184,6 +187,16 @@ def fit(
         kept = time.monotonic()
         if seen is not None:
             yield rows[-1]
+
+
+def _seeded(task: Task, *, epoch: int, step: int, machine: Machine) -> contextlib.AbstractContextManager[object]:
+    """Give modules that draw from torch's global generator a state of the step's own, so that a training that goes on draws the same."""
+    if not task.draws_inside:
+        return contextlib.nullcontext()
+    seeded = contextlib.ExitStack()
+    seeded.enter_context(torch.random.fork_rng(devices=[machine.device] if machine.device.type == "cuda" else []))
+    torch.manual_seed((task.draws(epoch).initial_seed() + step) % 2**63)
+    return seeded
 
 
 def _row(task: Task, *, epoch: int, loss: float, accuracy: float, seen: Evaluation) -> EpochRow:

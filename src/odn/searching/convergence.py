@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from odn.records import Amount, Count, Fraction, Interval, Positive, Record
-from odn.search.statistics import standard_error, wilson_interval
+from odn.searching.statistics import standard_error, wilson_interval
 from odn.sections import GrowthConfig, SearchConfig
 
 LEAST_POINTS = 4  # of a curve that a power law is fitted to

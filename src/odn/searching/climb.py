@@ -12,14 +12,14 @@ from typing import Literal
 
 from odn.config import Config
 from odn.models.network import DepthNetwork
-from odn.search.convergence import DepthStep, Verdict, judge, wants_trial
-from odn.search.data import SearchData
-from odn.search.finishing import Finished, finished
-from odn.search.growth import Cooled, cool_down
-from odn.search.mode_selection import ModeSelection
-from odn.search.outcome import Judged, LedgerEntry, choose, finish_wins, full_network_epochs, ledger, summary
-from odn.search.strategy import Began, Checkpoints, Event, Inherited, Trained, last, strategy_of
-from odn.search.teachers import Teaching, inputs_of
+from odn.searching.convergence import DepthStep, Verdict, judge, wants_trial
+from odn.searching.data import SearchData
+from odn.searching.finishing import Finished, finished
+from odn.searching.growth import Cooled, cool_down
+from odn.searching.mode_selection import ModeSelection
+from odn.searching.outcome import Judged, LedgerEntry, choose, finish_wins, full_network_epochs, ledger, summary
+from odn.searching.strategy import Began, Checkpoints, Event, Inherited, Trained, last, strategy_of
+from odn.searching.teachers import Teaching, inputs_of
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from odn.records import Amount, Count, Fraction, Interval, Positive, Record, Sha256, damaged, read_record
-from odn.search.convergence import DepthStep, Verdict
-from odn.search.mode_selection import ModeSelection
-from odn.search.outcome import DepthReduction, LedgerEntry, LedgerPhase
+from odn.searching.convergence import DepthStep, Verdict
+from odn.searching.mode_selection import ModeSelection
+from odn.searching.outcome import DepthReduction, LedgerEntry, LedgerPhase
 
 Ending = Literal["target_reached", "exhausted"]
 

@@ -16,8 +16,8 @@ from odn.data.dataset import Manifest
 from odn.errors import DataError
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
-from odn.search.data import FORWARD_SHARE, SearchData, costs_at, full_network_epochs
-from odn.search.phases import run_phase
+from odn.searching.data import FORWARD_SHARE, SearchData, costs_at, full_network_epochs
+from odn.searching.phases import run_phase
 from odn.training.depth_task import Phase
 from odn.training.device import Machine
 from odn.training.fit import EpochRow, Tick

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from odn.config import Config
 from odn.models.network import DepthNetwork
 from odn.models.stored_networks import weights_digest
-from odn.search.data import SearchData
-from odn.search.depth_reduction import Reduced, depths_to_try, exit_of, try_shallower
-from odn.search.growth import Cooled, cool_down, finish_state
-from odn.search.outcome import Choice, DepthReduction, Judged, finish_epochs, finish_wins, reductions
-from odn.search.strategy import Began, Checkpoints, Event, Inherited
-from odn.search.teachers import inputs_of
+from odn.searching.data import SearchData
+from odn.searching.depth_reduction import Reduced, depths_to_try, exit_of, try_shallower
+from odn.searching.growth import Cooled, cool_down, finish_state
+from odn.searching.outcome import Choice, DepthReduction, Judged, finish_epochs, finish_wins, reductions
+from odn.searching.strategy import Began, Checkpoints, Event, Inherited
+from odn.searching.teachers import inputs_of
 from odn.training.fit import EpochRow
 
 

@@ -15,10 +15,10 @@ from odn.files import write_json
 from odn.models.network import DepthNetwork
 from odn.models.stored_networks import load_network, save_network, weights_digest
 from odn.records import Amount, Count, Fraction, Positive, Record, Sha256, damaged, read_record
-from odn.search.data import SearchData
-from odn.search.outcome import LedgerEntry
-from odn.search.records import history_rows, write_table
-from odn.search.teaching import TrainedTeacher, as_teacher, normalising
+from odn.searching.data import SearchData
+from odn.searching.outcome import LedgerEntry
+from odn.searching.records import history_rows, write_table
+from odn.searching.teaching import TrainedTeacher, as_teacher, normalising
 from odn.training.fit import EpochRow
 from odn.training.objective import Teacher
 

@@ -12,9 +12,9 @@ from pydantic import model_validator
 
 from odn.files import write_json, write_text
 from odn.records import Count, Fraction, Positive, Record, Sha256, damaged, read_known, read_record, read_table
-from odn.search.folder import SearchFolder
-from odn.search.outcome import Judged
-from odn.search.results import HistoryRow, read_depth_step, read_verdict
+from odn.searching.folder import SearchFolder
+from odn.searching.outcome import Judged
+from odn.searching.results import HistoryRow, read_depth_step, read_verdict
 
 if TYPE_CHECKING:
     from odn.training.fit import EpochRow

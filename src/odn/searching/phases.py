@@ -5,7 +5,7 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.data.batches import n_steps
-from odn.search.data import SearchData
+from odn.searching.data import SearchData
 from odn.training.depth_task import LABELS, DepthTask, Phase
 from odn.training.fit import EpochRow, Task, Tick, fit
 from odn.training.objective import Objective

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.models.network import DepthNetwork
-from odn.search.convergence import DepthStep, judge
-from odn.search.data import SearchData
-from odn.search.growth import Cooled, cool_down
-from odn.search.outcome import DepthReduction
-from odn.search.teaching import as_teacher
+from odn.searching.convergence import DepthStep, judge
+from odn.searching.data import SearchData
+from odn.searching.growth import Cooled, cool_down
+from odn.searching.outcome import DepthReduction
+from odn.searching.teaching import as_teacher
 from odn.training.fit import EpochRow, Tick
 from odn.training.state import TrainState
 

@@ -8,8 +8,8 @@ from pydantic import model_validator
 
 from odn.config import Config
 from odn.records import Amount, Count, Positive, Record
-from odn.search.convergence import DepthStep, Trial, Verdict, one_standard_error_depth
-from odn.search.statistics import wilson_interval
+from odn.searching.convergence import DepthStep, Trial, Verdict, one_standard_error_depth
+from odn.searching.statistics import wilson_interval
 
 LedgerPhase = Literal["mode-selection", "teacher", "stable", "trial", "finish", "reduce"]
 

@@ -13,12 +13,12 @@ from odn.config import Config
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
 from odn.models.stored_networks import load_weights, save_weights
-from odn.search.convergence import DepthStep, Stop
-from odn.search.data import SearchData, costs_at, full_network_cost, full_network_epochs
-from odn.search.phases import run
-from odn.search.published_task import PublishedTask, WarmUpTask
-from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
-from odn.search.teachers import Teaching
+from odn.searching.convergence import DepthStep, Stop
+from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
+from odn.searching.phases import run
+from odn.searching.published_task import PublishedTask, WarmUpTask
+from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
+from odn.searching.teachers import Teaching
 from odn.training.fit import EpochRow, Tick
 from odn.training.seed import generator
 

@@ -8,8 +8,8 @@ from typing import Literal
 from odn.config import Config
 from odn.files import list_also, write_json
 from odn.records import Amount, Fraction, Positive, Record, read_record
-from odn.search.convergence import one_standard_error_depth
-from odn.search.outcome import LedgerEntry
+from odn.searching.convergence import one_standard_error_depth
+from odn.searching.outcome import LedgerEntry
 
 NAME = "mode_selection.json"  # in the folder of each depth
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from odn.config import Config
 from odn.data.batches import Images
 from odn.models.network import DepthNetwork
-from odn.search.convergence import Stop
+from odn.searching.convergence import Stop
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation, evaluate
 from odn.training.fit import PhaseName, Position, Progress
@@ -118,6 +118,7 @@ class WarmUpTask:
 
     def __init__(self, network: DepthNetwork, *, config: Config, machine: Machine) -> None:
         self.sgd = PlainSgd(network, depths=tuple(reversed(network.head_depths)), config=config, machine=machine)
+        self.draws_inside = network.draws_inside
         self.depth, self.epochs, self.lr, self._config = self.sgd.depths[-1], config.paper.warmup_epochs, 0.0, config
 
     @property
@@ -167,6 +168,7 @@ class PublishedTask:
 
     def __init__(self, network: DepthNetwork, *, config: Config, machine: Machine, first_lr: float, deepest: bool) -> None:
         self.sgd = PlainSgd(network, depths=(network.depth,), config=config, machine=machine)
+        self.draws_inside = network.draws_inside
         self.depth, self.epochs, self.lr = network.depth, config.growth.max_epochs, first_lr
         self.best = _copied(network)
         self.stop: Stop | None = None

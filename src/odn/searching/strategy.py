@@ -20,9 +20,9 @@ from odn import __version__
 from odn.config import Config
 from odn.files import sha256_of
 from odn.models.network import DepthNetwork
-from odn.search.convergence import DepthStep
-from odn.search.data import SearchData
-from odn.search.teachers import Teaching
+from odn.searching.convergence import DepthStep
+from odn.searching.data import SearchData
+from odn.searching.teachers import Teaching
 from odn.training.checkpoint import in_progress
 from odn.training.fit import EpochRow, Tick
 from odn.training.state import TrainState

@@ -18,13 +18,13 @@ from odn.data.batches import Images
 from odn.models.architecture import Architecture
 from odn.models.expansion import carried, expanded
 from odn.models.network import DepthNetwork, build
-from odn.search.convergence import DepthStep, Stop, Trial, why_stop
-from odn.search.data import SearchData, costs_at, full_network_cost, full_network_epochs
-from odn.search.phases import run_phase
-from odn.search.states import read_state, write_state
-from odn.search.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
-from odn.search.teachers import Teaching, inputs_of, read_teacher, teaching_of, trained_teaching, write_teacher
-from odn.search.teaching import TrainedTeacher, comes_from_outside, objective_of, pass_macs, train_teacher
+from odn.searching.convergence import DepthStep, Stop, Trial, why_stop
+from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
+from odn.searching.phases import run_phase
+from odn.searching.states import read_state, write_state
+from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
+from odn.searching.teachers import Teaching, inputs_of, read_teacher, teaching_of, trained_teaching, write_teacher
+from odn.searching.teaching import TrainedTeacher, comes_from_outside, objective_of, pass_macs, train_teacher
 from odn.training.depth_task import Phase
 from odn.training.fit import EpochRow, Tick
 from odn.training.objective import Teacher
