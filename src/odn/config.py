@@ -177,7 +177,7 @@ def changed(config: Config, changes: Mapping[str, Any], *, n_blocks: int | None 
         elif isinstance(content.get(section), dict):
             content[section][setting] = value
         else:
-            raise ConfigError(f"unknown setting {key}")
+            content[section] = {setting: value}  # to be refused by its name
     return _complete(json.loads(json.dumps(content)), n_blocks=n_blocks)
 
 

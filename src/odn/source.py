@@ -16,8 +16,8 @@ from odn.modes import MODES
 
 STAGES = ("fetch", "prepare", "open", "train", "check", "truncate", "evaluate", "report", "register")
 LOADER = "odn.searching.strategy"  # imports the strategy of the mode by its name
-# Modules that change no result of the other stages: they show, or say which settings there are, whose values DVC tracks themselves.
-SHOWN = ("odn.arguments", "odn.display", "odn.errors", "odn.follow", "odn.refusals", "odn.sanitize", "odn.sections", "odn.waiting")
+# Modules that change no result of the other stages: they name the public API, show, or list the settings, whose values DVC tracks.
+SHOWN = ("odn", "odn.arguments", "odn.display", "odn.errors", "odn.follow", "odn.refusals", "odn.sanitize", "odn.sections", "odn.waiting")
 FETCHED = "odn.tracking"  # what trains, but for its teacher, has the same result without it
 TELLING = frozenset({"report", "register"})  # stages whose results hold what other modules only show
 

@@ -110,7 +110,7 @@ def test_a_target_that_is_missed_is_named_with_the_nearest(reached: Stages, tmp_
     settings = yaml.safe_load(PARAMS.read_text())
     settings |= reached.config.model_dump(mode="json")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
-    paths = [f"--{name}={path}" for name, path in {"prepared": reached.prepared, "search": reached.places, "specialised": tmp_path}.items()]
+    paths = [f"--{name}={path}" for name, path in {"prepared": reached.prepared, "search": reached.work, "specialised": tmp_path}.items()]
     command = ["specialise", f"--params={tmp_path}/params.yaml", *paths, "--no-register"]
     code = main([*command, "--target", "accuracy>=1", "--target", "bytes<=100", "--target", "macs<=0.9"])
     told = capsys.readouterr()

@@ -67,7 +67,7 @@ def test_the_digests_cover_what_a_stage_imports(mode: str, code: source.Source, 
     digests, strategies = code.digests(mode=mode), [MODES[one].strategy for one in (mode, *MODES[mode].may_select)]
     packages = {name for name in code.imports if not code.imports[name]}  # `import odn.data.x` does not name `odn.data` in the graph
     for stage in source.STAGES:
-        seen, ahead = set[str](), [f"odn.stages.{stage}"]
+        seen, ahead = {"odn"}, [f"odn.stages.{stage}"]
         while ahead:
             module = ahead.pop()
             silent = module in source.SHOWN or (module.startswith("odn.tracking") and module != "odn.tracking.teacher")
@@ -75,7 +75,7 @@ def test_the_digests_cover_what_a_stage_imports(mode: str, code: source.Source, 
                 continue
             seen.add(module)
             ahead += [*imports.find_modules_directly_imported_by(module), *(strategies if module == source.LOADER else ())]
-        assert seen - packages == set(digests[stage]) - packages
+        assert seen - packages - {"odn"} == set(digests[stage]) - packages - {"odn"}
 
 
 @each_stage
@@ -122,10 +122,3 @@ def test_component_is_a_wrapper(path: Path) -> None:
     assert function.name == path.stem
     assert function.end_lineno is not None
     assert function.end_lineno - function.body[0].lineno < 20
-
-
-@pytest.mark.parametrize("package", ["odn", "odn/stages"])
-def test_packages_that_no_stage_depends_on_hold_no_code(package: str) -> None:
-    """Their `__init__.py` holds a docstring and at most the version: a change there changes no result."""
-    statements = ast.parse((ROOT / "src" / package / "__init__.py").read_text()).body[1:]
-    assert all(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__" for node in statements)

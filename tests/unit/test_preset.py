@@ -70,7 +70,7 @@ def test_dvc_takes_what_is_printed(name: str, tmp_path: Path, monkeypatch: pytes
     ("content", "message"),
     [
         ("search.moed: paper", "unknown setting search.moed"),
-        ("serch.mode: paper", "unknown setting serch.mode"),
+        ("serch.mode: paper", "unknown setting serch"),
         ("search.mode: papre", "search.mode: must be one of growth, paper, grid, scratch, supernet, auto, prune; got 'papre'"),
         ("- paper", "expected lines such as 'search.mode: paper'"),
     ],

@@ -54,8 +54,8 @@ def test_what_changes_no_result_trains_nothing(package: Path, name: str) -> None
     [
         ("supernet/task.py", {"supernet", "auto"}),
         ("pruning/task.py", {"prune"}),
-        ("search/published.py", {"paper"}),
-        ("search/growth.py", {"growth", "supernet", "prune", "paper", "auto"}),
+        ("searching/published.py", {"paper"}),
+        ("searching/growth.py", {"growth", "supernet", "prune", "paper", "auto"}),
         ("training/optim.py", {"growth", "supernet", "prune", "paper", "auto"}),
     ],
 )

@@ -40,6 +40,7 @@ class Scores:
 
     A step is one of Adam's: gradients of gates differ by orders of magnitude from layer to layer. The multiplier rises while the expected
     cost is above what is asked for, and falls, not below 0, while it is under it: the method of multipliers.
+    Adam's moments are not `training.adam`'s, which round differently: pruned networks would be others.
     Source: Kingma and Ba, arXiv 1412.6980, algorithm 1.
     """
 

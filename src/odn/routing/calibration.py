@@ -16,7 +16,7 @@ HALVINGS = 60
 def fit_temperature(logits: Floats, labels: Labels) -> float:
     """Return the temperature that makes labels (N,) most likely under softmax(logits (N, K) / temperature), within the bounds.
 
-    The mean negative log-likelihood is convex in 1 / temperature: its slope is bisected.
+    The mean negative log-likelihood is convex in 1 / temperature: its slope is bisected, without the 0.4 s of importing scipy.optimize.
     """
     low, high = 1 / WARMEST, 1 / COLDEST
     for _ in range(HALVINGS):

@@ -17,7 +17,7 @@ from odn.searching.convergence import Stop
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation, evaluate
 from odn.training.fit import PhaseName, Position, Progress
-from odn.training.optim import Scale
+from odn.training.optim import Scale, gradients_of
 from odn.training.seed import generator
 
 DECAY, DECAY_EVERY = 0.6, 5  # the rate is multiplied by 0.6 at every fifth epoch in a row without progress
@@ -65,7 +65,10 @@ class Patience:
 
 
 class PlainSgd:
-    """Step with momentum and weight decay on every parameter, as torch.optim.SGD does, for the summed losses at some depths."""
+    """Step with momentum and weight decay on every parameter, as torch.optim.SGD does, for the summed losses at some depths.
+
+    Plain momentum, and decay of BatchNorm and biases too, where `training.optim` has Nesterov's and decays matrices only.
+    """
 
     def __init__(self, network: DepthNetwork, *, depths: tuple[int, ...], config: Config, machine: Machine) -> None:
         self.network, self.depths, self.train, self.machine = network, depths, config.train, machine
@@ -85,7 +88,7 @@ class PlainSgd:
     @torch.no_grad()
     def _update(self) -> None:
         parameters: list[Tensor] = list(self.network.parameters())
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        gradients = gradients_of(parameters)
         momenta = list(self.momentum.values())
         torch._foreach_add_(gradients, parameters, alpha=self.train.weight_decay)
         torch._foreach_mul_(momenta, self.train.momentum)

@@ -1,4 +1,7 @@
-"""Say how sure a count of right answers is: pure functions on whole numbers, no torch."""
+"""Say how sure a count of right answers is: pure functions on whole numbers, no torch.
+
+Written out because `scipy.stats` takes 0.6 s to import, where all of `odn.cli` takes 0.13 s; its binomtest agrees to 2e-15.
+"""
 
 import math
 from statistics import NormalDist

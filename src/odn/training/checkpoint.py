@@ -81,7 +81,7 @@ def in_progress(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / "lock").open("w") as lock:
-        try:
+        try:  # filelock would look again and again where flock waits
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.stderr.write(f"odn: waiting for another process that works in {sanitized(path.parent)}\n")

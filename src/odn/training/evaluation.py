@@ -41,7 +41,10 @@ class Evaluation:
 
 @torch.no_grad()
 def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine) -> None:
-    """Replace every BatchNorm's running statistics by the plain average over unaugmented training batches."""
+    """Replace every BatchNorm's running statistics by the plain average over unaugmented training batches.
+
+    Written out because torch's `update_bn` puts all of the network into training, where dropout would draw.
+    """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats]
     if not norms:
         return

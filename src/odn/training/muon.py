@@ -1,7 +1,7 @@
 """Orthogonalise the momentum of convolution kernels: every direction of a kernel's update gets the same length.
 
 Source: Jordan et al., Muon: an optimizer for hidden layers (2024), whose iteration and coefficients these are; Liu et al.,
-arXiv 2502.16982, section 2.1. torch.optim.Muon takes matrices only, and importing it takes longer than a depth of digits.
+arXiv 2502.16982, section 2.1. torch.optim.Muon takes matrices only, and imports torch._dynamo (see `optim`).
 O output channels, I input channels, h rows and w columns of a kernel.
 """
 
