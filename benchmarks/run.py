@@ -33,6 +33,7 @@ from odn.commands.preset import read_preset
 from odn.config import N_BLOCKS, Config, changed, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
+from odn.modes import MODES as ODN_MODES
 from odn.routing.targets import Target
 from odn.searching.data import backbone_of, costs_at
 from odn.tracking import live
@@ -115,7 +116,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
 def _in_mode(config: Config, mode: str) -> Config:
     if mode == "paper":
         return _published(config)
-    schedule = {"search.schedule": [config.search.schedule[-1]]} if mode == "prune" else {}
+    schedule = {"search.schedule": [config.search.schedule[-1]]} if ODN_MODES[mode].one_depth else {}
     return changed(config, schedule | {"search.mode": mode})
 
 

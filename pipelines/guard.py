@@ -5,7 +5,6 @@ output of a stage that ended: then nothing is lost, and a run that was killed wh
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from odn.data.strangers import UNFINISHED
-from odn.files import LITTER, MANIFEST
+from odn.files import LITTER, MANIFEST, own_names
 
 CACHE = Path(".dvc/cache/files/md5")
 SHOWN = 5
@@ -25,7 +24,7 @@ def strangers() -> list[str]:
 
 
 def _strangers(folder: Path) -> Iterator[Path]:
-    listed = _listed(folder)
+    listed = own_names(folder)
     for path in folder.rglob("*"):
         if (path.is_symlink() or not path.is_dir()) and path.name not in LITTER and not UNFINISHED.fullmatch(path.name):
             name = path.relative_to(folder).as_posix()
@@ -50,13 +49,6 @@ def _outputs(name: str) -> list[str]:
         return [output if isinstance(output, str) else output.get("path") or next(iter(output)) for output in outputs]
     except (OSError, yaml.YAMLError, AttributeError, TypeError):
         return []
-
-
-def _listed(folder: Path) -> set[str]:
-    try:
-        return set(json.loads((folder / MANIFEST).read_bytes())["files"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return set()
 
 
 def _is_cached(path: Path) -> bool:

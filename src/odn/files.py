@@ -81,7 +81,9 @@ def remove_folder(path: Path) -> None:
     """
     require_own_folder(path)
     if path.exists():
-        shutil.rmtree(path)
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{MARK}"))
+        path.rename(aside / path.name)  # what is written there from now on is not removed with it
+        shutil.rmtree(aside)
 
 
 def require_own_folder(path: Path) -> None:
@@ -112,7 +114,7 @@ def require_place(path: Path) -> None:
 
 def foreign_names(folder: Path) -> list[str]:
     """List what is below a folder and not in the manifest that `new_folder` left there: files, links and empty folders, in order."""
-    own, found = {MANIFEST, *_manifest(folder)}, []
+    own, found = {MANIFEST, *own_names(folder)}, []
     for name, _, _ in _below(folder):
         if name not in own and Path(name).name not in LITTER:
             found.append(name)
@@ -130,9 +132,11 @@ def _below(folder: Path) -> Iterator[tuple[str, Path, bool]]:
             yield Path(place).relative_to(folder).as_posix(), Path(place), True
 
 
-def _manifest(folder: Path) -> list[str]:
+def own_names(folder: Path) -> list[str]:
+    """List what odn wrote into a folder, by the manifest that it left there; nothing where there is none of odn's."""
     try:
-        names = json.loads((folder / MANIFEST).read_bytes())["files"]
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        names = manifest["files"] if manifest["written_by"] == "odn" else []
     except (OSError, ValueError, KeyError, TypeError):
         return []  # a folder that odn did not make, or whose manifest is damaged: nothing in it counts as odn's
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
@@ -140,7 +144,7 @@ def _manifest(folder: Path) -> list[str]:
 
 def list_also(folder: Path, name: str) -> None:
     """List a file that is about to be written into a folder that `new_folder` made: whenever it is there, it is known as odn's."""
-    _write_names(folder, {*_manifest(folder), name})
+    _write_names(folder, {*own_names(folder), name})
 
 
 def _write_manifest(folder: Path) -> None:
@@ -148,7 +152,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _write_names(folder: Path, names: set[str]) -> None:
-    write_text(folder / MANIFEST, json.dumps({"files": sorted(names)}, indent=1, ensure_ascii=True) + "\n")
+    write_text(folder / MANIFEST, json.dumps({"files": sorted(names), "written_by": "odn"}, indent=1, ensure_ascii=True) + "\n")
 
 
 def _replace(path: Path, new: Path) -> None:
