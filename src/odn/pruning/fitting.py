@@ -3,7 +3,7 @@
 Source: hard-concrete gates, arXiv 1712.01312; blocks and channels together under a budget, arXiv 2204.00408 (section 3).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,7 @@ from odn.searching.convergence import DepthStep
 from odn.searching.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.searching.phases import run
 from odn.searching.states import read_state, write_state
-from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
-from odn.searching.teachers import Teaching
+from odn.searching.strategy import DEPENDS_ON, Began, Event, Inherited, Job, Trained
 from odn.training.fit import EpochRow, Tick
 from odn.training.seed import generator
 from odn.training.state import TrainState
@@ -46,19 +45,11 @@ class Pruned:
 class Pruning:
     """Train the one depth of the schedule from fresh weights, and cut what the budget does not hold."""
 
-    def train(
-        self,
-        inherited: Inherited | None,
-        *,
-        data: SearchData,
-        config: Config,
-        depth: int,
-        checkpoints: Checkpoints,
-        outside: Callable[[], Teaching] | None,
-    ) -> Iterator[Event | Trained]:
+    def train(self, inherited: Inherited | None, job: Job) -> Iterator[Event | Trained]:
         """Train and cut."""
+        data, config, depth = job.data, job.config, job.depth
         yield Began(depth, "stable", config.prune.epochs)
-        checkpoint = checkpoints.of(f"train-{depth}", *DEPENDS_ON, "prune")
+        checkpoint = job.checkpoints.of(f"train-{depth}", *DEPENDS_ON, "prune")
         for event in train_pruned(data=data, config=config, depth=depth, checkpoint=checkpoint):
             yield Trained(event.network, Inherited(state=event.state), event.step, event.rows) if isinstance(event, Pruned) else event
 

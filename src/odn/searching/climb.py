@@ -18,7 +18,7 @@ from odn.searching.finishing import Finished, finished
 from odn.searching.growth import Cooled, cool_down
 from odn.searching.mode_selection import ModeSelection
 from odn.searching.outcome import Judged, LedgerEntry, choose, finish_wins, full_network_epochs, ledger, summary
-from odn.searching.strategy import Began, Checkpoints, Event, Inherited, Trained, last, strategy_of
+from odn.searching.strategy import Began, Checkpoints, Event, Inherited, Job, Trained, last, strategy_of
 from odn.searching.teachers import Teaching, inputs_of
 
 
@@ -51,8 +51,8 @@ def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] 
             config = config.in_mode(selected.mode)
         strategy, inherited = strategy_of(config), None
         for depth in config.search.schedule:
-            events = strategy.train(inherited, data=data, config=config, depth=depth, checkpoints=checkpoints, outside=outside)
-            trained = last(events, Trained)
+            job = Job(data=data, config=config, depth=depth, checkpoints=checkpoints, outside=outside)
+            trained = last(strategy.train(inherited, job), Trained)
             cooled, network = None, trained.network
             if wants_trial(trained.step, config.search):
                 cooled = last(try_annealed(trained.inherited, trained.step, data=data, config=config, checkpoints=checkpoints), Cooled)

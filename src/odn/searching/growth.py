@@ -5,7 +5,7 @@ Source: Tareen and Tareen, arXiv 2510.10764; function-preserving growth: Chen et
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from odn.searching.convergence import DepthStep, Stop, Trial, why_stop
 from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.searching.phases import run_phase
 from odn.searching.states import read_state, write_state
-from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
+from odn.searching.strategy import DEPENDS_ON, Began, Event, Inherited, Job, Trained
 from odn.searching.teachers import Teaching, inputs_of, read_teacher, teaching_of, trained_teaching, write_teacher
 from odn.searching.teaching import TrainedTeacher, comes_from_outside, objective_of, pass_macs, train_teacher
 from odn.training.depth_task import Phase
@@ -55,19 +55,11 @@ class Cooled:
 class Growth:
     """Train a depth grown from the one before it or, where the mode does not inherit, from fresh weights."""
 
-    def train(
-        self,
-        inherited: Inherited | None,
-        *,
-        data: SearchData,
-        config: Config,
-        depth: int,
-        checkpoints: Checkpoints,
-        outside: Callable[[], Teaching] | None,
-    ) -> Iterator[Event | Trained]:
+    def train(self, inherited: Inherited | None, job: Job) -> Iterator[Event | Trained]:
         """Train a depth; before the first, find who teaches."""
+        data, config, depth, checkpoints = job.data, job.config, job.depth, job.checkpoints
         teaching = None
-        for event in _teaching(inherited, data=data, config=config, checkpoints=checkpoints, outside=outside):
+        for event in _teaching(inherited, job):
             if isinstance(event, Teaching):
                 teaching = event
             else:
@@ -100,26 +92,20 @@ class Growth:
 STRATEGY = Growth()
 
 
-def _teaching(
-    inherited: Inherited | None,
-    *,
-    data: SearchData,
-    config: Config,
-    checkpoints: Checkpoints,
-    outside: Callable[[], Teaching] | None,
-) -> Iterator[Event | Teaching]:
+def _teaching(inherited: Inherited | None, job: Job) -> Iterator[Event | Teaching]:
     """Find who teaches a depth, as `search.distill` says; end with `Teaching` where anybody does."""
+    data, config = job.data, job.config
     if comes_from_outside(config):
         if inherited is not None:
             assert inherited.teaching is not None, "it is read with the depth before"
             yield inherited.teaching
-        elif outside is not None:
-            yield outside()
+        elif job.outside is not None:
+            yield job.outside()
         elif config.search.distill == "full":
             epochs, depth = config.distill.epochs, data.backbone.depth
             inputs = [epochs, config.growth.shortcut, *data.manifest.sha256.values()]
             # Kept when it is done: another weight or temperature asks for the same teacher again, and the answer is there.
-            checkpoint = checkpoints.of("teacher", "seed", "model", "train", "augment", inputs=inputs, keep=True)
+            checkpoint = job.checkpoints.of("teacher", "seed", "model", "train", "augment", inputs=inputs, keep=True)
             yield Began(depth, "teacher", epochs)
             for event in train_teacher(data=data, config=config, checkpoint=checkpoint):
                 yield trained_teaching(event, data=data) if isinstance(event, TrainedTeacher) else event

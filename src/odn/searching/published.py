@@ -5,7 +5,7 @@ Source: Tareen and Tareen, arXiv 2510.10764, and the authors' notebooks (github.
 larger ones that are drawn elsewhere in odn turn more slowly under them, and cost 0.4 points on MNIST.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,7 @@ from odn.searching.convergence import DepthStep, Stop
 from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.searching.phases import run
 from odn.searching.published_task import PublishedTask, WarmUpTask
-from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
-from odn.searching.teachers import Teaching
+from odn.searching.strategy import DEPENDS_ON, Began, Event, Inherited, Job, Trained
 from odn.training.fit import EpochRow, Tick
 from odn.training.seed import generator
 
@@ -42,17 +41,9 @@ class Published:
 class AsPublished:
     """Train a depth from the warm-up of the whole backbone, which is handed on from depth to depth as it is."""
 
-    def train(
-        self,
-        inherited: Inherited | None,
-        *,
-        data: SearchData,
-        config: Config,
-        depth: int,
-        checkpoints: Checkpoints,
-        outside: Callable[[], Teaching] | None,
-    ) -> Iterator[Event | Trained]:
+    def train(self, inherited: Inherited | None, job: Job) -> Iterator[Event | Trained]:
         """Train a depth; before the first, warm all of them up."""
+        data, config, depth, checkpoints = job.data, job.config, job.depth, job.checkpoints
         shared, sections = inherited.shared if inherited is not None else None, (*DEPENDS_ON, "paper")
         if shared is None:
             yield Began(depth, "warm-up", config.paper.warmup_epochs)

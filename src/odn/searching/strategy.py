@@ -90,22 +90,25 @@ def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Say what is to be trained: a depth, on which data, under which settings, and where interrupted phases are kept.
+
+    `outside` brings the teacher that `search.distill: models:/…` names.
+    """
+
+    data: SearchData
+    config: Config
+    depth: int
+    checkpoints: Checkpoints
+    outside: Callable[[], Teaching] | None = None
+
+
 class Strategy(Protocol):
     """Train the depths of a search by a method, and keep in files what they leave."""
 
-    def train(
-        self,
-        inherited: Inherited | None,
-        *,
-        data: SearchData,
-        config: Config,
-        depth: int,
-        checkpoints: Checkpoints,
-        outside: Callable[[], Teaching] | None,
-    ) -> Iterator[Event | Trained]:
+    def train(self, inherited: Inherited | None, job: Job) -> Iterator[Event | Trained]:
         """Train a depth behind what the one before it left, None for the first; end with `Trained`.
-
-        `outside` brings the teacher that `search.distill: models:/…` names.
 
         Raises:
             TrainingError: a loss that is not finite.

@@ -51,7 +51,7 @@ def _trained(
     from odn.searching.climb import selection
     from odn.searching.data import opened
     from odn.searching.mode_selection import ModeSelection
-    from odn.searching.strategy import Checkpoints, Trained, strategy_of
+    from odn.searching.strategy import Checkpoints, Job, Trained, strategy_of
     from odn.tracking.teacher import fetched_teacher
 
     data = opened(prepared, config=config)
@@ -63,9 +63,8 @@ def _trained(
         strategy = strategy_of(config)
         inherited = strategy.read(search.trained(after), data=data, config=config) if after else None
         checkpoints = Checkpoints(progress, config=config, held=held, inputs=[*data.manifest.sha256.values(), search.state(after)])
-        outside = fetched_teacher(config, data=data)
-        events = strategy.train(inherited, data=data, config=config, depth=depth, checkpoints=checkpoints, outside=outside)
-        trained = follow(events, Trained, config=config, data=data)
+        job = Job(data=data, config=config, depth=depth, checkpoints=checkpoints, outside=fetched_teacher(config, data=data))
+        trained = follow(strategy.train(inherited, job), Trained, config=config, data=data)
         with new_folder(search.trained(depth)) as folder:
             save_network(trained.network, folder)
             strategy.write(folder, trained, data=data, config=config)

@@ -4,7 +4,7 @@ Source: Once-for-All, arXiv 1908.09791; universally slimmable networks, arXiv 19
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,7 @@ from odn.searching.convergence import DepthStep
 from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.searching.phases import run
 from odn.searching.records import write_table
-from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Trained
-from odn.searching.teachers import Teaching
+from odn.searching.strategy import DEPENDS_ON, Began, Event, Inherited, Job, Trained
 from odn.supernet.cutting import n_groups, narrowed_architecture
 from odn.supernet.sandwich import Plan
 from odn.supernet.task import SupernetTask
@@ -54,21 +53,13 @@ FOLDER = "supernet"  # of the network with all exits, in the folder of each dept
 class SupernetStrategy:
     """Train all depths with the first; each later depth is an exit of the same network, and trains nothing."""
 
-    def train(
-        self,
-        inherited: Inherited | None,
-        *,
-        data: SearchData,
-        config: Config,
-        depth: int,
-        checkpoints: Checkpoints,
-        outside: Callable[[], Teaching] | None,
-    ) -> Iterator[Event | Trained]:
+    def train(self, inherited: Inherited | None, job: Job) -> Iterator[Event | Trained]:
         """Train all depths, or take an exit of what was trained."""
+        data, config, depth = job.data, job.config, job.depth
         shared, trained = inherited.shared if inherited is not None else None, None
         if shared is None:
             yield Began(depth, "supernet", config.supernet.epochs)
-            checkpoint = checkpoints.of(f"train-{depth}", *DEPENDS_ON, "supernet", inputs=config.search.schedule)
+            checkpoint = job.checkpoints.of(f"train-{depth}", *DEPENDS_ON, "supernet", inputs=config.search.schedule)
             for event in train_supernet(data=data, config=config, checkpoint=checkpoint):
                 if isinstance(event, Supernet):
                     trained, shared = event, event.network

@@ -17,43 +17,30 @@ from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
 from odn.training.evaluation import Evaluation, evaluate_exits, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position, Progress
-from odn.training.optim import Updates
 from odn.training.seed import generator
 from odn.training.state import TrainState
+from odn.training.state_task import StateTask
 
 
-class SupernetTask:
+class SupernetTask(StateTask):
     """Train all exits at once; rows are of the shallowest.
 
     After a row the averaged network holds the weights that were evaluated, and BatchNorm's statistics for them at full width.
     """
 
     phase: PhaseName = "stable"
-    later: str | None = None
     replayable = False  # the passes differ from step to step
 
     def __init__(self, state: TrainState, plan: Plan, *, settings: TrainConfig, machine: Machine, steps: int) -> None:
         """Take the state to train, and the steps of an epoch."""
+        super().__init__(state, settings=settings, machine=machine, steps=steps)
         self.depth, self.epochs = plan.depths[0], plan.settings.epochs
-        self.draws_inside = state.network.draws_inside
         self.n_correct = torch.zeros(plan.settings.epochs, len(plan.depths), dtype=torch.int64)  # of val, by epoch and exit
         self._epoch = 0
-        self._state, self._plan, self._settings, self._machine = state, plan, settings, machine
-        self._updates = Updates(state, train=settings, machine=machine, steps_per_epoch=steps)
+        self._plan = plan
         self._shared = [parameter for name, parameter in state.network.named_parameters() if not name.startswith("heads.")]
         self._passes: list[tuple[Pass, ...]] = []
         self._now: tuple[Pass, ...] = ()
-        self._rate = 0.0
-
-    @property
-    def lr(self) -> float:
-        """Return the learning rate of the last step."""
-        return self._settings.lr * self._rate
-
-    @property
-    def remedy(self) -> str:
-        """Say what to change where a loss is not finite."""
-        return f"lower train.lr (it was {self.lr:g}) or train.muon_lr, or raise train.warmup_epochs"
 
     def draws(self, epoch: int) -> torch.Generator:
         """Return what an epoch's batches are drawn from."""
@@ -92,15 +79,11 @@ class SupernetTask:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights, averaged weights, momentum, and what every exit got right so far."""
-        return self._state.tensors() | {"exits.n_correct": self.n_correct}
-
-    def counts(self) -> dict[str, int | None]:
-        """Return how long the average is."""
-        return {"n_averaged": self._state.n_averaged}
+        return super().tensors() | {"exits.n_correct": self.n_correct}
 
     def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Take over an interrupted training."""
-        self._state.load(tensors, n_averaged=progress.counts["n_averaged"] or 0)
+        super().restore(tensors, progress)
         self.n_correct = tensors["exits.n_correct"]
 
 

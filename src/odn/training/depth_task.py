@@ -13,11 +13,11 @@ from odn.data.batches import Images
 from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
-from odn.training.fit import PhaseName, Position, Progress
+from odn.training.fit import PhaseName, Position
 from odn.training.objective import Objective
-from odn.training.optim import Updates
 from odn.training.seed import generator
 from odn.training.state import TrainState
+from odn.training.state_task import StateTask
 
 LABELS = Objective()  # nothing but the labels is learnt
 
@@ -40,31 +40,18 @@ class Phase:
         return min(risen, 1 - step / (self.epochs * steps_per_epoch))
 
 
-class DepthTask:
+class DepthTask(StateTask):
     """Train a network at its own depth; after a row the averaged network holds the weights that were evaluated."""
 
-    later: str | None = None
     replayable = True
 
     def __init__(
         self, state: TrainState, phase: Phase, *, settings: TrainConfig, machine: Machine, steps: int, objective: Objective = LABELS
     ) -> None:
         """Take the state to train, the steps of an epoch, and what is learnt beside the labels."""
+        super().__init__(state, settings=settings, machine=machine, steps=steps)
         self.depth, self.phase, self.epochs = phase.depth, phase.name, phase.epochs
-        self.draws_inside = state.network.draws_inside
-        self._phase, self._state, self._settings, self._machine, self._objective = phase, state, settings, machine, objective
-        self._updates = Updates(state, train=settings, machine=machine, steps_per_epoch=steps)
-        self._rate = 0.0
-
-    @property
-    def lr(self) -> float:
-        """Return the learning rate of the last step."""
-        return self._settings.lr * self._rate
-
-    @property
-    def remedy(self) -> str:
-        """Say what to change where a loss is not finite."""
-        return f"lower train.lr (it was {self.lr:g}) or train.muon_lr, or raise train.warmup_epochs"
+        self._phase, self._objective = phase, objective
 
     def draws(self, epoch: int) -> torch.Generator:
         """Return what an epoch's batches are drawn from."""
@@ -92,15 +79,3 @@ class DepthTask:
         """Read the averaged weights off val, with BatchNorm statistics of their own."""
         reestimate_batchnorm(self._state.average, train, machine=self._machine)
         return evaluate(self._state.average, val, machine=self._machine)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return weights, averaged weights and momentum."""
-        return self._state.tensors()
-
-    def counts(self) -> dict[str, int | None]:
-        """Return how long the average is."""
-        return {"n_averaged": self._state.n_averaged}
-
-    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
-        """Take over an interrupted phase."""
-        self._state.load(tensors, n_averaged=progress.counts["n_averaged"] or 0)
