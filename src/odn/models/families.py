@@ -88,7 +88,7 @@ class OwnFamily(Prefixes):
         """Allow any: what is not made needs no modules."""
 
     def parts(self, architecture: Architecture) -> Parts:
-        """Copy the modules.
+        """Copy the modules, to the CPU.
 
         Raises:
             ValueError: they are not there, as the description was read from a file.
@@ -97,7 +97,8 @@ class OwnFamily(Prefixes):
             way_out = "build it by the same code, and load the weights into it: odn.load(FOLDER, like=NETWORK)"
             raise ValueError(f"the network is made of modules of somebody's own ({architecture.name}), which no file holds; {way_out}")
         mine = architecture.parts
-        return Parts(copy.deepcopy(mine.stem), copy.deepcopy(list(mine.blocks)[: architecture.depth]), mine.widths)
+        blocks = [copy.deepcopy(block).cpu() for block in mine.blocks[: architecture.depth]]
+        return Parts(copy.deepcopy(mine.stem).cpu(), blocks, mine.widths)
 
 
 @dataclasses.dataclass(frozen=True)

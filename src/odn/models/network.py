@@ -72,7 +72,8 @@ class DepthNetwork(nn.Module):
         self.architecture = architecture
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
-        self.heads = nn.ModuleDict({str(depth): Head(widths[depth - 1], n_classes) for depth in depths})
+        device = next((parameter.device for parameter in self.blocks.parameters()), None)
+        self.heads = nn.ModuleDict({str(depth): Head(widths[depth - 1], n_classes).to(device) for depth in depths})
 
     @property
     def depth(self) -> int:
