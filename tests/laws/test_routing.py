@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from laws.search_data import open_data, prepare_digits, small_config
 from odn.errors import DataError, MissingInputError
 from odn.models.architecture import Architecture
 from odn.models.cost import cost, part_macs
-from odn.models.network import DepthNetwork
+from odn.models.network import DepthNetwork, build
 from odn.routing.gated import GatedNetwork, gated
 from odn.routing.routed import Exit, RoutedNetwork, confidence, reachable
 from odn.routing.stored import load_routed, save_routed
+from odn.training.evaluation import reestimate_batchnorm
 
 Make = Callable[..., DepthNetwork]
 
@@ -184,3 +186,17 @@ def test_macs_by_part_are_those_of_the_whole(network: DepthNetwork, whole: Archi
     for depth in (1, 4):
         body = parts.stem + sum(parts.residuals[:depth]) + sum(parts.shortcuts[:depth])
         assert body + parts.heads[depth] == cost(whole.at(depth), 64, 64).macs
+
+
+def test_statistics_are_of_every_residual(tmp_path: Path) -> None:
+    """BatchNorm is re-estimated as in training, on all images, whichever gates are closed."""
+    config = small_config()
+    digits = open_data(config, prepare_digits(config, tmp_path))
+    made = [gated(build(digits.backbone.at(3), torch.Generator().manual_seed(0)), hidden=4, generator=torch.Generator()) for _ in range(2)]
+    for network, bias in zip(made, (-50.0, 50.0), strict=True):
+        for gate in network.gates:
+            gate.second.bias.data.fill_(bias)  # type: ignore[union-attr,operator]
+        reestimate_batchnorm(network, digits.train, machine=digits.machine)
+    closed, opened = (network.network.blocks[0].state_dict() for network in made)
+    assert torch.equal(closed["bn1.running_mean"], opened["bn1.running_mean"])
+    assert float(closed["bn1.num_batches_tracked"]) > 0

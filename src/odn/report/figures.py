@@ -92,9 +92,7 @@ def draw_depths(findings: Findings, theme: Theme) -> bytes:
         angle = 0 if findings.n_blocks - last > 0.2 * findings.n_blocks else 90
         place = ((last + findings.n_blocks) / 2 + 0.55, 0.06)
         axes.annotate("not trained", place, xycoords=axes.get_xaxis_transform(), ha="center", rotation=angle, color=theme.muted)
-    annealed = (
-        [("o", theme.trial, theme.trial, "annealed")] if any(one.annealed_accuracy is not None for one in findings.depths) else []
-    )
+    annealed = [("o", theme.trial, theme.trial, "annealed")] if any(one.annealed_accuracy is not None for one in findings.depths) else []
     _legend(axes, theme, [("o", theme.muted, theme.paper, "EMA accuracy"), *annealed, ("s", theme.finish, theme.finish, "kept")])
     axes.set_xticks(range(1, findings.n_blocks + 1))
     axes.set_xlabel("depth: residual blocks kept")

@@ -43,7 +43,7 @@ class Evaluation:
 def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine) -> None:
     """Replace every BatchNorm's running statistics by the plain average over unaugmented training batches.
 
-    Written out because torch's `update_bn` puts all of the network into training, where dropout would draw.
+    Written out because under torch's `update_bn` dropout would drop features, and draw from the global generator.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats]
     if not norms:
@@ -54,12 +54,15 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine)
         norm.momentum = None  # a cumulative average
     index = torch.arange(0, len(train), max(1, len(train) // REESTIMATE_IMAGES))
     size = -(-len(index) // max(1, round(len(index) / REESTIMATE_BATCH)))  # even batches: a last batch of one image has no variance
-    network.eval()  # nothing is dropped, and nothing drawn
-    for norm in norms:
-        norm.train()
-    for images, _ in plain_batches(train, batch_size=size, index=index):
-        with machine.autocast():
-            network(images)
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+    with torch.random.fork_rng(devices=[machine.device] if machine.device.type == "cuda" else []):
+        torch.manual_seed(0)  # for what else may draw in modules of somebody's own
+        for images, _ in plain_batches(train, batch_size=size, index=index):
+            with machine.autocast():
+                network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train()
