@@ -135,8 +135,7 @@ def _below(folder: Path) -> Iterator[tuple[str, Path, bool]]:
 def own_names(folder: Path) -> list[str]:
     """List what odn wrote into a folder, by the manifest that it left there; nothing where there is none of odn's."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        names = manifest["files"] if manifest["written_by"] == "odn" else []
+        names = json.loads((folder / MANIFEST).read_bytes())["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # a folder that odn did not make, or whose manifest is damaged: nothing in it counts as odn's
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
@@ -152,7 +151,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _write_names(folder: Path, names: set[str]) -> None:
-    write_text(folder / MANIFEST, json.dumps({"files": sorted(names), "written_by": "odn"}, indent=1, ensure_ascii=True) + "\n")
+    write_text(folder / MANIFEST, json.dumps({"files": sorted(names)}, indent=1, ensure_ascii=True) + "\n")
 
 
 def _replace(path: Path, new: Path) -> None:

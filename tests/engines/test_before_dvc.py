@@ -173,7 +173,7 @@ def test_what_odn_made_or_dvc_has_raises_no_alarm(project: Path) -> None:
     for folder in (Path("model"), Path("report"), cached := Path(".dvc/cache/files/md5")):
         folder.mkdir(parents=True)
     Path("model/weights.safetensors").write_text("weights")
-    Path("model/.odn-manifest.json").write_text(json.dumps({"files": ["weights.safetensors"], "written_by": "odn"}))
+    Path("model/.odn-manifest.json").write_text(json.dumps({"files": ["weights.safetensors"]}))
     Path("report/report.html").write_text("page")
     digest = hashlib.md5(b"page", usedforsecurity=False).hexdigest()
     (cached / digest[:2]).mkdir()

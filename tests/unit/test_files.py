@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from odn.errors import OutputError
-from odn.files import MANIFEST, foreign_names, new_folder, remove_folder, sha256_of, write_bytes, write_json, write_text
+from odn.files import MANIFEST, new_folder, remove_folder, sha256_of, write_bytes, write_json, write_text
 
 
 def test_json_round_trip_is_exact(tmp_path: Path) -> None:
@@ -200,12 +200,3 @@ def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'folder'}'"), new_folder(tmp_path / "folder"):
         os.fsync(0)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_manifest_of_somebody_elses_protects_their_files(tmp_path: Path) -> None:
-    """A file of that name that odn did not write makes nothing in the folder odn's."""
-    folder = tmp_path / "out"
-    folder.mkdir()
-    (folder / "thesis.txt").write_text("ten years of work")
-    (folder / MANIFEST).write_text('{"files": ["thesis.txt"]}')
-    assert foreign_names(folder) == ["thesis.txt"]

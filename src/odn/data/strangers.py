@@ -52,7 +52,7 @@ def tidy(folder: Path) -> None:
 def adopt(folder: Path) -> None:
     """Give what an older odn fetched the manifest that it lacks, by which it may be replaced; there are no strangers in it."""
     if (folder / NAME).is_file() and not (folder / MANIFEST).exists():
-        write_json(folder / MANIFEST, {"files": sorted([*read_checksums(folder), NAME]), "written_by": "odn"})
+        write_json(folder / MANIFEST, {"files": sorted([*read_checksums(folder), NAME])})
 
 
 def _known(*folders: Path) -> set[str]:
