@@ -28,6 +28,7 @@ class Mode:
     finish_anew: bool = True  # `finish.start: fresh` is possible
     cuts_inside: bool = False  # blocks and channels go, not only what is deeper
     stop: Literal["flat", "max_epochs"] = "max_epochs"  # when growth.* ends the training of a depth
+    longer: Callable[[Any], str | None] = lambda _: None  # what trains longer, in a report; None where growth.max_epochs does
     check: Check = lambda _: None
 
     @property
@@ -65,6 +66,11 @@ def _prune(config: Any) -> str | None:
     )
 
 
+def _prune_longer(config: Any) -> str:
+    prune = config.prune
+    return f"prune.epochs {prune.epochs}, or fine-tune: prune.finetune_epochs {prune.finetune_epochs}"
+
+
 _GROWN = "odn.searching.growth"
 MODES = {
     mode.name: mode
@@ -73,7 +79,13 @@ MODES = {
         Mode(name="paper", strategy="odn.searching.published", finish_epochs=lambda _: 0, check=_paper),
         Mode(name="grid", strategy=_GROWN, exhaustive=True, trial="always", taught=True, reduced=True),
         Mode(name="scratch", strategy=_GROWN, one_depth=True, trial="always", taught=True),
-        Mode(name="supernet", strategy="odn.supernet.fitting", together=True, finish_epochs=lambda _: 0),
+        Mode(
+            name="supernet",
+            strategy="odn.supernet.fitting",
+            together=True,
+            finish_epochs=lambda _: 0,
+            longer=lambda config: f"supernet.epochs {config.supernet.epochs}",
+        ),
         Mode(name="auto", strategy="odn.supernet.selection", together=True, may_select=("growth", "supernet")),
         Mode(
             name="prune",
@@ -83,6 +95,7 @@ MODES = {
             finish_anew=False,
             cuts_inside=True,
             check=_prune,
+            longer=_prune_longer,
         ),
     )
 }

@@ -157,21 +157,18 @@ def leaks(findings: Findings) -> list[str]:
 def remedies(findings: Findings) -> list[str]:
     """Say what would help an exhausted search, the likeliest first; settings by their names."""
     config, last, best = findings.config, findings.depths[-1], findings.best
-    found = []
+    found, longer = [], config.mode.longer(config)
     if findings.is_pruned:
-        found.append(f"cut less: prune.budget {config.prune.budget:g} of the {config.prune.budget_metric}")
-        found.append(
-            f"train longer: prune.epochs {config.prune.epochs}, or fine-tune: prune.finetune_epochs {config.prune.finetune_epochs}"
-        )
+        found += [f"cut less: prune.budget {config.prune.budget:g} of the {config.prune.budget_metric}", f"train longer: {longer}"]
     elif last.depth < findings.n_blocks:
         found.append(f"go deeper: search.schedule ends at depth {last.depth}, and {findings.backbone} has {findings.n_blocks} blocks")
     elif findings.backbone in NEXT_BACKBONE:
         found.append(f"a deeper backbone: model.backbone {NEXT_BACKBONE[findings.backbone]}")
     if config.model.width < 1:
         found.append(f"a wider backbone: model.width {config.model.width:g}")
-    if config.mode.together:
-        found.append(f"train longer: supernet.epochs {config.supernet.epochs}")
-    if not findings.is_pruned and any(one.stopped == "max_epochs" for one in findings.depths):
+    if longer is not None and not findings.is_pruned:
+        found.append(f"train longer: {longer}")
+    if longer is None and any(one.stopped == "max_epochs" for one in findings.depths):
         found.append(f"train longer: a curve still rose when growth.max_epochs {config.growth.max_epochs} ended it")
     reached = best.accuracy if config.search.accept == "point" else best.interval[0]
     kind = "" if config.search.accept == "point" else "lower bound "

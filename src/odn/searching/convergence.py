@@ -214,7 +214,7 @@ def judge(step: DepthStep, search: SearchConfig, *, trial: Trial | None) -> Verd
     if reached:
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) reaches the target {search.target:.2%}"
     elif counts:
-        when = f"after {step.epochs} epochs" if step.epochs else "as an exit of the supernet"
+        when = f"after {step.epochs} epochs" if step.epochs else "as an exit of the whole network"
         when = "after a cooldown" if trial is not None else when
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) {when} misses the target {search.target:.2%}"
     else:
