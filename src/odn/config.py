@@ -11,30 +11,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from odn.errors import ConfigError
 from odn.modes import Mode
 from odn.plain import read_json, read_yaml
 from odn.refusals import REFUSED, allowed_in, missing_in, refusals, shown
-from odn.sections import (
-    AugmentConfig,
-    AutoConfig,
-    DataConfig,
-    DistillConfig,
-    FinishConfig,
-    GrowthConfig,
-    ModelConfig,
-    PaperConfig,
-    PruneConfig,
-    RegistryConfig,
-    RouteConfig,
-    SearchConfig,
-    Section,
-    SupernetConfig,
-    TrainConfig,
-)
+from odn.sections import SearchConfig, Settings
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
 DEPTH = re.compile(r"[1-9][0-9]{0,3}")  # as a key of the schedule: no 01, and no digits of another script
@@ -78,24 +62,10 @@ def _schedule_in(search: Any) -> Any:
     return {**search, "schedule": tuple(depths)}
 
 
-class Config(Section):
-    """Hold everything that changes a number: the whole of `params.yaml`."""
+class Config(Settings):
+    """Hold everything that changes a number: the whole of `params.yaml`, with its schedule as a tuple."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="of every random draw")
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    train: TrainConfig = TrainConfig()
-    augment: AugmentConfig = AugmentConfig()
-    growth: GrowthConfig = GrowthConfig()
     search: Annotated[SearchConfig, BeforeValidator(_read_schedule)] = SearchConfig()
-    paper: PaperConfig = PaperConfig()
-    supernet: SupernetConfig = SupernetConfig()
-    distill: DistillConfig = DistillConfig()
-    auto: AutoConfig = AutoConfig()
-    route: RouteConfig = RouteConfig()
-    prune: PruneConfig = PruneConfig()
-    finish: FinishConfig = FinishConfig()
-    registry: RegistryConfig = RegistryConfig()
 
     def to_json(self) -> str:
         """Return the canonical JSON: keys sorted, no spaces; equal configs give equal strings."""

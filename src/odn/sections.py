@@ -257,3 +257,23 @@ class RegistryConfig(Section):
     )
     champion_by: Literal["accuracy", "bytes"] = Field(default="accuracy", description="what a new champion must have more, or less, of")
     margin: ClosedFraction = Field(default=0.005, description="accuracy that a champion by bytes may lose")
+
+
+class Settings(Section):
+    """List the sections, in the order of `params.yaml`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="of every random draw")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
+    growth: GrowthConfig = GrowthConfig()
+    search: SearchConfig = SearchConfig()
+    paper: PaperConfig = PaperConfig()
+    supernet: SupernetConfig = SupernetConfig()
+    distill: DistillConfig = DistillConfig()
+    auto: AutoConfig = AutoConfig()
+    route: RouteConfig = RouteConfig()
+    prune: PruneConfig = PruneConfig()
+    finish: FinishConfig = FinishConfig()
+    registry: RegistryConfig = RegistryConfig()
