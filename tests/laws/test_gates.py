@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from odn.models.architecture import Architecture
+from odn.models.architecture import Architecture, CutBlock
 from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork, build
-from odn.models.resnet_shapes import VARIANTS, CutBlock, Shortcut, cut_of, resnet_architecture
+from odn.models.resnet_shapes import VARIANTS, Shortcut, cut_of, resnet_architecture
 from odn.models.stored_networks import load_network, save_network
 from odn.pruning.budget import BudgetMetric, closed_to, cost_coefficients, expected, least
 from odn.pruning.gates import Gates, gated_forward, gates_of, with_gates

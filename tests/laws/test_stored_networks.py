@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from odn.errors import DataError, MissingInputError, OdnError
-from odn.models.architecture import Architecture
+from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.models.cost import cost
 from odn.models.network import DepthNetwork, build
-from odn.models.resnet_shapes import Cut, CutBlock, block_shapes, cut_of, resnet_architecture, with_cut
+from odn.models.resnet_shapes import ResNet, block_shapes, cut_of, resnet_architecture
 from odn.models.stored_networks import load_network, load_weights, save_network, save_weights
 from odn.training.state import TrainState
 
@@ -215,7 +215,7 @@ def test_a_cut_that_cuts_nothing_is_the_backbone(whole: Architecture) -> None:
     """The channels of a cut are those that the shapes are made of: with every one left, tensors and costs are the whole backbone's."""
     shapes = block_shapes(whole)
     blocks = tuple(CutBlock(number=number, inner=shape.inner, out=shape.out_channels) for number, shape in enumerate(shapes, start=1))
-    cut = with_cut(whole, Cut(stem=shapes[0].in_channels, blocks=blocks))
+    cut = ResNet().with_cut(whole, Cut(stem=shapes[0].in_channels, blocks=blocks))
     ours, theirs = (build(one, torch.Generator().manual_seed(0)).state_dict() for one in (cut, whole))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert cost(cut, 28, 28) == cost(whole, 28, 28)
@@ -225,7 +225,7 @@ def test_a_cut_that_cuts_nothing_is_the_backbone(whole: Architecture) -> None:
 def test_a_cut_network_comes_back(tmp_path: Path) -> None:
     """Fewer channels, a block that is left out and one that is only its shortcut: what is loaded computes the same, and costs less."""
     blocks = (CutBlock(number=2, inner=(2,), out=3), CutBlock(number=3, inner=(), out=5), CutBlock(number=4, inner=(7,), out=5))
-    architecture = with_cut(SMALL, Cut(stem=3, blocks=blocks))
+    architecture = ResNet().with_cut(SMALL, Cut(stem=3, blocks=blocks))
     network = build(architecture, torch.Generator().manual_seed(0)).eval()
     save_network(network, tmp_path)
     loaded, images = load_network(tmp_path), torch.randn(2, 1, 9, 9, generator=torch.Generator().manual_seed(1))

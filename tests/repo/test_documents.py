@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+import odn
 from odn.config import Config, allowed
 from repo.pipeline import ROOT, help_of, stages_of_dvc
 
@@ -83,3 +84,9 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 def _code(text: str) -> list[str]:
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return blocks + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("name", [name for name in odn.__all__ if name not in ("__version__", "OdnError")])
+def test_the_public_api_is_documented(name: str) -> None:
+    """Each name stands in docs/library.md as `odn.NAME`."""
+    assert f"odn.{name}" in (ROOT / "docs/library.md").read_text()

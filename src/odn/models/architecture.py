@@ -80,3 +80,23 @@ class Architecture(Record):
     def to_dict(self) -> dict[str, Any]:
         """Return what `architecture.json` holds."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Architecture)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CutBlock(Record):
+    """Say what is left of a block: which of the backbone's it is, from 1, and the channels of its inner convolutions and its output.
+
+    Where `inner` is empty the residual is gone, and only the shortcut is left.
+    """
+
+    number: Size
+    inner: tuple[Size, ...]
+    out: Size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cut(Record):
+    """Say what is left of a backbone that lost channels or blocks: the stem's channels, and the blocks that remain, ascending."""
+
+    stem: Size
+    blocks: tuple[CutBlock, ...]

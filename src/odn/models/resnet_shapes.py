@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from odn.config import Config
-from odn.models.architecture import Architecture, Size
+from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.records import Record, parse_record
 
 A = TypeVar("A", bound=Architecture)
@@ -52,26 +52,6 @@ VARIANTS = {
     "resnet34": Variant("basic", (3, 4, 6, 3), "arXiv 1512.03385, table 1, 34-layer"),
     "resnet50": Variant("bottleneck", (3, 4, 6, 3), "arXiv 1512.03385, table 1, 50-layer"),
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CutBlock(Record):
-    """Say what is left of a block: which of the backbone's it is, from 1, and the channels of its inner convolutions and its output.
-
-    Where `inner` is empty the residual is gone, and only the shortcut is left.
-    """
-
-    number: Size
-    inner: tuple[Size, ...]
-    out: Size
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cut(Record):
-    """Say what is left of a backbone that lost channels or blocks: the stem's channels, and the blocks that remain, ascending."""
-
-    stem: Size
-    blocks: tuple[CutBlock, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,12 +145,6 @@ def cut_of(architecture: Architecture) -> Cut | None:
     return arguments_of(architecture).cut
 
 
-def with_cut(architecture: Architecture, cut: Cut) -> Architecture:
-    """Describe what is left of a backbone."""
-    arguments = dataclasses.replace(arguments_of(architecture), cut=cut).to_dict()
-    return dataclasses.replace(architecture, arguments=arguments, depth=len(cut.blocks))
-
-
 def stem_channels(architecture: Architecture) -> int:
     """Return the channels that the stem writes."""
     arguments = arguments_of(architecture)
@@ -196,21 +170,6 @@ def block_shapes(architecture: Architecture) -> list[BlockShape]:
         shapes.append(shape)
         in_channels = block.out
     return shapes
-
-
-def inner_channels(architecture: Architecture, widths: Sequence[float]) -> list[tuple[int, ...]]:
-    """Return how many inner channels each block keeps, at least one, of an uncut backbone; `widths` is a fraction a group.
-
-    Raises:
-        ValueError: the architecture is cut already, or there are not as many widths as groups.
-    """
-    groups, shapes = ResNet().groups(architecture), block_shapes(architecture)
-    if cut_of(architecture) is not None or len(widths) != groups[-1] + 1:
-        raise ValueError(f"expected an uncut backbone, and a width for each of its {groups[-1] + 1} groups; got {widths}")
-    return [
-        tuple(max(1, round(widths[group] * channels)) for channels in shape.inner)
-        for group, shape in zip(groups[: len(shapes)], shapes, strict=True)
-    ]
 
 
 class ResNet:
@@ -270,16 +229,35 @@ class ResNet:
             blocks.append((residual, shape.in_channels * shape.out_channels * after if shape.projects else 0))
         return stem, blocks
 
+    def inner_channels(self, architecture: Architecture, widths: Sequence[float]) -> list[tuple[int, ...]]:
+        """Return how many inner channels each block keeps, at least one, of an uncut backbone; `widths` is a fraction a group.
+
+        Raises:
+            ValueError: the architecture is cut already, or there are not as many widths as groups.
+        """
+        groups, shapes = self.groups(architecture), block_shapes(architecture)
+        if cut_of(architecture) is not None or len(widths) != groups[-1] + 1:
+            raise ValueError(f"expected an uncut backbone, and a width for each of its {groups[-1] + 1} groups; got {widths}")
+        return [
+            tuple(max(1, round(widths[group] * channels)) for channels in shape.inner)
+            for group, shape in zip(groups[: len(shapes)], shapes, strict=True)
+        ]
+
+    def with_cut(self, architecture: Architecture, cut: Cut) -> Architecture:
+        """Describe what is left of a backbone."""
+        arguments = dataclasses.replace(arguments_of(architecture), cut=cut).to_dict()
+        return dataclasses.replace(architecture, arguments=arguments, depth=len(cut.blocks))
+
     def narrowed(self, architecture: Architecture, widths: Sequence[float]) -> Architecture:
         """Describe the network with only a fraction of the inner channels of each group; the same where nothing is cut."""
-        shapes, inner = block_shapes(architecture), inner_channels(architecture, widths)
+        shapes, inner = block_shapes(architecture), self.inner_channels(architecture, widths)
         if all(kept == shape.inner for kept, shape in zip(inner, shapes, strict=True)):
             return architecture
         blocks = [
             CutBlock(number=number, inner=kept, out=shape.out_channels)
             for number, (kept, shape) in enumerate(zip(inner, shapes, strict=True), start=1)
         ]
-        return with_cut(architecture, Cut(stem=shapes[0].in_channels, blocks=tuple(blocks)))
+        return self.with_cut(architecture, Cut(stem=shapes[0].in_channels, blocks=tuple(blocks)))
 
 
 def _whole(architecture: Architecture) -> list[BlockShape]:

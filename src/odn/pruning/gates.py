@@ -9,12 +9,15 @@ Source: BatchNorm's scales as gates: Liu et al. (Network Slimming), arXiv 1708.0
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from odn.errors import ConfigError
 from odn.models.abilities import Prunable, PrunableStem, able
+from odn.models.architecture import Architecture, Cut
 from odn.models.network import DepthNetwork
 
 
@@ -88,6 +91,26 @@ def gates_of(network: DepthNetwork) -> Gates:
             convs.append(GatedConv(f"{name}.{conv}", f"{name}.{norm}", reads, writes, indices[number], adds=last))
         convs += [GatedConv(f"{name}.{conv}", f"{name}.{norm}", before, after, None, adds=False) for conv, norm in block.shortcut_layers()]
     return Gates(tuple(streams), inner, indices, projects, tuple(convs))
+
+
+@runtime_checkable
+class PrunableFamily(Protocol):
+    """Describe networks of which blocks and channels are missing."""
+
+    def with_cut(self, architecture: Architecture, cut: Cut) -> Architecture:
+        """Return the description of what is left."""
+
+
+def prunable_family(architecture: Architecture) -> PrunableFamily:
+    """Return the family of a network, as one that can be pruned.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    made_by = architecture.made_by
+    if not isinstance(made_by, PrunableFamily):
+        raise ConfigError(f"search.mode: prune: networks of the family {architecture.family} cannot be pruned; choose another search.mode")
+    return made_by
 
 
 def prunable(network: DepthNetwork) -> tuple[PrunableStem, list[Prunable]]:

@@ -8,10 +8,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from odn.models.architecture import Architecture
+from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.models.network import DepthNetwork, empty
-from odn.models.resnet_shapes import Cut, CutBlock, with_cut
-from odn.pruning.gates import Gates, prunable
+from odn.pruning.gates import Gates, prunable, prunable_family
 
 
 def cut(network: DepthNetwork, gates: Gates, open_: Tensor, *, height: int, width: int) -> DepthNetwork:
@@ -25,7 +24,7 @@ def cut(network: DepthNetwork, gates: Gates, open_: Tensor, *, height: int, widt
     with torch.enable_grad():  # the graph is traced along the gradients
         _cut_channels(working, gates, open_, example)
     numbers = _cut_blocks(working, gates, open_)
-    architecture = with_cut(network.architecture, _what_is_left(working, numbers))
+    architecture = prunable_family(network.architecture).with_cut(network.architecture, _what_is_left(working, numbers))
     return _holding(architecture, working, device=device).train(network.training)
 
 

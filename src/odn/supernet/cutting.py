@@ -17,6 +17,9 @@ from odn.models.network import DepthNetwork, empty
 class NarrowableFamily(Protocol):
     """Describe networks with a fraction of the inner channels of each group."""
 
+    def inner_channels(self, architecture: Architecture, widths: Sequence[float]) -> list[tuple[int, ...]]:
+        """Return how many inner channels each block keeps."""
+
     def narrowed(self, architecture: Architecture, widths: Sequence[float]) -> Architecture:
         """Return the description; the same where nothing is cut."""
 
@@ -34,10 +37,19 @@ def narrowed_architecture(architecture: Architecture, widths: Sequence[float]) -
     """
     if all(width == 1 for width in widths):
         return architecture
+    return narrowable(architecture).narrowed(architecture, widths)
+
+
+def narrowable(architecture: Architecture) -> NarrowableFamily:
+    """Return the family of a network, as one that can be narrowed.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     made_by = architecture.made_by
     if not isinstance(made_by, NarrowableFamily):
         raise ConfigError(f"supernet.widths: networks of the family {architecture.family} cannot be narrowed; set it to [1.0]")
-    return made_by.narrowed(architecture, widths)
+    return made_by
 
 
 def narrowed(network: DepthNetwork, depth: int, widths: Sequence[float]) -> DepthNetwork:

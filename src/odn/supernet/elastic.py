@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from odn.models.abilities import Narrowable, able
 from odn.models.network import DepthNetwork
-from odn.models.resnet_shapes import inner_channels
+from odn.supernet.cutting import narrowable
 
 WAY_OUT = "set supernet.widths to [1.0]"
 
@@ -25,8 +25,8 @@ def forward_narrowed(network: DepthNetwork, x: Tensor, depths: Iterable[int], wi
     if all(width == 1 for width in widths):
         return network.forward_depths(x, depths)
     depths = tuple(depths)
-    inner, logits = inner_channels(network.architecture, widths), {}
     blocks = able(list(network.blocks)[: max(depths)], Narrowable, asked_by="supernet.widths", way_out=WAY_OUT)
+    inner, logits = narrowable(network.architecture).inner_channels(network.architecture, widths), {}
     x = network.stem(x)
     for number, block in enumerate(blocks, start=1):
         x = block.forward_narrowed(x, inner[number - 1])

@@ -42,45 +42,45 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Promotion:
     """Say whether the new version is champion, and why in words."""
 
     champion: bool
     reason: str
 
 
-def decide(new: Contender, *, present: str | None, champion: Contender | None, registry: RegistryConfig) -> Decision:
+def decide(new: Contender, *, present: str | None, champion: Contender | None, registry: RegistryConfig) -> Promotion:
     """Judge a new version against the present champion: its version number, and what its tags say (None if they say nothing)."""
     if new.verdict != "target_reached":
-        return Decision(False, f"the search ended {new.verdict}: no depth reached the target on val, so this is a candidate only")
+        return Promotion(False, f"the search ended {new.verdict}: no depth reached the target on val, so this is a candidate only")
     if present is None:
-        return Decision(True, "there was no champion, and the target is reached")
+        return Promotion(True, "there was no champion, and the target is reached")
     if present == new.version:
-        return Decision(True, f"version {new.version} is the champion already")
+        return Promotion(True, f"version {new.version} is the champion already")
     if champion is None:
-        return Decision(
+        return Promotion(
             False, f"the champion, version {present}, has no tags of odn to compare with; move the alias by hand if this is better"
         )
     if champion.test_sha256 != new.test_sha256:
-        return Decision(False, f"the champion, version {present}, was tested on other images, so the accuracies do not compare")
+        return Promotion(False, f"the champion, version {present}, was tested on other images, so the accuracies do not compare")
     return _by_bytes(new, champion, registry.margin) if registry.champion_by == "bytes" else _by_accuracy(new, champion)
 
 
-def _by_accuracy(new: Contender, champion: Contender) -> Decision:
+def _by_accuracy(new: Contender, champion: Contender) -> Promotion:
     against = f"{new.test_accuracy:.2%} on test against {champion.test_accuracy:.2%} of version {champion.version}"
     if new.test_accuracy > champion.test_accuracy:
-        return Decision(True, f"more accurate: {against}")
-    return Decision(False, f"not more accurate: {against}")
+        return Promotion(True, f"more accurate: {against}")
+    return Promotion(False, f"not more accurate: {against}")
 
 
-def _by_bytes(new: Contender, champion: Contender, margin: float) -> Decision:
+def _by_bytes(new: Contender, champion: Contender, margin: float) -> Promotion:
     against = f"{new.size_bytes:,} bytes against {champion.size_bytes:,} of version {champion.version}"
     accuracies = f"{new.test_accuracy:.2%} on test against {champion.test_accuracy:.2%}"
     if new.size_bytes > champion.size_bytes:
-        return Decision(False, f"not smaller: {against}")
+        return Promotion(False, f"not smaller: {against}")
     if new.size_bytes == champion.size_bytes:
         better = new.test_accuracy > champion.test_accuracy
-        return Decision(better, f"as small, and {'more' if better else 'not more'} accurate: {accuracies}")
+        return Promotion(better, f"as small, and {'more' if better else 'not more'} accurate: {accuracies}")
     if new.test_accuracy < champion.test_accuracy - margin:
-        return Decision(False, f"smaller ({against}), but it loses more than the margin of {margin:.2%}: {accuracies}")
-    return Decision(True, f"smaller: {against}; {accuracies}, within the margin of {margin:.2%}")
+        return Promotion(False, f"smaller ({against}), but it loses more than the margin of {margin:.2%}: {accuracies}")
+    return Promotion(True, f"smaller: {against}; {accuracies}, within the margin of {margin:.2%}")
