@@ -32,7 +32,7 @@ class PhaseDisplay(Protocol):
 @contextmanager
 def phase_display(*, depth: int, phase: str, epochs: int) -> Iterator[PhaseDisplay]:
     """Yield the display that suits standard error: `epochs` is the most that the phase may take."""
-    title = f"depth {depth} {PHASES[phase]}"
+    title = f"depth {depth} {PHASES.get(phase, phase)}"
     if not sys.stderr.isatty():
         yield _Lines(title, epochs)
         return
