@@ -26,15 +26,23 @@ message = json.dumps({{"program": {program!r}, "argv": sys.argv[1:], "cwd": os.g
 server.sendmsg([message.encode() + b"\\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 sys.exit(int(server.makefile().read() or 1))
 """
-WARM = (
+WARM = (  # what the commands import in the end, and some only while they compute
     "torch",
+    "torch._dynamo",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch_pruning",
+    "networkx",
     "kfp",
     "kfp.dsl.executor_main",
     "sklearn.datasets",
     "mlflow.pytorch",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "git",
     "odn.cli",
     "odn.steps",
     "odn.searching.growth",
+    "odn.commands.route",
+    *(f"odn.stages.{stage}" for stage in ("check", "evaluate", "prepare", "register", "report", "train", "truncate")),
     "boto3",
 )
 
