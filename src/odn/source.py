@@ -5,6 +5,7 @@ mode. Comments, docstrings and the texts of errors are left out, and so are modu
 """
 
 import ast
+import functools
 import hashlib
 import io
 import tokenize
@@ -41,9 +42,16 @@ def read_source(package: Path) -> Source:
     Raises:
         SyntaxError: one is not Python.
     """
-    modules = {name: ast.parse(path.read_bytes()) for name, path in _files(package)}
-    imports = {name: frozenset(_imported(tree, known=modules)) for name, tree in modules.items()}
-    return Source(imports, {name: _digest(path.read_text(), modules[name]) for name, path in _files(package)})
+    modules = {name: _read_module(path.read_text()) for name, path in _files(package)}
+    imports = {name: frozenset(one for one in imported if one in modules) for name, (imported, _) in modules.items()}
+    return Source(imports, {name: digest for name, (_, digest) in modules.items()})
+
+
+@functools.cache  # the same text is parsed once
+def _read_module(text: str) -> tuple[frozenset[str], str]:
+    """Return what a module imports, and the digest of its code."""
+    nodes = list(ast.walk(ast.parse(text)))
+    return frozenset(_imported(nodes)), _digest(text, nodes)
 
 
 def _files(package: Path) -> Iterator[tuple[str, Path]]:
@@ -71,32 +79,30 @@ def _matters(name: str, *, stage: str) -> bool:
     return name not in SHOWN and (not name.startswith(FETCHED) or name == f"{FETCHED}.teacher")
 
 
-def _imported(tree: ast.Module, *, known: Mapping[str, object]) -> Iterator[str]:
-    """Yield the package's modules that a module imports when it runs; what is for type checkers alone runs no code."""
-    typing_only = {id(node) for test in ast.walk(tree) if _is_type_checking(test) for node in ast.walk(test)}
-    for node in ast.walk(tree):
+def _imported(nodes: list[ast.AST]) -> Iterator[str]:
+    """Yield what a module may import when it runs; what is for type checkers alone runs no code."""
+    typing_only = {id(node) for test in nodes if _is_type_checking(test) for node in ast.walk(test)}
+    for node in nodes:
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (name for name in names if name in known)
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-def _digest(text: str, tree: ast.Module) -> str:
+def _digest(text: str, nodes: list[ast.AST]) -> str:
     """Return the digest of a module's code; only positions are taken from the syntax tree, so that every Python gives the same."""
     lines = text.encode().splitlines(keepends=True)
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line))
-    left_out = [(starts[a - 1] + b, starts[c - 1] + d) for a, b, c, d in (*_words(tree), *_comments(text, lines))]
+    left_out = [(starts[a - 1] + b, starts[c - 1] + d) for a, b, c, d in (*_words(nodes), *_comments(text, lines))]
     content, end, kept = b"".join(lines), 0, []
     for begin, stop in sorted(left_out):
         kept.append(content[end:begin])
@@ -105,9 +111,9 @@ def _digest(text: str, tree: ast.Module) -> str:
     return hashlib.sha256(b"\n".join(line.rstrip() for line in code.splitlines() if line.strip())).hexdigest()
 
 
-def _words(tree: ast.Module) -> Iterator[tuple[int, int, int, int]]:
+def _words(nodes: list[ast.AST]) -> Iterator[tuple[int, int, int, int]]:
     """Yield where docstrings and the texts of raised errors stand: line and byte of their begin and end."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node) is not None:
             yield _place(node.body[0])
         elif isinstance(node, ast.Raise):
