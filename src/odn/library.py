@@ -199,7 +199,7 @@ def _steps(network: DepthNetwork, data: Data, config: Config) -> Iterator[Step]:
     for step in expand(known, config):
         done.append(step)
         ended = step.verdict.verdict != "expand"
-        result = conclude(done, data=known, config=config) if ended else None
+        result = conclude(done, data=known) if ended else None
         yield Step(
             depth=step.step.depth,
             val_accuracy=step.verdict.val_accuracy,

@@ -8,7 +8,7 @@ from typing import Any
 from laws.search_data import open_data, prepare_digits
 from odn.config import Config
 from odn.models.stored_networks import save_network
-from odn.searching.climb import expand
+from odn.searching.climb import SearchStep, expand
 from odn.searching.folder import SearchFolder
 from odn.stages import check, evaluate, train, truncate
 from odn.stages import open as open_stage
@@ -64,8 +64,8 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def require_agreement(stages: Stages, folder: Path) -> None:
-    """Assert that `expand` gives the records and weights that the stages wrote."""
+def require_agreement(stages: Stages, folder: Path) -> list[SearchStep]:
+    """Assert that `expand` gives the records and weights that the stages wrote, and return its steps."""
     steps = list(expand(open_data(stages.config, stages.prepared), stages.config))
     for found in steps:
         trained, checked = (place / str(found.step.depth) for place in (stages.depths, stages.checks))
@@ -74,3 +74,4 @@ def require_agreement(stages: Stages, folder: Path) -> None:
         save_network(found.network, folder)
         judged = checked if found.verdict.annealed else trained
         assert (folder / "weights.safetensors").read_bytes() == (judged / "weights.safetensors").read_bytes()
+    return steps

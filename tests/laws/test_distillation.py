@@ -186,7 +186,7 @@ def test_a_depth_reduction_that_misses_leaves_the_accepted_depth(reduced: Stages
 def test_depth_reduction_in_memory_is_that_by_stages(reduced: Stages, tmp_path: Path) -> None:
     """The same tries come out, and the same bytes."""
     data, config = open_data(reduced.config, reduced.prepared), reduced.config
-    done = conclude(list(expand(data, config)), data=data, config=config)
+    done = conclude(list(expand(data, config)), data=data)
     record = read(reduced.folder / "model/search.json")
     assert [vars(one) for one in done.finished.reductions] == record["reductions"]
     assert [vars(one) for one in done.ledger] == record["ledger"]

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from laws.search_data import small_config
+from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.config import Config
-from odn.models.stored_networks import load_network
+from odn.models.stored_networks import load_network, save_network
 from odn.modes import MODES
+from odn.searching.climb import conclude
 from odn.training import checkpoint
 from odn.training import fit as fitting
 
@@ -35,8 +36,13 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_a_search_in_memory_is_that_of_the_stages(searched: Stages, tmp_path: Path) -> None:
-    """Records and weights are the same."""
-    require_agreement(searched, tmp_path)
+    """Records and weights are the same, of each depth and of the model."""
+    steps, data = require_agreement(searched, tmp_path), open_data(searched.config, searched.prepared)
+    done, record = conclude(steps, data=data), read(searched.folder / "model/search.json")
+    assert (done.depth, done.reason, list(done.val_interval)) == (record["depth"], record["reason"], record["val_interval"])
+    assert [vars(entry) for entry in done.ledger] == record["ledger"]
+    save_network(done.model, tmp_path)
+    assert (tmp_path / "weights.safetensors").read_bytes() == (searched.folder / "model/weights.safetensors").read_bytes()
 
 
 def test_the_model_is_what_its_record_says(searched: Stages) -> None:

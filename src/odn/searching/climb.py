@@ -30,6 +30,7 @@ class SearchStep:
     verdict: Verdict
     network: DepthNetwork
     inherited: Inherited
+    config: Config  # under the mode that was selected, where the configured one selects
     before: tuple[LedgerEntry, ...] = ()  # what was trained before the first depth
 
 
@@ -61,7 +62,7 @@ def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] 
             if inherited is None and trained.inherited.teaching is not None:
                 before += trained.inherited.teaching.record.entries()
             inherited = trained.inherited
-            yield SearchStep(step=trained.step, verdict=verdict, network=network, inherited=inherited, before=tuple(before))
+            yield SearchStep(step=trained.step, verdict=verdict, network=network, inherited=inherited, config=config, before=tuple(before))
             if verdict.verdict != "expand":
                 return
 
@@ -85,15 +86,15 @@ class SearchResult:
     finished: Finished
 
 
-def conclude(steps: Sequence[SearchStep], *, data: SearchData, config: Config) -> SearchResult:
-    """Finish what a search chose, in memory, as the stage `truncate` does; `config` is the one that the search ran under.
+def conclude(steps: Sequence[SearchStep], *, data: SearchData) -> SearchResult:
+    """Finish what a search chose, in memory, as the stage `truncate` does.
 
     Raises:
         TrainingError: a loss that is not finite.
         ValueError: the search has not ended.
     """
     judged, by_depth = [Judged(step=one.step, verdict=one.verdict) for one in steps], {one.step.depth: one for one in steps}
-    choice = choose(judged)
+    choice, config = choose(judged), steps[-1].config
     if choice is None:
         raise ValueError("the search has not ended: its last verdict is to expand")
     with contextlib.ExitStack() as held:
