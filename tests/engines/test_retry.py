@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +65,7 @@ def epochs_shown() -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_retried_pod_goes_on(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retried_pod_goes_on(server: Server, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed once MLflow shows it, tried again on the same volume: one run, every epoch once, the weights of a quiet training."""
     config, data = one_depth().to_json(), tmp_path / "data"
     prepared = {name: str(data / name) for name in ("dataset", "test", "search", "table")}
@@ -75,8 +74,11 @@ def test_a_retried_pod_goes_on(server: Server, tmp_path: Path, monkeypatch: pyte
 
     def attempt(name: str, *, experiment: str = "odn", volume: str = "volume") -> subprocess.Popen[bytes]:
         arguments = train | {"experiment": experiment, "search": str(tmp_path / name / "search"), "table": str(tmp_path / name / "table")}
-        command = [sys.executable, "-c", TRAIN, json.dumps(arguments)]
-        return subprocess.Popen(command, env=os.environ | {"ODN_PROGRESS": str(tmp_path / volume)}, start_new_session=True)
+        command = [programs / "python", "-m", "train_live", json.dumps(arguments)]
+        environment = os.environ | {"ODN_PROGRESS": str(tmp_path / volume)}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
+
+    (tmp_path / "train_live.py").write_text(TRAIN)
 
     lost, quiet = attempt("lost"), attempt("quiet", experiment="another", volume="nothing")
     deadline = time.monotonic() + 120

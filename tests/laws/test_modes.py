@@ -32,6 +32,12 @@ def searched(folder: Path, **changes: dict[str, Any]) -> Stages:
     return stages
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """Search as published, to a model that is certified."""
+    return searched(tmp_path_factory.mktemp("published"), **PAPER)
+
+
 @pytest.mark.parametrize(("target", "kept", "verdict"), [(0.3, 1, "target_reached"), (0.999, None, "exhausted")])
 def test_a_grid_trains_every_depth_and_keeps_the_shallowest_that_is_enough(
     target: float, kept: int | None, verdict: str, tmp_path: Path
@@ -57,13 +63,13 @@ def test_a_depth_of_a_grid_knows_nothing_of_the_others(tmp_path: Path) -> None:
         assert (grid.work / name).read_bytes() == (alone.work / name).read_bytes()
 
 
-def test_paper_goes_through_the_stages(tmp_path: Path) -> None:
+def test_paper_goes_through_the_stages(published: Stages, tmp_path: Path) -> None:
     """Each depth starts from the warm-up, the best epoch's network is kept without a trial anneal, and its cost holds the warm-up."""
-    stages = searched(tmp_path, **PAPER)
-    found = read(tmp_path / "metrics/search.json")
+    stages, folder = published, published.folder
+    found = read(folder / "metrics/search.json")
     kept = stages.depths / str(found["depth"])
     assert (found["verdict"], sorted(path.name for path in stages.checks.glob("[1-9]"))) == ("exhausted", ["1", "2", "3"])
-    assert (tmp_path / "model/weights.safetensors").read_bytes() == (kept / "weights.safetensors").read_bytes()
+    assert (folder / "model/weights.safetensors").read_bytes() == (kept / "weights.safetensors").read_bytes()
     step = read(kept / "metrics.json")
     assert step["val_accuracy"] == max(step["curve"]) == found["val_accuracy"]
     data = open_data(stages.config, stages.prepared)
@@ -73,9 +79,9 @@ def test_paper_goes_through_the_stages(tmp_path: Path) -> None:
     require_agreement(stages, tmp_path)
 
 
-def test_the_warm_up_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_warm_up_stays_as_it_is(published: Stages) -> None:
     """Training a depth changes nothing in what the next depth starts from."""
-    stages = Stages(small_config(**PAPER), tmp_path)
+    stages = published
     data = open_data(stages.config, stages.prepared)
     (warm,) = (event.network for event in warm_up(data=data, config=stages.config, checkpoint=None) if isinstance(event, Warm))
     before = {name: tensor.clone() for name, tensor in warm.state_dict().items()}
@@ -84,10 +90,9 @@ def test_the_warm_up_stays_as_it_is(tmp_path: Path) -> None:
     assert warm.head_depths == tuple(range(1, 9))
 
 
-def test_an_interrupted_paper_search_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_paper_search_ends_with_the_same_bytes(published: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken off in the warm-up, then within a depth: what was kept is taken up, and nothing differs."""
-    quiet = searched(tmp_path / "quiet", **PAPER)
-    config, data = quiet.config, open_data(quiet.config, quiet.prepared)
+    config, data = published.config, open_data(published.config, published.prepared)
     warming, training = tmp_path / "warming.safetensors", tmp_path / "training.safetensors"
     monkeypatch.setattr(fitting, "TICK_SECONDS", 0.0)
     for _ in warm_up(data=data, config=config, checkpoint=warming):
@@ -101,7 +106,7 @@ def test_an_interrupted_paper_search_ends_with_the_same_bytes(tmp_path: Path, mo
             break
     *_, last = train_published(warm, data=data, config=config, depth=1, is_first=True, checkpoint=training)
     save_network(last.network, tmp_path)  # type: ignore[union-attr]
-    assert (tmp_path / "weights.safetensors").read_bytes() == (quiet.depths / "1/weights.safetensors").read_bytes()
+    assert (tmp_path / "weights.safetensors").read_bytes() == (published.depths / "1/weights.safetensors").read_bytes()
 
 
 def progress(accuracies: list[float], **changes: Any) -> tuple[Patience, str | None]:

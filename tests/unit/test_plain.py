@@ -19,7 +19,7 @@ from unit.mutations import mutated
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 TEXT = PARAMS.read_text()
-N_MUTATIONS = 1_000
+N_MUTATIONS = 400
 LAUGHS = "a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 
 
