@@ -1,4 +1,4 @@
-"""What tests of more than one folder need: a real S3 server over HTTP."""
+"""What tests of more than one folder need: a real S3 server over HTTP, and programs that start at once."""
 
 import os
 import socket
@@ -7,9 +7,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from engines.fork_server import quick_python
 
 START_SECONDS = 60
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -30,6 +33,13 @@ def s3_server() -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder with a `python` and an `odn` that start at once."""
+    with quick_python(tmp_path_factory.mktemp("fork")) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,6 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from engines.fork_server import quick_python
 from pipelines.__main__ import main
 from pipelines.local import last_artifact
 
@@ -84,13 +82,6 @@ def make_clone(folder: Path) -> Clone:
     clone.run("git", "init", "--quiet")
     clone.commit("A clone")
     return clone
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a folder with a `python` and an `odn` that start at once."""
-    with quick_python(tmp_path_factory.mktemp("fork")) as folder:
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,7 @@ def _run(request: dict[str, object]) -> int:
     os.umask(int(str(request["umask"])))
     os.environ.clear()
     os.environ.update(request["env"])  # type: ignore[call-overload]
+    tempfile.tempdir = None  # that of the server's own environment
     argv = list(request["argv"])  # type: ignore[call-overload]
     code = 0
     try:

@@ -1,6 +1,7 @@
 """Benchmarks: peers get what growth had, nothing runs twice, a page tells all of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,28 +23,42 @@ def benchmark(folder: Path, *arms: str) -> ResultFile:
     return found
 
 
-def test_peers_get_the_depth_the_bytes_and_the_budget_of_growth(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder in which growth has run."""
+    folder = tmp_path_factory.mktemp("grown")
+    benchmark(folder, "growth")
+    return folder
+
+
+@pytest.fixture
+def folder(grown: Path, tmp_path: Path) -> Path:
+    """Give a test such a folder of its own."""
+    return shutil.copytree(grown, tmp_path / "folder")
+
+
+def test_peers_get_the_depth_the_bytes_and_the_budget_of_growth(folder: Path) -> None:
     """Scratch trains the depth that growth found, full the whole backbone, Torch-Pruning cuts to its bytes."""
-    growth, scratch, full, pruned = benchmark(tmp_path, "growth", "scratch", "full", "torch_pruning").results
+    growth, scratch, full, pruned = benchmark(folder, "growth", "scratch", "full", "torch_pruning").results
     assert scratch.depth == growth.depth
     assert full.depth == 8
     assert pruned.size_bytes <= growth.size_bytes < full.size_bytes
     assert scratch.full_network_epochs == pytest.approx(growth.full_network_epochs, rel=0.3)
 
 
-def test_what_has_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_run_is_not_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command again adds nothing to the file, and says nothing."""
-    first = benchmark(tmp_path, "growth")
+    first = read_results(folder / "few.json")
     capsys.readouterr()
-    assert benchmark(tmp_path, "growth") == first
+    assert benchmark(folder, "growth") == first
     assert capsys.readouterr().out == ""
 
 
-def test_the_page_holds_every_arm_and_the_depths_of_the_grid(tmp_path: Path) -> None:
+def test_the_page_holds_every_arm_and_the_depths_of_the_grid(folder: Path) -> None:
     """Each arm has its row, and what growth found stands beside what every depth reaches."""
-    benchmark(tmp_path, "growth", "grid:search.schedule=[1,2]", "supernet")
-    assert page.main(["few", "--out", str(tmp_path)]) == 0
-    text = (tmp_path / "few.md").read_text()
+    benchmark(folder, "growth", "grid:search.schedule=[1,2]", "supernet")
+    assert page.main(["few", "--out", str(folder)]) == 0
+    text = (folder / "few.md").read_text()
     assert "| growth | 1 | 1 |" in text
     assert "| seed | depth 1 | depth 2 | grid ends | growth ends |" in text
     assert "| 0, the supernet's exit |" in text
@@ -56,10 +71,9 @@ def test_an_arm_that_cannot_run_is_refused(arm: str, tmp_path: Path, capsys: pyt
     assert capsys.readouterr().err.startswith("odn: ")
 
 
-def test_other_settings_need_another_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_need_another_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Results under two settings never share a file."""
-    benchmark(tmp_path, "growth")
-    assert run.main(["few", "--out", str(tmp_path), "--set", *SMALL, "model.width=0.5"]) == 2
+    assert run.main(["few", "--out", str(folder), "--set", *SMALL, "model.width=0.5"]) == 2
     assert "other settings" in capsys.readouterr().err
 
 

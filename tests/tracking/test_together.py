@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tracking.planted import SECRETS, files_with_secrets, secrets_in
 NAME = "together"  # of the experiment and of the registered model: others are on the server too
 
 
-def at_once(made: Any, command: Sequence[str], *, uri: str, machines: bool) -> list[str]:
+def at_once(made: Any, command: Sequence[str], *, odn: Path, uri: str, machines: bool) -> list[str]:
     """Run two commands of odn at once on one search, as if on two machines if asked; return what each said."""
     (made.root / "params.yaml").write_text(made.config.to_json())
     running = []
@@ -26,7 +25,7 @@ def at_once(made: Any, command: Sequence[str], *, uri: str, machines: bool) -> l
         environment = {**os.environ, **SECRETS, "MLFLOW_EXPERIMENT_NAME": NAME, "MLFLOW_TRACKING_URI": uri, "TMPDIR": str(temporary)}
         records = ["--registration", f".odn/{number}.json"] if "register" in command else []
         process = subprocess.Popen(
-            [sys.executable, "-m", "odn", *command, *records],
+            [odn, *command, *records],
             cwd=made.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         running.append(process)
@@ -42,13 +41,13 @@ def runs(connection: Connection, tag: str) -> list[Any]:
 
 @pytest.mark.slow
 def test_two_registrations_on_two_machines_make_one_version_and_tell_no_secret(
-    server: Any, store: Path, settings: dict[str, Any], make_search: Callable[..., Any]
+    server: Any, store: Path, programs: Path, settings: dict[str, Any], make_search: Callable[..., Any]
 ) -> None:
     """Neither sees the other's lock: each looks again after it has made something. All that is said and written is read for secrets."""
     settings["registry"]["name"] = NAME
     made = make_search(store)
     uri = server.uri.replace("://", "://somebody:hunter-uri@")
-    said = at_once(made, ["register"], uri=uri, machines=True)
+    said = at_once(made, ["register"], odn=programs / "odn", uri=uri, machines=True)
     connection = connect(Place(server.uri, NAME))
     assert all(f"{NAME} version" in one for one in said), said
     assert len(runs(connection, "odn.search")) == 1
@@ -61,9 +60,10 @@ def test_two_registrations_on_two_machines_make_one_version_and_tell_no_secret(
 
 
 @pytest.mark.slow
-def test_two_replays_on_one_machine_make_one_run(store: Path, make_search: Callable[..., Any]) -> None:
+def test_two_replays_on_one_machine_make_one_run(store: Path, programs: Path, make_search: Callable[..., Any]) -> None:
     """The second waits for the first, and finds everything there."""
-    said = at_once(make_search(store), ["track", "--replay"], uri="sqlite:///mlflow.db", machines=False)
+    command = ["track", "--replay"]
+    said = at_once(make_search(store), command, odn=programs / "odn", uri="sqlite:///mlflow.db", machines=False)
     connection = connect(Place("sqlite:///mlflow.db", NAME))
     assert sorted("every depth was there already" in one for one in said) == [False, True]
     assert (len(runs(connection, "odn.search")), len(runs(connection, "odn.depth"))) == (1, 2)
