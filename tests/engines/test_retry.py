@@ -74,7 +74,7 @@ def test_a_retried_pod_goes_on(server: Server, programs: Path, tmp_path: Path, m
 
     def attempt(name: str, *, experiment: str = "odn", volume: str = "volume") -> subprocess.Popen[bytes]:
         arguments = train | {"experiment": experiment, "search": str(tmp_path / name / "search"), "table": str(tmp_path / name / "table")}
-        command = [programs / "python", "-m", "train_live", json.dumps(arguments)]
+        command = [str(programs / "python"), "-m", "train_live", json.dumps(arguments)]
         environment = os.environ | {"ODN_PROGRESS": str(tmp_path / volume)}
         return subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
 
