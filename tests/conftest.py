@@ -1,6 +1,7 @@
 """What tests of more than one folder need: a real S3 server over HTTP, and programs that start at once."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from engines.fork_server import quick_python
 
 START_SECONDS = 60
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts behind `&` ignore interrupts
 
 
 @pytest.fixture(scope="session")

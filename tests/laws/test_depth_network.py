@@ -116,7 +116,7 @@ def test_a_missing_head_is_refused(whole: Architecture, images: torch.Tensor, ma
 
 
 def test_networks_are_our_own() -> None:
-    """Making and saving a network imports neither torchvision nor torch's compiler, which is slow to start."""
+    """Making, saving and reading a network, or a training state, imports neither torchvision nor torch's compiler: both start slowly."""
     program = """
 import pathlib, sys, tempfile, torch
 import odn.models.expansion
@@ -124,11 +124,17 @@ from odn.models.cost import cost
 from odn.models.network import build
 from odn.models.resnet_shapes import resnet_architecture
 from odn.models.stored_networks import load_network, save_network
+from odn.searching.states import read_state, write_state
+from odn.training.device import Machine
+from odn.training.state import TrainState
 small = resnet_architecture("resnet50", stem="cifar", width=0.1, shortcut="conv", in_channels=1, n_classes=2, depth=1)
 folder = pathlib.Path(tempfile.mkdtemp())
 save_network(build(small, torch.Generator()), folder)
 load_network(folder).truncated(1)
 cost(small, 8, 8)
+state = folder / "state.safetensors"
+write_state(state, TrainState.fresh(build(small, torch.Generator())))
+read_state(state, machine=Machine(torch.device("cpu"), "fp32"))
 print([name for name in ("torchvision", "torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

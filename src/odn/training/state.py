@@ -22,7 +22,7 @@ class TrainState:
     @classmethod
     def fresh(cls, network: DepthNetwork) -> Self:
         """Return a network's training state before its first step: without momentum, the average a copy."""
-        momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+        momentum = {name: _zeros(parameter) for name, parameter in network.named_parameters()}
         return cls(network=network, momentum=momentum, average=copy.deepcopy(network).requires_grad_(False))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -42,3 +42,10 @@ class TrainState:
         for name, tensor in part("momentum.").items():
             self.momentum[name].copy_(tensor)
         self.n_averaged = n_averaged
+
+
+def _zeros(parameter: Tensor) -> Tensor:
+    """Return zeros laid out like a parameter; of shapes alone without `zeros_like`, which imports sympy there: half a second."""
+    if parameter.is_meta:
+        return torch.zeros(parameter.shape, dtype=parameter.dtype, device="meta")
+    return torch.zeros_like(parameter)
