@@ -14,7 +14,7 @@ import pytest
 from engines.conftest import ROOT, Clone, files_of, make_clone
 
 MAKE_REPRO = "python -m pipelines.before_dvc && dvc repro && odn show"  # as the Makefile has it
-N_KILLS, LONGEST = int(os.environ.get("ODN_TEST_KILLS", "3")), 4.0  # seconds before a kill
+N_KILLS, LONGEST = int(os.environ.get("ODN_TEST_KILLS", "2")), 4.0  # seconds before a kill
 SEED = int(os.environ.get("ODN_TEST_SEED", "0"))
 OUTPUTS = ("model", "metrics", "plots", "report", "work/depths", "work/decisions", "work/checks", "work/evaluation", "data")
 

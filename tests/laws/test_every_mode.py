@@ -11,8 +11,6 @@ from odn.config import Config
 from odn.models.stored_networks import load_network, save_network
 from odn.modes import MODES
 from odn.searching.climb import conclude
-from odn.training import checkpoint
-from odn.training import fit as fitting
 
 DEEPEST, EPOCHS = 8, 3
 
@@ -51,28 +49,3 @@ def test_the_model_is_what_its_record_says(searched: Stages) -> None:
     assert model.depth == model.head_depths[-1] == record["depth"]
     assert sum(entry["full_network_epochs"] for entry in record["ledger"]) == pytest.approx(record["full_network_epochs"])
     assert record["full_network_epochs"] > 0
-
-
-def test_a_depth_that_was_killed_ends_with_the_same_bytes(searched: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each phase is broken off behind its first checkpoint: what was kept is taken up, and no file differs."""
-    stages, save, broken_off = Stages(searched.config, tmp_path), checkpoint.save_checkpoint, set()
-
-    def save_and_die(path: Path, content: Any) -> None:
-        save(path, content)
-        if path not in broken_off:
-            broken_off.add(path)
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(fitting, "save_checkpoint", save_and_die)
-    n_killed, ended = 0, False
-    while not ended:
-        try:
-            stages.search()
-            ended = True
-        except KeyboardInterrupt:
-            n_killed += 1
-    assert n_killed == len(broken_off) > 0
-    for folder in (stages.depths, stages.checks):
-        mine = {path.relative_to(stages.work): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        theirs = {name: (searched.work / name).read_bytes() for name in mine}
-        assert {name for name in mine if mine[name] != theirs[name]} == set()
