@@ -3,6 +3,7 @@
 Nothing global is changed: PyTorch's switches, generators and threads are as they were whenever control is with the caller.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from odn.config import Config, settings
-from odn.data.batches import Images, on_device
+from odn.data.batches import Images
 from odn.data.own import Data
 from odn.errors import ConfigError, DataError
 from odn.files import new_folder
@@ -21,9 +22,9 @@ from odn.models.resnet_shapes import resnet_architecture
 from odn.models.stored_networks import load_network, save_network
 from odn.models.timing import forward_pass, timed
 from odn.searching.climb import SearchResult, SearchStep, conclude, expand
-from odn.searching.data import SearchData, costs_at
+from odn.searching.data import costs_at, search_data
 from odn.searching.statistics import wilson_interval
-from odn.training.device import Machine, repeatable
+from odn.training.device import Machine, chosen, repeatable
 from odn.training.evaluation import evaluate
 
 LATENCY_SECONDS = 1.0  # of timing at most
@@ -75,17 +76,19 @@ def search(network: DepthNetwork, data: Data, *, target: float, changes: Mapping
     (`growth.init`). `changes` are settings by name, such as {"train.lr": 0.05, "search.mode": "grid", "search.schedule": [2, 4]}; what
     they are is in docs/configuration.md. The same network, data and settings give the same steps, to the byte.
 
+    Settings and data are looked at at once; a depth is trained when its step is asked for.
+
     Raises:
-        ConfigError: a setting is unknown or out of range, or the network cannot do what a method needs.
+        ConfigError: a setting is unknown or out of range; at the first step: the network cannot do what a method needs.
         DataError: the data is not for this network.
         TrainingError: a loss that is not finite.
     """
     config = _configured(network, target=target, changes=changes or {})
     _require_fit(network, data)
-    steps = _steps(network, data, config)
-    with repeatable(_machine(network, data, config)):
-        first = next(steps)
-    return _rest(first, steps, _machine(network, data, config))
+    with _passing(data.manifest.height, data.manifest.width):
+        macs = costs_at(network.architecture, data.manifest).macs
+    machine = chosen(config.train, macs=macs)
+    return _repeatably(_steps(network, data, config, machine), machine)
 
 
 def certify(model: DepthNetwork, split: Images, *, confidence: float = 0.95) -> Certificate:
@@ -95,18 +98,24 @@ def certify(model: DepthNetwork, split: Images, *, confidence: float = 0.95) -> 
         DataError: the images are not for this network.
     """
     _, channels, height, width = split.pixels.shape
-    if channels != model.architecture.in_channels:
-        raise DataError(f"the images have {channels} channels, the network reads {model.architecture.in_channels}")
+    mine = model.architecture
+    if channels != mine.in_channels:
+        raise DataError(f"the images have {channels} channels, the network reads {mine.in_channels}")
+    if int(split.labels.max()) >= mine.n_classes:
+        raise DataError(f"the images have labels up to {int(split.labels.max())}, the network tells {mine.n_classes} classes, from 0")
     device = next(model.parameters()).device
-    was_training = model.training
     images = replace(split, labels=split.labels.to(device), mean=split.mean.to(device), std=split.std.to(device))
     machine = Machine(device=device, precision="fp32", threads=torch.get_num_threads())
-    with repeatable(machine):
-        seen = evaluate(model, images, machine=machine)
-        call = forward_pass(model, batch_size=1, height=height, width=width, device=device.type)
-        timing = timed({"": call}, seconds=LATENCY_SECONDS)
-    model.train(was_training)
-    cost = cost_of(model, height, width)
+    was_training = model.training
+    try:
+        with repeatable(machine):
+            with _passing(height, width):
+                cost = cost_of(model, height, width)
+            seen = evaluate(model, images, machine=machine)
+            call = forward_pass(model, batch_size=1, height=height, width=width, device=device.type)
+            timing = timed({"": call}, seconds=LATENCY_SECONDS)
+    finally:
+        model.train(was_training)
     return Certificate(
         accuracy=seen.accuracy,
         interval=wilson_interval(seen.n_correct, seen.n, confidence=confidence),
@@ -185,33 +194,38 @@ def _require_fit(network: DepthNetwork, data: Data) -> None:
         raise DataError(f"the network holds {network.depth} of its {mine.n_blocks} blocks; search the whole one")
 
 
-def _machine(network: DepthNetwork, data: Data, config: Config) -> Machine:
-    from odn.training.device import chosen
+@contextlib.contextmanager
+def _passing(height: int, width: int) -> Iterator[None]:
+    """Say it plainly where images of this size do not pass through a network.
 
-    return chosen(config.train, macs=costs_at(network.architecture, data.manifest).macs)
+    Raises:
+        DataError: they do not.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"images of {height} x {width} pixels do not pass through the network: {error}") from None
 
 
-def _steps(network: DepthNetwork, data: Data, config: Config) -> Iterator[Step]:
-    machine = _machine(network, data, config)
-    there = {name: on_device(data.splits[name], manifest=data.manifest, device=machine.device) for name in ("train", "val")}
-    known = SearchData(train=there["train"], val=there["val"], manifest=data.manifest, machine=machine, backbone=network.architecture)
+def _steps(network: DepthNetwork, data: Data, config: Config, machine: Machine) -> Iterator[Step]:
+    train, val, backbone = data.splits["train"], data.splits["val"], network.architecture
+    known = search_data(train, val, manifest=data.manifest, machine=machine, backbone=backbone)
     done: list[SearchStep] = []
     for step in expand(known, config):
         done.append(step)
         ended = step.verdict.verdict != "expand"
-        result = conclude(done, data=known) if ended else None
         yield Step(
             depth=step.step.depth,
             val_accuracy=step.verdict.val_accuracy,
             verdict=step.verdict.verdict,
             reason=step.verdict.reason,
             full_network_epochs=step.step.cost + step.verdict.cost,
-            result=result,
+            result=conclude(done, data=known) if ended else None,
         )
 
 
-def _rest(first: Step, steps: Iterator[Step], machine: Machine) -> Iterator[Step]:
-    yield first
+def _repeatably(steps: Iterator[Step], machine: Machine) -> Iterator[Step]:
+    """Compute each step under PyTorch's repeatable switches; they are the caller's again while a step is theirs."""
     while True:
         with repeatable(machine):
             step = next(steps, None)

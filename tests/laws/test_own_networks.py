@@ -176,6 +176,16 @@ def test_arguments_are_held_to_the_signature() -> None:
         ), torch.Generator())  # fmt: skip
 
 
+@pytest.mark.parametrize("value", [(4,), torch.float32, float("nan"), {1: 2}])
+def test_arguments_are_those_that_a_file_can_hold(value: object) -> None:
+    """What comes back as something else is refused before anything is built."""
+    register("laws-mixers", mixers)
+    with pytest.raises(ValueError, match="arguments: width must be plain JSON"):
+        backbone("laws-mixers", in_channels=1, n_classes=3, width=value)
+    with pytest.raises(ValueError, match="own is not a function that was registered"):
+        backbone("own", in_channels=1, n_classes=3)
+
+
 def test_one_that_is_not_registered_is_loaded_into_its_like(tmp_path: Path, images: Tensor) -> None:
     """Without it the error says how; with another network's it says what does not fit."""
     network = own(heads=(2,)).truncated(2).eval()

@@ -145,6 +145,19 @@ def test_data_of_another_shape_is_refused(data: odn.Data) -> None:
         odn.certify(network, data.test)
 
 
+def test_images_that_do_not_pass_are_refused(data: odn.Data) -> None:
+    """By their size, when the search or the certificate is asked for; and labels that the network cannot tell."""
+    stem = nn.Sequential(nn.Flatten(), nn.Linear(1 * 9 * 9, 4))
+    network = odn.DepthNetwork(stem, [nn.Linear(4, 4)], n_classes=3, image_shape=(1, 9, 9)).train()
+    with pytest.raises(odn.OdnError, match="images of 8 x 8 pixels do not pass through the network"):
+        odn.search(network, data, target=0.9)
+    with pytest.raises(odn.OdnError, match="images of 8 x 8 pixels do not pass through the network"):
+        odn.certify(network, data.test)
+    with pytest.raises(odn.OdnError, match="labels up to 2, the network tells 2 classes, from 0"):
+        odn.certify(odn.resnet(in_channels=1, n_classes=2, width=0.1), data.test)
+    assert network.training
+
+
 def test_arrays_datasets_and_folders_are_the_same_data(tmp_path: Path) -> None:
     """uint8 arrays in any layout, floats from 0 to 1, tensors and files of images give the same pixels."""
     from PIL import Image

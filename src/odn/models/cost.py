@@ -103,7 +103,7 @@ def _counted(part: Any, x: Tensor) -> tuple[int, Tensor]:
     counter = _Counter()
     (were_enabled, *_) = torch.backends.mkldnn.set_flags(False, _allow_tf32=None)  # oneDNN computes an LSTM in one operation
     try:
-        with torch.enable_grad(), counter:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), counter:
             y = part(x)
     finally:
         torch.backends.mkldnn.set_flags(were_enabled, _allow_tf32=None)

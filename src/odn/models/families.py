@@ -6,8 +6,9 @@ What only some networks can do beyond being computed (start a block as an identi
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from odn.models.architecture import Architecture
 from odn.models.resnet_shapes import ResNet
@@ -108,11 +109,23 @@ class Registered(Prefixes):
     build: Build
 
     def check(self, architecture: Architecture) -> None:
-        """Hold the arguments to the signature of the function."""
+        """Hold the arguments to the signature of the function, and to what a file can hold."""
+        self.require(architecture.in_channels, architecture.arguments)
+
+    def require(self, in_channels: int, arguments: Mapping[str, Any]) -> None:
+        """Refuse arguments that the function does not take, or that are not the same when they are read from a file.
+
+        Raises:
+            ValueError: a line that names what is allowed.
+        """
+        takes = inspect.signature(self.build)
         try:
-            inspect.signature(self.build).bind(in_channels=architecture.in_channels, **architecture.arguments)
+            takes.bind(in_channels=in_channels, **arguments)
         except TypeError as error:
-            raise ValueError(f"arguments: those of {architecture.family} are {inspect.signature(self.build)}; {error}") from None
+            raise ValueError(f"arguments: the function takes {takes}; {error}") from None
+        for name, value in arguments.items():
+            if not _is_plain(value):
+                raise ValueError(f"arguments: {name} must be plain JSON, which architecture.json holds; got {value!r}")
 
     def parts(self, architecture: Architecture) -> Parts:
         """Call the function, and keep the blocks that are asked for."""
@@ -120,6 +133,14 @@ class Registered(Prefixes):
         if len(blocks) != architecture.n_blocks:
             raise ValueError(f"n_blocks: {architecture.family} makes {len(blocks)} blocks; got {architecture.n_blocks}")
         return Parts(stem, list(blocks)[: architecture.depth])
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a value is the same when it is written as JSON and read again."""
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError):
+        return False
 
 
 OWN = "own"

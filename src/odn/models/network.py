@@ -239,11 +239,11 @@ def backbone(name: str, *, in_channels: int, n_classes: int, seed: int = 0, **ar
         ValueError: there is no such family, or it does not take these arguments.
     """
     made_by = family(name)
-    build_parts = getattr(made_by, "build", None)
-    if build_parts is None:
+    if not isinstance(made_by, Registered):
         raise ValueError(f"{name} is not a function that was registered; a residual network is made by odn.resnet")
+    made_by.require(in_channels, arguments)
     with torch.random.fork_rng(devices=[]):
-        n_blocks = len(build_parts(in_channels=in_channels, **arguments)[1])
+        n_blocks = len(made_by.build(in_channels=in_channels, **arguments)[1])
     architecture = Architecture(
         family=name, name=name, arguments=arguments, in_channels=in_channels, n_classes=n_classes, n_blocks=n_blocks, depth=n_blocks
     )
@@ -270,14 +270,15 @@ def widths_of(
     try:
         for size in sizes:
             try:
-                return _passed(modules, torch.zeros(1, *size, device=next(modules.parameters()).device))
+                with torch.random.fork_rng(devices=[]):  # modules may draw also while they are evaluated
+                    return _passed(modules, torch.zeros(1, *size, device=next(modules.parameters()).device))
             except (RuntimeError, ValueError) as error:
                 why = error
     finally:
         for module, training in zip(modules.modules(), was_training, strict=True):
             module.training = training
     asked = f"an image of {sizes[0]}" if image_shape is not None else f"images of {', '.join(str(size[1]) for size in sizes)} pixels a side"
-    way_out = "look at the blocks" if image_shape is not None else "say image_shape=(C, H, W)"
+    way_out = "look at the blocks" if image_shape is not None else "say image_shape=(C, H, W), or give each block its out_channels"
     raise ValueError(f"blocks: {asked} do not pass through stem and blocks ({why}); {way_out}") from None
 
 
