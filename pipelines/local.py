@@ -80,7 +80,7 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
         local.init(runner, pipeline_root=str(runs), raise_on_error=True)
         try:
             components.load_component_from_file(str(package))(**arguments)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # a ValueError: what a step should have left is not there (see `last_artifact`)
             raise RunFailedError(
                 f"the run failed: {' '.join(COLOR.sub('', str(error)).split())} Its steps' own words are in {log}"
             ) from None
@@ -112,7 +112,7 @@ def last_artifact(root: Path, name: str, component: str) -> Path:
     """Find an artifact of the task of a component that ended last, below the folder of all runs.
 
     Raises:
-        RunFailedError: there is none; `kfp.local` may call a container a success that failed at once.
+        RunFailedError: there is none; `kfp.local` calls a container a success that was gone before it could ask how it had ended.
     """
     ended = sorted(root.glob(f"*/{component}*/executor_output.json"), key=lambda path: path.stat().st_mtime_ns)
     found = ended[-1].with_name(name) if ended else None

@@ -216,6 +216,20 @@ def test_run_local_replaces_its_own_and_leaves_the_rest(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_container_that_left_nothing_is_no_success(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Docker may have removed one that failed before kfp.local asks how it ended; kfp.local then calls it a success."""
+    from kfp.local import status
+    from kfp.local.docker_task_handler import DockerTaskHandler
+
+    assert compile_with("--image", "odn-python:test", "--out", "p.yaml") == 0
+    monkeypatch.setattr(DockerTaskHandler, "run", lambda _: status.Status.SUCCESS)
+    assert main([*RUN_LOCAL, "--package", "p.yaml", "--docker"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("odn: the run failed: Tried to get output 'version' from task 'configure'")
+
+
 def test_an_interrupted_local_run_claims_nothing_of_a_cluster(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
