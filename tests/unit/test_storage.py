@@ -287,7 +287,7 @@ def test_a_store_that_is_broken_is_given_up(
         begin = time.monotonic()
         with pytest.raises(StorageError, match=f"s3://b/x .*{endpoint}.*{said}"):
             download_prefix("s3://b/x", folder=tmp_path)
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 30
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     if how == "stops":
         assert "0 objects are through; a request is given up after 0.4 s without a byte, 3 times)" in capsys.readouterr().err
