@@ -82,10 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
     _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared")
     _add(commands, "open", _open, "decide to begin", "search")
-    for name, run, text in (("train", _train, "train one depth"), ("check", _check, "judge one depth")):
+    for name, run, text in (("train", _train, "train one depth, or rung"), ("check", _check, "judge one depth, or rung")):
         command = _add(commands, name, run, text, "prepared", "search", "progress")
-        command.add_argument("--depth", type=int, required=True, help="blocks kept, counted from the stem")
-        command.add_argument("--after", type=int, required=True, help="the depth that it grows from; 0 for none")
+        command.add_argument("--depth", type=int, required=True, help="rung of the ladder; of a prefix, the blocks kept")
+        command.add_argument("--after", type=int, required=True, help="the one before it in search.schedule; 0 for none")
     _add(
         commands,
         "truncate",
@@ -184,10 +184,11 @@ def _train(options: argparse.Namespace) -> None:
         search=_search(options),
         progress=options.progress,
     )
+    name = f"{load_config(options.params).unit} {depth}"
     if step is None:
-        _say(f"depth {depth}: skipped, the search has ended before it")
+        _say(f"{name}: skipped, the search has ended before it")
     else:
-        _say(f"depth {depth}: EMA accuracy {step.val_accuracy:.2%} on val after {step.epochs} epochs ({step.stopped}: {step.why})")
+        _say(f"{name}: EMA accuracy {step.val_accuracy:.2%} on val after {step.epochs} epochs ({step.stopped}: {step.why})")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -200,7 +201,8 @@ def _check(options: argparse.Namespace) -> None:
         search=_search(options),
         progress=options.progress,
     )
-    _say(f"depth {depth}: {verdict.verdict}: {verdict.reason}" if verdict else f"depth {depth}: skipped, the search has ended before it")
+    name = f"{load_config(options.params).unit} {depth}"
+    _say(f"{name}: {verdict.verdict}: {verdict.reason}" if verdict else f"{name}: skipped, the search has ended before it")
 
 
 def _truncate(options: argparse.Namespace) -> None:
@@ -213,7 +215,9 @@ def _truncate(options: argparse.Namespace) -> None:
         plots=options.plots,
         progress=options.progress,
     )
-    _say(f"depth {flat['depth']} of {flat['n_blocks']} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/")
+    config = load_config(options.params)
+    kept = f"{config.unit} {flat['depth']} of {config.n_units}"
+    _say(f"{kept} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -240,8 +244,8 @@ def _report(options: argparse.Namespace) -> None:
         evaluation=options.evaluation,
         out=options.report,
     )
-    depth, n_blocks, verdict = findings.depth, findings.n_blocks, findings.verdict
-    _say(f"depth {depth} of {n_blocks} ({verdict}), {findings.test_accuracy:.2%} on test: {options.report / 'report.html'}")
+    kept, verdict = f"{findings.unit} {findings.depth} of {findings.n_units}", findings.verdict
+    _say(f"{kept} ({verdict}), {findings.test_accuracy:.2%} on test: {options.report / 'report.html'}")
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ JSON string (`Config.to_json`), which reads back to an equal object.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -21,6 +22,7 @@ from odn.refusals import REFUSED, allowed_in, missing_in, refusals, shown
 from odn.sections import SearchConfig, Settings
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
+LEAST_RUNGS = {"resnet18": 8, "resnet34": 9, "resnet50": 9}  # of a spread ladder at width 0.25: the first has about 22 kB
 DEPTH = re.compile(r"[1-9][0-9]{0,3}")  # as a key of the schedule: no 01, and no digits of another script
 
 
@@ -80,6 +82,22 @@ class Config(Settings):
         """Return the same settings under another `search.mode`."""
         return self.model_copy(update={"search": self.search.model_copy(update={"mode": mode})})
 
+    @property
+    def spreads(self) -> bool:
+        """Return whether the rungs are thin networks that keep every stride, and not prefixes of the backbone."""
+        return self.mode.any_ladder and self.search.ladder == "spread"
+
+    @property
+    def unit(self) -> str:
+        """Name what a number of the schedule counts: a rung of the ladder, or the depth of a prefix."""
+        return "rung" if self.spreads else "depth"
+
+    @property
+    def n_units(self) -> int:
+        """Count the rungs up to the whole backbone, or its blocks."""
+        model = self.model
+        return n_rungs(model.backbone, width=model.width) if self.spreads else N_BLOCKS[model.backbone]
+
     def require_pair(self, depth: int, *, after: int) -> None:
         """Require that the schedule grows `depth` from `after`.
 
@@ -102,6 +120,11 @@ class Config(Settings):
         if depth not in schedule:
             raise ConfigError(f"depth {depth} is not in search.schedule {list(schedule)}")
         return (0, *schedule)[schedule.index(depth)]
+
+
+def n_rungs(backbone: str, *, width: float) -> int:
+    """Count the rungs of a spread ladder: each has about half the bytes of the next, and the last is the backbone itself."""
+    return max(1, LEAST_RUNGS[backbone] + round(2 * math.log2(width / 0.25)))
 
 
 def load_config(path: Path) -> Config:
@@ -167,8 +190,13 @@ def _complete(settings: Any, *, n_blocks: int | None = None) -> Config:
 
 
 def _cross_check(config: Config, *, n_blocks: int) -> None:
-    deepest = config.search.schedule[-1]
-    if deepest > n_blocks:
+    deepest, model = config.search.schedule[-1], config.model
+    if config.spreads and deepest > (most := n_rungs(model.backbone, width=model.width)):
+        raise ConfigError(
+            f"search.schedule: rung {shown(deepest)} is beyond the {most} rungs from the smallest network to the whole "
+            f"{model.backbone} at width {model.width:g}; end the schedule at {most}"
+        )
+    if not config.spreads and deepest > n_blocks:
         raise ConfigError(
             f"search.schedule: depth {shown(deepest)} is beyond the {n_blocks} blocks of model.backbone {config.model.backbone}; "
             f"end the schedule at {n_blocks} or choose a deeper backbone"

@@ -9,6 +9,7 @@ from typing import Protocol
 PHASES = {
     "warm-up": "warm-up",
     "stable": "train",
+    "anneal": "train",
     "trial": "trial anneal",
     "finish": "finish",
     "supernet": "supernet",

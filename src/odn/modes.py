@@ -28,6 +28,8 @@ class Mode:
     finish_anew: bool = True  # `finish.start: fresh` is possible
     cuts_inside: bool = False  # blocks and channels go, not only what is deeper
     stop: Literal["flat", "max_epochs"] = "max_epochs"  # when growth.* ends the training of a depth
+    any_ladder: bool = False  # `search.ladder` says which networks are tried; else they are the prefixes of the backbone
+    phase: Literal["stable", "anneal"] = "stable"  # what training is called in the records
     longer: Callable[[Any], str | None] = lambda _: None  # what trains longer, in a report; None where growth.max_epochs does
     check: Check = lambda _: None
 
@@ -72,12 +74,20 @@ def _prune_longer(config: Any) -> str:
 
 
 _GROWN = "odn.searching.growth"
+_CLIMB: dict[str, Any] = {
+    "strategy": "odn.ladder.fitting",
+    "any_ladder": True,
+    "phase": "anneal",
+    "finish_epochs": lambda _: 0,
+    "longer": lambda config: f"climb.epochs {config.climb.epochs}",
+}
 MODES = {
     mode.name: mode
     for mode in (
+        Mode(name="climb", **_CLIMB),
+        Mode(name="grid", **_CLIMB, exhaustive=True),
         Mode(name="growth", strategy=_GROWN, inherits=True, trial="promising", taught=True, reduced=True, stop="flat"),
         Mode(name="paper", strategy="odn.searching.published", finish_epochs=lambda _: 0, check=_paper),
-        Mode(name="grid", strategy=_GROWN, exhaustive=True, trial="always", taught=True, reduced=True),
         Mode(name="scratch", strategy=_GROWN, one_depth=True, trial="always", taught=True),
         Mode(
             name="supernet",

@@ -117,11 +117,18 @@ class GrowthConfig(Section):
 class SearchConfig(Section):
     """Say when a depth is accepted."""
 
-    mode: Literal["growth", "paper", "grid", "scratch", "supernet", "auto", "prune"] = Field(
+    mode: Literal["climb", "growth", "paper", "grid", "scratch", "supernet", "auto", "prune"] = Field(
         default="growth",
-        description="growth: depths grow from one another; paper: the published procedure; grid: each depth anew; scratch: one depth anew; "
-        "supernet: all depths at once; auto: growth or supernet, after a pilot training of all depths; prune: one depth, cut in training",
+        description="climb: each rung of the ladder anew; growth: depths grow from one another; paper: the published procedure; "
+        "grid: climb to the top; scratch: one depth anew; supernet: all depths at once; "
+        "auto: growth or supernet, after a pilot training of all depths; prune: one depth, cut in training",
     )
+    ladder: Literal["spread", "prefix"] = Field(
+        default="spread",
+        description="networks that climb and grid try, cheapest first: spread: thin ones that keep every stride, each twice the cost "
+        "of the one before, up to the backbone; prefix: the first blocks of the backbone",
+    )
+    cost: Literal["bytes", "macs", "params"] = Field(default="bytes", description="what doubles from rung to rung of a spread ladder")
     target: Fraction = Field(default=0.99, description="accuracy on val that must be reached")
     accept: Literal["point", "lower_bound"] = Field(
         default="point", description="compare the accuracy itself, or its Wilson lower bound, with the target"
@@ -142,12 +149,22 @@ class SearchConfig(Section):
     reduce_depth: bool = Field(
         default=False, description="after a depth is accepted, try the one before it, distilled from the accepted network"
     )
-    schedule: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5, 6, 7, 8), description="depths that are tried, ascending")
+    schedule: tuple[int, ...] = Field(
+        default=(1, 2, 3, 4, 5, 6, 7, 8), description="rungs that are tried, ascending; of a prefix ladder, depths"
+    )
 
     @property
     def meaning(self) -> Mode:
         """Return what the mode means."""
         return MODES[self.mode]
+
+
+class ClimbConfig(Section):
+    """Set the training of a rung, of `search.mode: climb` and `grid`."""
+
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
+        default=40, description="of each rung, its learning rate falling to 0 over all of them"
+    )
 
 
 class PaperConfig(Section):
@@ -269,6 +286,7 @@ class Settings(Section):
     augment: AugmentConfig = AugmentConfig()
     growth: GrowthConfig = GrowthConfig()
     search: SearchConfig = SearchConfig()
+    climb: ClimbConfig = ClimbConfig()
     paper: PaperConfig = PaperConfig()
     supernet: SupernetConfig = SupernetConfig()
     distill: DistillConfig = DistillConfig()

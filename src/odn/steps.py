@@ -102,7 +102,8 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
         folder = SearchFolder(place)
         step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
         assert step is not None, "the pipeline trains no depth after the search has ended"
-        write_text(Path(table), epoch_table(folder.trained(depth) / "history.csv", title=f"Depth {depth}", note=step.why))
+        title = f"{settings.unit.capitalize()} {depth}"
+        write_text(Path(table), epoch_table(folder.trained(depth) / "history.csv", title=title, note=step.why))
         digest = sha256_of(folder.trained(depth) / "weights.safetensors")
     return {"depth": depth, "val_accuracy": step.val_accuracy, "epochs": step.epochs, "full_network_epochs": step.cost, "sha256": digest}
 
@@ -125,7 +126,7 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
             _mark_deeper(settings, folder=folder, depth=depth)
         judged = settings.search.schedule[: settings.search.schedule.index(depth) + 1]
         records = read_search(judged, folder=folder)
-        write_text(Path(table), depth_table(records, target=settings.search.target))
+        write_text(Path(table), depth_table(records, target=settings.search.target, unit=settings.unit))
     return {"depth": depth, "verdict": verdict.verdict, "val_accuracy": verdict.val_accuracy, "target": verdict.target}
 
 
@@ -151,7 +152,7 @@ def truncate(config: str, *, experiment: str, dataset: str, search: str, model: 
         )
     write_text(record / "config.json", settings.to_json() + "\n")  # what the record is of, for whoever shows it later
     records = read_search(settings.search.schedule, folder=folder)
-    write_text(Path(table), depth_table(records, target=settings.search.target, kept=flat["depth"]))
+    write_text(Path(table), depth_table(records, target=settings.search.target, unit=settings.unit, kept=flat["depth"]))
     digest = sha256_of(Path(model) / "weights.safetensors")
     return {**{name: flat[name] for name in ("depth", "verdict", "val_accuracy", "full_network_epochs")}, "sha256": digest}
 

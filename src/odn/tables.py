@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from odn.tracking.registry import Registration
 
 
-def depth_table(search: Sequence[Judged], *, target: float, kept: int | None = None) -> str:
-    """Tell of each judged depth what it reached on val, what the verdict is, and why the last one has it."""
+def depth_table(search: Sequence[Judged], *, target: float, unit: str, kept: int | None = None) -> str:
+    """Tell of each judged depth, or rung, what it reached on val, what the verdict is, and why the last one has it."""
     rows = []
     for item in search:
         verdict = item.verdict
@@ -22,8 +22,8 @@ def depth_table(search: Sequence[Judged], *, target: float, kept: int | None = N
         name = f"**{item.step.kept}** (kept)" if item.step.kept == kept else str(item.step.kept)
         annealed = f"{verdict.val_accuracy:.2%}" if verdict.annealed else "–"
         rows.append((name, f"{verdict.ema_accuracy:.2%}", annealed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.shown))
-    table = _markdown(("depth", "val, EMA", "val, annealed", "interval", "parameters", "verdict"), rows)
-    return f"# Depths against the target {target:.2%}\n\n{table}\n{markdown(search[-1].verdict.reason)}.\n"
+    table = _markdown((unit, "val, EMA", "val, annealed", "interval", "parameters", "verdict"), rows)
+    return f"# {unit.capitalize()}s against the target {target:.2%}\n\n{table}\n{markdown(search[-1].verdict.reason)}.\n"
 
 
 def epoch_table(history: Path, *, title: str, note: str) -> str:

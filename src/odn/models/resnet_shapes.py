@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from odn.config import Config
+from odn.config import Config, n_rungs
 from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.records import Record, parse_record
 
@@ -258,6 +258,45 @@ class ResNet:
             for number, (kept, shape) in enumerate(zip(inner, shapes, strict=True), start=1)
         ]
         return self.with_cut(architecture, Cut(stem=shapes[0].in_channels, blocks=tuple(blocks)))
+
+    def counts(self, architecture: Architecture, height: int, width: int) -> dict[str, int]:
+        """Count parameters, bytes of the state dict, and multiply-accumulates for one image, with one head; a test holds it to `cost`."""
+        norms, weights, in_channels = [stem_channels(architecture)], 0, architecture.in_channels
+        weights += (49 if arguments_of(architecture).stem == "imagenet" else 9) * in_channels * norms[0]
+        kernels = (9, 9) if _variant(architecture.name).block == "basic" else (1, 9, 1)
+        for shape in block_shapes(architecture):
+            if shape.inner:
+                written = (*shape.inner, shape.out_channels)
+                weights += sum(kernel * a * b for kernel, a, b in zip(kernels, (shape.in_channels, *written), written, strict=False))
+                norms += written
+            if shape.projects:
+                weights += shape.in_channels * shape.out_channels
+                norms.append(shape.out_channels)
+            in_channels = shape.out_channels
+        weights += in_channels * architecture.n_classes
+        params = weights + architecture.n_classes + 2 * sum(norms)
+        stem, blocks = self.part_macs(architecture, height, width)
+        macs = stem + sum(residual + shortcut for residual, shortcut in blocks) + in_channels * architecture.n_classes
+        return {"params": params, "bytes": 4 * (params + 2 * sum(norms)) + 8 * len(norms), "macs": macs}
+
+    def group_sizes(self, architecture: Architecture) -> tuple[int, ...]:
+        """Return how many blocks of the whole backbone work at each size of the map."""
+        return _variant(architecture.name).group_sizes
+
+    def n_rungs(self, whole: Architecture) -> int:
+        """Count the rungs of the ladder up to a whole backbone."""
+        return n_rungs(whole.name, width=arguments_of(whole).width)
+
+    def spread(self, whole: Architecture, *, blocks: Sequence[int], width: float) -> Architecture:
+        """Describe a network of the first `blocks` of each group of a backbone, with all channels `width` times those of the backbone."""
+        shapes, kept, first = block_shapes(whole), [], 1
+        for size, n in zip(_variant(whole.name).group_sizes, blocks, strict=True):
+            for number in range(first, first + n):
+                shape = shapes[number - 1]
+                inner = tuple(_scaled(channels, width) for channels in shape.inner)
+                kept.append(CutBlock(number=number, inner=inner, out=_scaled(shape.out_channels, width)))
+            first += size
+        return self.with_cut(whole, Cut(stem=_scaled(stem_channels(whole), width), blocks=tuple(kept)))
 
 
 def _whole(architecture: Architecture) -> list[BlockShape]:

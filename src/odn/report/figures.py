@@ -43,7 +43,7 @@ class Theme:
 
     def of_phase(self, name: str) -> str:
         """Return the color of a phase."""
-        colors = {"stable": self.stable, "trial": self.trial, "finish": self.finish, "reduce": self.reduce}
+        colors = {"stable": self.stable, "anneal": self.stable, "trial": self.trial, "finish": self.finish, "reduce": self.reduce}
         return colors.get(name, self.before)
 
 
@@ -57,6 +57,7 @@ class Epoch:
 
     depth: int
     phase: str
+    epoch: int
     val_accuracy: float
     train_accuracy: float
 
@@ -74,8 +75,9 @@ def drawing() -> Iterator[None]:
 
 def draw_depths(findings: Findings, theme: Theme) -> bytes:
     """Draw accuracy on val against depth: EMA accuracy, annealed accuracy with its interval, the target, what was never trained."""
-    outcome = f"target reached at depth {findings.depth}" if findings.is_reached else f"exhausted, depth {findings.depth} kept"
-    figure, axes = _figure(theme, height=3.5, title=f"Accuracy on val by depth: {outcome}")
+    unit, last_unit = findings.unit, findings.n_units
+    outcome = f"target reached at {unit} {findings.depth}" if findings.is_reached else f"exhausted, {unit} {findings.depth} kept"
+    figure, axes = _figure(theme, height=3.5, title=f"Accuracy on val by {unit}: {outcome}")
     scale, last = _Scale(findings), findings.depths[-1].depth
     for one in findings.depths:
         _point(axes, one.depth - ASIDE, scale.span(one.ema_accuracy, one.ema_interval), color=theme.muted, hollow=theme.paper)
@@ -86,16 +88,16 @@ def draw_depths(findings: Findings, theme: Theme) -> bytes:
     scale.fit(axes, [edge for one in findings.depths for edge in (*one.ema_interval, *one.interval)], below=0.15)
     scale.draw_target(axes, theme, left=scale.starts_low)
     axes.axvline(findings.depth, color=theme.finish, linewidth=16, alpha=0.15, zorder=0)
-    axes.set_xlim(0.4, findings.n_blocks + 0.6)
-    if last < findings.n_blocks and not findings.is_pruned:
-        axes.axvspan(last + 0.5, findings.n_blocks + 0.6, color=theme.faint, alpha=0.6, linewidth=0, zorder=0)
-        angle = 0 if findings.n_blocks - last > 0.2 * findings.n_blocks else 90
-        place = ((last + findings.n_blocks) / 2 + 0.55, 0.06)
+    axes.set_xlim(0.4, last_unit + 0.6)
+    if last < last_unit and not findings.is_pruned:
+        axes.axvspan(last + 0.5, last_unit + 0.6, color=theme.faint, alpha=0.6, linewidth=0, zorder=0)
+        angle = 0 if last_unit - last > 0.2 * last_unit else 90
+        place = ((last + last_unit) / 2 + 0.55, 0.06)
         axes.annotate("not trained", place, xycoords=axes.get_xaxis_transform(), ha="center", rotation=angle, color=theme.muted)
     annealed = [("o", theme.trial, theme.trial, "annealed")] if any(one.annealed_accuracy is not None for one in findings.depths) else []
     _legend(axes, theme, [("o", theme.muted, theme.paper, "EMA accuracy"), *annealed, ("s", theme.finish, theme.finish, "kept")])
-    axes.set_xticks(range(1, findings.n_blocks + 1))
-    axes.set_xlabel("depth: residual blocks kept")
+    axes.set_xticks(range(1, last_unit + 1))
+    axes.set_xlabel("rung of the ladder" if findings.config.spreads else "depth: residual blocks kept")
     return _png(figure)
 
 
@@ -121,27 +123,27 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     _note(
         axes, f"all {findings.n_blocks} blocks", (sizes.full, 0.5), shift=(4, 0), xycoords=across, rotation=90, va="center", color=theme.ink
     )
-    if findings.depth < findings.n_blocks or findings.is_pruned:
+    if not findings.is_whole:
         arrow = {"arrowstyle": "<->", "color": theme.finish, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", (sizes.full, 0.05), xycoords=across, xytext=(sizes.kept, 0.05), textcoords=across, arrowprops=arrow)
         text = f"{short(sizes.kept)}B of {short(sizes.full)}B: {change(sizes.saved)}"
         _note(axes, text, (sizes.full, 0.05), shift=(-8, 4), xycoords=across, ha="right", color=theme.finish, fontweight="bold")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} MB")
     axes.xaxis.set_minor_formatter(lambda *_: "")
-    axes.set_xlabel("size of the weights, log scale; numbers are depths")
+    axes.set_xlabel(f"size of the weights, log scale; numbers are {findings.unit}s")
     return _png(figure)
 
 
 def draw_ledger(findings: Findings, theme: Theme) -> bytes:
     """Draw what each depth cost, phase by phase, in full-network epochs."""
     rows = [PHASES[name] for name in BEFORE if name in findings.by_phase()]
-    rows += [f"depth {one.depth}" for one in findings.depths]
+    rows += [f"{findings.unit} {one.depth}" for one in findings.depths]
     figure, axes = _figure(
         theme, height=1.5 + 0.34 * len(rows), title=f"The search cost {findings.full_network_epochs:.2f} full-network epochs"
     )
     ends = dict.fromkeys(rows, 0.0)
     for entry in findings.ledger:
-        row = PHASES[entry.phase] if entry.phase in BEFORE else f"depth {entry.depth}"
+        row = PHASES[entry.phase] if entry.phase in BEFORE else f"{findings.unit} {entry.depth}"
         bar = {"height": 0.62, "color": theme.of_phase(entry.phase), "edgecolor": theme.paper}
         axes.barh(rows.index(row), entry.full_network_epochs, left=ends[row], **bar)  # type: ignore[arg-type]
         ends[row] += entry.full_network_epochs
@@ -164,17 +166,17 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
     figure, axes = _figure(theme, height=3.7, title="Accuracy by epoch, in the order of training")
     scale, depth_before, has_room = _Scale(findings), 0, len(findings.depths) <= 3
     for depth, phase, start, rows in _runs(history):
-        xs, color = range(start + 1, start + 1 + len(rows)), theme.of_phase(phase)
-        axes.axvspan(start + 0.5, start + len(rows) + 0.5, color=color, alpha=0.10, linewidth=0)
+        xs, color = [start + row.epoch for row in rows], theme.of_phase(phase)
+        axes.axvspan(start + 0.5, xs[-1] + 0.5, color=color, alpha=0.10, linewidth=0)
         axes.plot(xs, [scale.height(row.train_accuracy) for row in rows], color=theme.muted, linewidth=1, linestyle=(0, (1, 1.5)))
         axes.plot(xs, [scale.height(row.val_accuracy) for row in rows], color=color, linewidth=1.8, marker="o", markersize=3)
         if depth != depth_before:
             axes.axvline(start + 0.5, color=theme.muted, linewidth=0.8)
-            label = f"depth {depth}" if has_room else f"{depth}"
+            label = f"{findings.unit} {depth}" if has_room else f"{depth}"
             _note(axes, label, (start + 0.5, 0), shift=(4, 5), xycoords=axes.get_xaxis_transform(), color=theme.ink)
         depth_before = depth
     scale.fit(axes, [accuracy for row in history for accuracy in (row.val_accuracy, row.train_accuracy)], below=0.16)
-    axes.set_xlim(0.5, len(history) + 0.5)
+    axes.set_xlim(0.5, sum(rows[-1].epoch for _, _, _, rows in _runs(history)) + 0.5)
     scale.draw_target(axes, theme, left=True)
     phases = [
         ("o", theme.of_phase(name), theme.of_phase(name), f"val, {PHASES[name]}")
@@ -183,7 +185,7 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
     ]
     _legend(axes, theme, [*phases, ("", theme.muted, theme.muted, "train")])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch" if has_room else "epoch; numbers within are depths")
+    axes.set_xlabel("epoch" if has_room else f"epoch; numbers within are {findings.unit}s")
     return _png(figure)
 
 
@@ -248,13 +250,13 @@ class _Scale:
 
 
 def _runs(history: Sequence[Epoch]) -> Iterator[tuple[int, str, int, list[Epoch]]]:
-    """Split the rows where depth or phase change: depth, phase, number of rows before, rows."""
-    start = 0
+    """Split the rows where depth or phase change: depth, phase, number of epochs before, rows."""
+    start, before = 0, 0
     for end in range(1, len(history) + 1):
         first = history[start]
         if end == len(history) or (history[end].depth, history[end].phase) != (first.depth, first.phase):
-            yield first.depth, first.phase, start, list(history[start:end])
-            start = end
+            yield first.depth, first.phase, before, list(history[start:end])
+            start, before = end, before + history[end - 1].epoch
 
 
 def _drawable(name: str, *, longest: int = 13) -> str:

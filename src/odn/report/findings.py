@@ -15,7 +15,7 @@ from odn.searching.statistics import wilson_interval
 Interval = tuple[float, float]
 BATCHES = (("1 image", ""), ("128 images", "_batch128"))  # and how the names of their numbers end
 BEFORE = ("mode-selection", "teacher")  # phases before the first depth
-PHASES = (*BEFORE, "stable", "trial", "finish", "reduce")
+PHASES = (*BEFORE, "stable", "anneal", "trial", "finish", "reduce")
 COUNTED = (("parameters", "n_params", "params_saved"), ("bytes", "size_bytes", "bytes_saved"), ("MACs", "macs", "macs_saved"))
 
 
@@ -98,7 +98,7 @@ class Findings:
     source: str
     backbone: str
     n_blocks: int
-    depth: int  # that is kept
+    depth: int  # that is kept; on a spread ladder, as in every other field of that name, the number of the rung
     verdict: str
     reason: str
     target: float
@@ -132,6 +132,21 @@ class Findings:
     def is_reached(self) -> bool:
         """Return whether the kept depth reached the target."""
         return self.verdict == "target_reached"
+
+    @property
+    def unit(self) -> str:
+        """Name what `depth` counts: `depth`, or `rung`."""
+        return self.config.unit
+
+    @property
+    def n_units(self) -> int:
+        """Return the number of the whole backbone: its blocks, or the last rung of the ladder."""
+        return self.config.n_units if self.config.spreads else self.n_blocks
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the whole backbone is kept."""
+        return self.depth == self.n_units and not self.is_pruned
 
     @property
     def kept(self) -> Depth:
@@ -170,7 +185,8 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
     latency = read_record(LatencyRecord, metrics / "latency.json", made_by="evaluate")
     depths = tuple(_depth(step, confidence=config.search.confidence) for step in search.steps)
     kept = next((one for one in depths if one.depth == card.depth), None)
-    if kept is None or (architecture.depth, search.depth) != (card.depth, card.depth):
+    depth = card.depth if config.spreads else architecture.depth
+    if kept is None or (depth, search.depth) != (card.depth, card.depth):
         raise damaged(model / "card.json", f"depth {card.depth} is not that of the network and of search.json", made_by="truncate")
     if evaluation.n_params != kept.n_params:
         raise MissingInputError(f"{metrics / 'evaluation.json'} is of another model than {model}/; run 'dvc repro evaluate' first")

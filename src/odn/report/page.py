@@ -74,13 +74,14 @@ def _in_a_line(value: Any) -> Any:
 
 def alternatives(findings: Findings) -> dict[str, str]:
     """Say in words what each figure shows, for whoever cannot see it."""
-    accuracies = "; ".join(f"depth {one.depth}: {one.accuracy:.2%}, {VERDICTS[one.verdict]}" for one in findings.depths)
-    sizes = "; ".join(f"depth {one.depth}: {short(one.size_bytes)}B, {one.accuracy:.2%}" for one in findings.depths)
-    costs = "; ".join(f"depth {entry.depth} {PHASES[entry.phase]}: {entry.full_network_epochs:.2f}" for entry in findings.ledger)
+    unit = findings.unit
+    accuracies = "; ".join(f"{unit} {one.depth}: {one.accuracy:.2%}, {VERDICTS[one.verdict]}" for one in findings.depths)
+    sizes = "; ".join(f"{unit} {one.depth}: {short(one.size_bytes)}B, {one.accuracy:.2%}" for one in findings.depths)
+    costs = "; ".join(f"{unit} {entry.depth} {PHASES[entry.phase]}: {entry.full_network_epochs:.2f}" for entry in findings.ledger)
     return {
-        "depths": f"Accuracy on val by depth, target {findings.target:.2%}. {accuracies}.",
+        "depths": f"Accuracy on val by {unit}, target {findings.target:.2%}. {accuracies}.",
         "cost": f"Accuracy on val by size of the weights. {sizes}. All {findings.n_blocks} blocks: {short(findings.savings[1].full)}B.",
-        "ledger": f"Full-network epochs by depth and phase. {costs}.",
+        "ledger": f"Full-network epochs by {unit} and phase. {costs}.",
         "curves": f"Accuracy after each of {sum(entry.epochs for entry in findings.ledger)} epochs, phase by phase.",
     }
 
@@ -103,8 +104,8 @@ def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     keys = [
         ("Accuracy on test", f"{findings.test_accuracy:.2%}", f"{span(findings.test_interval)} ({_confidence(findings)} interval)"),
         (
-            "Depth kept",
-            f"{findings.depth} of {findings.n_blocks}{', channels cut' if findings.is_pruned else ''}",
+            f"{_sentence(findings.unit)} kept",
+            f"{findings.depth} of {findings.n_units}{', channels cut' if findings.is_pruned else ''}",
             f"{range_of(findings)} trained",
         ),
         ("Parameters", short(parameters.kept).strip(), f"{share(parameters.kept / parameters.full)} {of_all}"),
@@ -133,7 +134,7 @@ def _tables(findings: Findings) -> dict[str, Any]:
         "kept_title": kept_blocks(findings),
         "whole_title": f"all {findings.n_blocks}",
         "savings": [(one.name, amount(one, one.kept), amount(one, one.full), saving(one.saved)) for one in findings.savings],
-        "depth_heads": ["depth", "verdict", "EMA accuracy", "annealed", interval],
+        "depth_heads": [findings.unit, "verdict", "EMA accuracy", "annealed", interval],
         "depth_rows": [
             (
                 one.depth,
@@ -145,7 +146,7 @@ def _tables(findings: Findings) -> dict[str, Any]:
             for one in findings.depths
         ],
         "reasons": [
-            (f"Depth {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
+            (f"{_sentence(findings.unit)} {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
             for one in findings.depths
         ]
         + [(f"Depth {one.depth}, depth reduction", f"{_sentence(one.reason)}.") for one in findings.reductions],
@@ -194,7 +195,7 @@ def _points(findings: Findings) -> str:
     if findings.is_pruned:
         return "The point is of the network that pruning left, after its rate went to 0."
     if findings.config.mode.judges_as_trained:
-        return "Each depth is judged as training left it."
+        return f"Each {findings.unit} is judged as training left it."
     return "Hollow points are EMA accuracies during training; filled points are after a trial anneal, and only they can be accepted."
 
 
@@ -237,20 +238,21 @@ def _notes(findings: Findings) -> list[str]:
     return [
         f"Accuracy on test is measured once, on {findings.n_test} images, after everything was chosen. Its {confidence} interval is "
         f"{span(findings.test_interval)}: smaller differences mean little.",
-        f"{'What is left was judged' if findings.is_pruned else 'Depth was chosen'} on val ({findings.kept.n_val} images), "
+        f"{'What is left was judged' if findings.is_pruned else 'The network was chosen'} on val ({findings.kept.n_val} images), "
         f"where the kept network reaches {findings.val_accuracy:.2%} "
         f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is"
         f"{', and each depth reduction evaluated on it once more' if findings.reductions else ''}.",
-        f"This is one run, with seed {findings.config.seed}; another seed may end at another depth.",
+        f"This is one run, with seed {findings.config.seed}; another seed may end at another {findings.unit}.",
         *([f"The mode was selected automatically: {findings.mode_selection}."] if findings.mode_selection else []),
         *(
-            [f"Depths below {first} are not in the schedule: a shallower network may be enough."]
+            [f"{_sentence(findings.unit)}s below {first} are not in the schedule: a smaller network may be enough."]
             if first > 1 and not findings.is_pruned
             else []
         ),
         _whole_note(findings),
         *(
-            f"On the same test images the network of depth {one.depth} is right on {one.accuracy:.2%}. If both were equally good, "
+            f"On the same test images the network of {findings.unit} {one.depth} is right on {one.accuracy:.2%}. "
+            "If both were equally good, "
             f"a difference as large would come by chance with p = {one.p:.2g} (McNemar's exact test)."
             for one in findings.comparisons
         ),
@@ -281,10 +283,10 @@ def _whole_note(findings: Findings) -> str:
             f"Savings are against {backbone_of(findings)} with all {findings.n_blocks} blocks and all channels, which is not tested here. "
             f"What pruning began with, depth {findings.kept.pruned_from}, taught what is left of it in the same run."
         )
-    if findings.depth == findings.n_blocks:
+    if findings.is_whole:
         return "The kept network is the whole backbone: nothing is saved."
     whole = f"Savings are against {backbone_of(findings)} with all {findings.n_blocks} blocks"
-    known = [one for one in findings.comparisons if one.depth == findings.n_blocks]
+    known = [one for one in findings.comparisons if one.depth == findings.n_units]
     if known:
         return f"{whole}, which was trained here too and is right on {known[0].accuracy:.2%} of test."
     unknown = "" if not findings.is_reached else "; that the target does not need it is shown"
@@ -297,8 +299,8 @@ def _provenance(findings: Findings, manifest: Manifest) -> dict[str, Any]:
 
     settings = yaml.safe_dump(findings.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return {
-        "provenance": f"odn {__version__}, data {findings.source}, seed {findings.config.seed}; weights of depth {findings.depth} from its "
-        f"{PHASES[findings.weights_from]}. The git commit and the DVC versions of data and model are tags of the run in MLflow.",
+        "provenance": f"odn {__version__}, data {findings.source}, seed {findings.config.seed}; "
+        f"weights of {findings.unit} {findings.depth} from its {PHASES[findings.weights_from]}. The git commit and the DVC versions of data and model are tags of the run in MLflow.",
         "splits": [(name, f"{manifest.counts[name]['total']:,}", findings.data_sha256[name]) for name in ("train", "val", "test")],
         "settings": escape("\n".join(map(escaped, settings.split("\n")))),
     }

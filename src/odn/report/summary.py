@@ -91,10 +91,12 @@ def _interval_name(findings: Findings) -> str:
 
 def _depth_lines(findings: Findings) -> Iterator[Line]:
     folded = findings.depths[: 1 - MOST_DEPTHS] if len(findings.depths) > MOST_DEPTHS else ()
-    rows: list[tuple[str, ...]] = [("depth", "val, EMA", "val, annealed", _interval_name(findings), "verdict")]
+    rows: list[tuple[str, ...]] = [(findings.unit, "val, EMA", "val, annealed", _interval_name(findings), "verdict")]
     if folded:
         ema_accuracies = [one.ema_accuracy for one in folded]
-        rows.append((f"{folded[0].depth}-{folded[-1].depth}", f"{min(ema_accuracies):.2%}+", "", "", f"{len(folded)} depths: expand"))
+        rows.append(
+            (f"{folded[0].depth}-{folded[-1].depth}", f"{min(ema_accuracies):.2%}+", "", "", f"{len(folded)} {findings.unit}s: expand")
+        )
     rows += [_depth_row(one, findings) for one in findings.depths[len(folded) :]]
     for number, text in enumerate(_table(rows, left=(4,))):
         one = findings.depths[number - 1 - bool(folded) + len(folded)] if number > bool(folded) else None

@@ -6,6 +6,7 @@ PHASES = {
     "mode-selection": "mode selection",
     "teacher": "teacher",
     "stable": "training",
+    "anneal": "training",
     "trial": "trial anneal",
     "finish": "finish",
     "reduce": "depth reduction",
@@ -77,7 +78,9 @@ def blocks(n: int) -> str:
 
 
 def kept_blocks(findings: Findings) -> str:
-    """Write what is kept: `5 blocks`, or `5 blocks, channels cut`."""
+    """Write what is kept: `5 blocks`, `5 blocks, channels cut`, or `rung 2`."""
+    if findings.config.spreads:
+        return f"rung {findings.depth}"
     return blocks(findings.depth) + (", channels cut" if findings.is_pruned else "")
 
 
@@ -88,11 +91,11 @@ def backbone_of(findings: Findings) -> str:
 
 
 def range_of(findings: Findings) -> str:
-    """Name the depths that were trained: `depth 3`, `depths 1 to 8`."""
+    """Name what was trained: `depth 3`, `depths 1 to 8`, `rungs 1 to 3`."""
     if findings.is_pruned:
         return f"depth {findings.kept.pruned_from}"
     first, last = findings.depths[0].depth, findings.depths[-1].depth
-    return f"depth {first}" if first == last else f"depths {first} to {last}"
+    return f"{findings.unit} {first}" if first == last else f"{findings.unit}s {first} to {last}"
 
 
 def headline(findings: Findings) -> str:
@@ -103,9 +106,12 @@ def headline(findings: Findings) -> str:
             return f"{left} missed {_target(findings)} on {findings.data}; this is kept for now"
         return f"{left} {'is' if findings.depth == 1 else 'are'} enough for {findings.data}"
     if not findings.is_reached:
-        return f"No depth reached {_target(findings)} on {findings.data}; depth {findings.depth} of {findings.n_blocks} is kept for now"
-    if findings.depth == findings.n_blocks:
+        kept = f"{findings.unit} {findings.depth} of {findings.n_units} is kept for now"
+        return f"No {findings.unit} reached {_target(findings)} on {findings.data}; {kept}"
+    if findings.is_whole:
         return f"{findings.data} needs all {findings.n_blocks} blocks"
+    if findings.config.spreads:
+        return f"A network of {short(findings.kept.size_bytes)}B is enough for {findings.data}: rung {findings.depth} of {findings.n_units}"
     verb = "is" if findings.depth == 1 else "are"
     return f"{findings.depth} of {findings.n_blocks} blocks {verb} enough for {findings.data}"
 
@@ -113,11 +119,7 @@ def headline(findings: Findings) -> str:
 def subline(findings: Findings) -> str:
     """Say what the kept network is worth and what it saves."""
     parameters, _, macs = findings.savings[:3]
-    saved = (
-        f", with {share(parameters.saved)} fewer parameters and {share(macs.saved)} fewer MACs"
-        if findings.depth < findings.n_blocks or findings.is_pruned
-        else ""
-    )
+    saved = f", with {share(parameters.saved)} fewer parameters and {share(macs.saved)} fewer MACs" if not findings.is_whole else ""
     return f"{findings.test_accuracy:.2%} on test{saved}"
 
 
@@ -131,12 +133,13 @@ def kept_because(findings: Findings) -> str:
         left = f"{blocks(findings.depth)} of depth {findings.kept.pruned_from} are left, with fewer channels; {findings.reason}."
         return left if findings.is_reached else f"{left} It is a candidate, not a success."
     if findings.is_reached:
-        return f"depth {findings.depth} is kept, its {findings.reason}."
+        return f"{findings.unit} {findings.depth} is kept, its {findings.reason}."
     best, verb = findings.best, "was" if len(findings.depths) == 1 else "were"
     return (
-        f"{range_of(findings)} of {findings.n_blocks} {verb} trained, and none reached {_target(findings)} on val; "
-        f"the best was {best.accuracy:.2%} at depth {best.depth}. Depth {findings.depth} is kept, the shallowest within one standard error "
-        "of the best EMA accuracy. It is a candidate, not a success."
+        f"{range_of(findings)} of {findings.n_units} {verb} trained, and none reached {_target(findings)} on val; the best was "
+        f"{best.accuracy:.2%} at {findings.unit} {best.depth}. {findings.unit.capitalize()} {findings.depth} is kept, the "
+        f"{'smallest' if findings.config.spreads else 'shallowest'} within one standard error of the best EMA accuracy. "
+        "It is a candidate, not a success."
     )
 
 
@@ -160,7 +163,9 @@ def remedies(findings: Findings) -> list[str]:
     found, longer = [], config.mode.longer(config)
     if findings.is_pruned:
         found += [f"cut less: prune.budget {config.prune.budget:g} of the {config.prune.budget_metric}", f"train longer: {longer}"]
-    elif last.depth < findings.n_blocks:
+    elif findings.config.spreads and last.depth < findings.n_units:
+        found.append(f"climb higher: search.schedule ends at rung {last.depth}, and the ladder has {findings.n_units}")
+    elif not findings.config.spreads and last.depth < findings.n_blocks:
         found.append(f"go deeper: search.schedule ends at depth {last.depth}, and {findings.backbone} has {findings.n_blocks} blocks")
     elif findings.backbone in NEXT_BACKBONE:
         found.append(f"a deeper backbone: model.backbone {NEXT_BACKBONE[findings.backbone]}")

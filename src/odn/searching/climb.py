@@ -113,7 +113,7 @@ def conclude(steps: Sequence[SearchStep], *, data: SearchData) -> SearchResult:
         model = done.reduced
     elif done.cooled is not None and finish_wins(choice, trial):
         model = done.cooled.network
-    entries = ledger(judged, choice, trial, reductions=done.reductions, before=steps[0].before)
+    entries = ledger(judged, choice, trial, reductions=done.reductions, before=steps[0].before, phase=config.mode.phase)
     about = summary(choice, trial, confidence=config.search.confidence, reductions=done.reductions)
     return SearchResult(
         model=model.eval(),

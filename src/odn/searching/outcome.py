@@ -11,7 +11,7 @@ from odn.records import Amount, Count, Positive, Record
 from odn.searching.convergence import DepthStep, Trial, Verdict, one_standard_error_depth
 from odn.searching.statistics import wilson_interval
 
-LedgerPhase = Literal["mode-selection", "teacher", "stable", "trial", "finish", "reduce"]
+LedgerPhase = Literal["mode-selection", "teacher", "stable", "anneal", "trial", "finish", "reduce"]
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,17 @@ def ledger(
     *,
     reductions: Sequence[DepthReduction] = (),
     before: Sequence[LedgerEntry] = (),
+    phase: LedgerPhase = "stable",
 ) -> list[LedgerEntry]:
-    """List every phase that was trained, in the order of training; `before` is what was trained before the first depth."""
+    """List every phase that was trained, in the order of training.
+
+    `before` is what was trained before the first depth, `phase` what the training of a depth is called.
+    """
     entries = list(before)
     for item in search:
         depth = item.step.kept
         if item.step.epochs:
-            entries.append(LedgerEntry(depth=depth, phase="stable", epochs=item.step.epochs, full_network_epochs=item.step.cost))
+            entries.append(LedgerEntry(depth=depth, phase=phase, epochs=item.step.epochs, full_network_epochs=item.step.cost))
         if item.verdict.annealed:
             entries.append(
                 LedgerEntry(depth=depth, phase="trial", epochs=item.verdict.anneal_epochs, full_network_epochs=item.verdict.cost)

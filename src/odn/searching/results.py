@@ -81,7 +81,7 @@ class Card(Record):
     reduced_from: Positive | None = None  # the depth that the search accepted, where a shallower one is kept
     val_accuracy: Fraction
     val_interval: Interval
-    weights_from: Literal["stable", "trial", "finish", "reduce"]
+    weights_from: Literal["stable", "anneal", "trial", "finish", "reduce"]
     target: Fraction
     source: str
     classes: tuple[str, ...]

@@ -37,8 +37,8 @@ def run(
 ) -> dict[str, Any]:
     """Write the predictions, the accuracy with its Wilson interval, the costs before and after, and the measured latency.
 
-    The accepted network is compared, by McNemar's test, with the depth before it, with full depth where that was trained, and where it
-    was reduced with the depth that the search had accepted.
+    The accepted network is compared, by McNemar's test, with the depth or rung before it, with the whole backbone where that was trained,
+    and where it was reduced with the depth that the search had accepted.
 
     Raises:
         OutputError: the place of the predictions holds what odn did not write.
@@ -58,8 +58,8 @@ def run(
     low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
     accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
-    reduced_from = read_record(Card, model / "card.json", made_by="truncate").reduced_from
-    for name, depth in _others(config, network, reduced_from=reduced_from).items():
+    card = read_record(Card, model / "card.json", made_by="truncate")
+    for name, depth in _others(config, card, network).items():
         folder = _network_folder(depth, search=search)
         if folder is not None:
             other = predictions_of(_fitting(load_network(folder), folder, manifest=manifest))
@@ -101,14 +101,13 @@ def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:
     return record
 
 
-def _others(config: Config, network: DepthNetwork, *, reduced_from: int | None) -> dict[str, int]:
-    """Name the depths that the accepted one is compared with; beside a pruned one no other was finished."""
-    depth, n_blocks = network.depth, network.architecture.n_blocks
-    if network.architecture.is_cut:
+def _others(config: Config, card: Card, network: DepthNetwork) -> dict[str, int]:
+    """Name the depths, or rungs, that the accepted one is compared with; beside a pruned one no other was finished."""
+    if network.architecture.is_cut and not config.spreads:
         return {}
-    before = config.depth_before(depth)
-    others = ({"shallower": before} if before else {}) | ({"full_depth": n_blocks} if n_blocks != depth else {})
-    return others | ({"reduced_from": reduced_from} if reduced_from not in {None, n_blocks} else {})
+    before, whole = config.depth_before(card.depth), config.n_units if config.spreads else network.architecture.n_blocks
+    others = ({"shallower": before} if before else {}) | ({"full_depth": whole} if whole not in {card.depth, before} else {})
+    return others | ({"reduced_from": card.reduced_from} if card.reduced_from not in {None, whole} else {})
 
 
 def _network_folder(depth: int, *, search: SearchFolder) -> Path | None:

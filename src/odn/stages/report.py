@@ -53,6 +53,6 @@ def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Pa
 
 def _read_history(path: Path) -> list[Epoch]:
     return [
-        Epoch(depth=row.depth, phase=row.phase, val_accuracy=row.val_accuracy, train_accuracy=row.train_accuracy)
+        Epoch(depth=row.depth, phase=row.phase, epoch=row.epoch, val_accuracy=row.val_accuracy, train_accuracy=row.train_accuracy)
         for row in read_table(HistoryRow, path, made_by="truncate")
     ]

@@ -19,6 +19,7 @@ from odn.data.dataset import Manifest, read_manifest
 from odn.errors import DataError, MissingInputError
 from odn.files import new_folder, require_own_folder, write_json
 from odn.models.architecture import Architecture
+from odn.models.ladder import ladder_of
 from odn.records import damaged, read_record
 from odn.searching.folder import SearchFolder
 from odn.searching.mode_selection import ModeSelection, read_mode_selection, resolve_mode
@@ -62,11 +63,12 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
         done = _finished(config, judged, choice, prepared=prepared, search=search, progress=progress, held=held)
         finish = done.cooled.trial if done is not None and done.cooled is not None else None
         tries, rows = (done.reductions, done.rows) if done is not None else ((), ())
-        entries = ledger(judged, choice, finish, reductions=tries, before=_before_first(config, mode_selection, folder=search))
+        before_first = _before_first(config, mode_selection, folder=search)
+        entries = ledger(judged, choice, finish, reductions=tries, before=before_first, phase=config.mode.phase)
         about, spent = summary(choice, finish, confidence=config.search.confidence, reductions=tries), full_network_epochs(entries)
         with new_folder(model) as folder:
-            phase = _write_network(folder, done, choice, search=search)
-            architecture = _fitting(folder / "architecture.json", depth=about["depth"], manifest=manifest)
+            phase = _write_network(folder, done, choice, config=config, search=search)
+            architecture = _fitting(folder / "architecture.json", number=about["depth"], config=config, manifest=manifest)
             write_json(folder / "card.json", about | _provenance(config, phase, manifest=manifest))
             record = {"steps": step_records(judged), "ledger": [asdict(entry) for entry in entries], "full_network_epochs": spent}
             record |= {"mode_selection": asdict(mode_selection)} if mode_selection is not None else {}
@@ -116,7 +118,7 @@ def _finished(
     return follow(events, Finished, config=config, data=data)
 
 
-def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, search: SearchFolder) -> str:
+def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, config: Config, search: SearchFolder) -> str:
     """Write the network that is kept; return the phase that its weights are from."""
     from_here = None
     if done is not None and done.reduced is not None:
@@ -124,7 +126,7 @@ def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, sea
     elif done is not None and done.cooled is not None and finish_wins(choice, done.cooled.trial):
         phase, from_here = "finish", done.cooled.network
     else:
-        phase = "trial" if choice.judged.verdict.annealed else "stable"
+        phase = "trial" if choice.judged.verdict.annealed else config.mode.phase
     if from_here is not None:
         from odn.models.stored_networks import save_network
 
@@ -152,17 +154,20 @@ def _before_first(config: Config, mode_selection: ModeSelection | None, *, folde
     return entries
 
 
-def _fitting(path: Path, *, depth: int, manifest: Manifest) -> Architecture:
-    """Read what network is kept.
+def _fitting(path: Path, *, number: int, config: Config, manifest: Manifest) -> Architecture:
+    """Read what network is kept: a prefix of so many blocks, or the rung of this number.
 
     Raises:
-        DataError: it is damaged, or not for the prepared data and the depth that was judged.
+        DataError: it is damaged, or not for the prepared data and the network that was judged.
     """
     architecture = read_record(Architecture, path, made_by="dvc repro")
+    depth = number
+    if config.spreads:
+        depth = ladder_of(architecture.whole, config=config, height=manifest.height, width=manifest.width)[number - 1].depth
     found = architecture.depth, architecture.in_channels, architecture.n_classes
     if found != (depth, manifest.channels, manifest.n_classes):
         wanted = f"depth {depth}, {manifest.channels} channels and {manifest.n_classes} classes"
-        raise DataError(f"the network that was judged is not one of {wanted}, but of {found}; run 'dvc repro -f check@{depth}'")
+        raise DataError(f"the network that was judged is not one of {wanted}, but of {found}; run 'dvc repro -f check@{number}'")
     return architecture
 
 

@@ -81,7 +81,7 @@ def _serve(connection: Connection, run: "Run", header: dict[str, Any], messages:
     there = {metric.step for metric in connection.client.get_metric_history(run_id, f"{BY_EPOCH}val_accuracy")}
     before = header["steps_before"]
     if before is None:
-        before = 0 if header["phase"] == "stable" else int(run.data.tags.get(name, max(there, default=0)))
+        before = 0 if header["phase"] in ("stable", "anneal") else int(run.data.tags.get(name, max(there, default=0)))
     set_tags(connection, run, {name: str(before)})
     status = "KILLED"
     for message in messages:

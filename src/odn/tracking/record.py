@@ -128,14 +128,18 @@ def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | Non
         files.append(check / "verdict.json")
         if verdict.annealed:
             files.append(check / "history.csv")
-            points += _points(check / "history.csv", after=len(points), made_by=f"check@{depth}")
+            points += _points(check / "history.csv", after=_last(points), made_by=f"check@{depth}")
     return DepthRecord(depth, step, verdict, points, tuple(files))
 
 
 def _finished(record: DepthRecord, history: Path) -> DepthRecord:
     """Let the curve of a depth run on into the epochs that finished or reduced it."""
-    points = _points(history, after=len(record.points), made_by="truncate", depth=record.depth, phases={"finish", "reduce"})
+    points = _points(history, after=_last(record.points), made_by="truncate", depth=record.depth, phases={"finish", "reduce"})
     return replace(record, points=record.points + points, files=(*record.files, history)) if points else record
+
+
+def _last(points: Sequence[Point]) -> int:
+    return points[-1].step if points else 0
 
 
 def _points(path: Path, *, after: int, made_by: str, depth: int | None = None, phases: Container[str] = ()) -> tuple[Point, ...]:

@@ -65,7 +65,7 @@ def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str
     run_id = parent.info.run_id
     depths, new = {}, []
     for depth in record.depths:
-        depths[depth.depth], changed = _replay_depth(connection, run_id, depth, done=record.search is not None)
+        depths[depth.depth], changed = _replay_depth(connection, run_id, depth, unit=record.config.unit, done=record.search is not None)
         new += [depth.depth] if changed else []
     data = {f"odn.data_sha256.{split}": digest for split, digest in record.manifest.sha256.items()}
     ending = _ending(record)
@@ -90,7 +90,7 @@ def _ending(record: SearchRecord) -> dict[str, str]:
     return {name: str(value) for name, value in ending.items()}
 
 
-def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *, done: bool) -> tuple[str, bool]:
+def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *, unit: str, done: bool) -> tuple[str, bool]:
     """Bring one child run up to the record; return it, and whether there was anything to do."""
     run = depth_run(connection, parent_id, depth=record.depth)
     digest = record.sha256[:16]
@@ -98,7 +98,7 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
         return run.info.run_id, False
     there = _curve(connection, run.info.run_id) if run is not None else {}
     wanted = {(name, point.step): value for point in record.points for name, value in point.values.items()}
-    if run is not None and _contradicts(there, wanted, last=len(record.points), done=done):
+    if run is not None and _contradicts(there, wanted, last=record.points[-1].step if record.points else 0, done=done):
         connection.client.delete_run(run.info.run_id)
         run, there = None, {}
     if run is None:
@@ -112,11 +112,11 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
         made_for_one_depth = file.parent.name == str(record.depth)
         connection.client.log_artifact(run_id, str(file), artifact_path=file.parent.parent.name if made_for_one_depth else None)
     if record.verdict is None:
-        set_tags(connection, run, {"mlflow.note.content": depth_note(record)})
+        set_tags(connection, run, {"mlflow.note.content": depth_note(record, unit=unit)})
         _set_status(connection, run, "RUNNING")
         return run_id, True
     verdict = {"odn.verdict": record.verdict.verdict, "odn.reason": record.verdict.reason}
-    set_tags(connection, run, {**verdict, "mlflow.note.content": depth_note(record)})
+    set_tags(connection, run, {**verdict, "mlflow.note.content": depth_note(record, unit=unit)})
     _set_status(connection, run, "FINISHED")
     set_tags(connection, run, {"odn.complete": digest})  # last: a replay that breaks off before is done again
     return run_id, True

@@ -4,21 +4,21 @@ from odn.sanitize import markdown
 from odn.tracking.record import DepthRecord, SearchRecord
 
 
-def depth_note(record: DepthRecord) -> str:
-    """Describe a depth: its verdict and why, or how far it is."""
+def depth_note(record: DepthRecord, *, unit: str) -> str:
+    """Describe a depth, or rung: its verdict and why, or how far it is."""
     if record.kept != record.depth:
         pruned = f" Pruned: {record.kept} of its {record.depth} blocks are left, with fewer channels."
     else:
         pruned = " Pruned: its blocks have fewer channels." if record.step.left is not None else ""
     if record.verdict is None:
-        return f"Depth {record.depth} is trained ({record.step.val_accuracy:.2%} on val) and not judged yet.{pruned}"
+        return f"{unit.capitalize()} {record.depth} is trained ({record.step.val_accuracy:.2%} on val) and not judged yet.{pruned}"
     name = record.verdict.verdict.replace("_", " ")
     return f"**{name}**: {markdown(record.verdict.reason)}{'.' if pruned else ''}{pruned}"
 
 
 def search_note(record: SearchRecord) -> str:
     """Describe a search: a line a depth, and what came of it."""
-    lines = [f"| depth | accuracy on val | {record.config.search.confidence:.0%} interval | verdict |", "|---|---|---|---|"]
+    lines = [f"| {record.config.unit} | accuracy on val | {record.config.search.confidence:.0%} interval | verdict |", "|---|---|---|---|"]
     for one in record.depths:
         if one.verdict is None:
             lines.append(f"| {one.kept} | {one.step.val_accuracy:.2%} | – | not judged yet |")
@@ -49,7 +49,7 @@ def version_note(record: SearchRecord) -> str:
 def model_note(record: SearchRecord) -> str:
     """Describe the registered model, over all its versions."""
     rule = record.config.registry
-    made = "pruned while it was trained" if record.config.mode.cuts_inside else "cut at the depth that the data needs"
+    made = "pruned while it was trained" if record.config.mode.cuts_inside else f"cut at the {record.config.unit} that the data needs"
     rules = {
         "accuracy": "more accurate on the same test images",
         "bytes": f"smaller, and at most {rule.margin:.2%} less accurate on the same test images",
@@ -64,13 +64,14 @@ def _headline(record: SearchRecord) -> str:
     data_name = markdown(record.config.data.name)
     if record.search is None:
         goal = f"target {record.config.search.target:.2%} on val"
-        return f"Searching the depth of {record.config.model.backbone} for {data_name}: {goal}."
+        return f"Searching the {'size' if record.config.spreads else 'depth'} of {record.config.model.backbone} for {data_name}: {goal}."
     search = record.search
     ending = "reached" if record.verdict == "target_reached" else "**not reached**; the best depth was kept"
     channels = ", channels cut" if record.config.mode.cuts_inside else ""
     test = f", {record.metrics['test_accuracy']:.2%} on test" if "test_accuracy" in record.metrics else ""
+    kept = f"{record.config.unit} **{search.depth}** of {record.config.n_units} kept{channels}"
     return (
-        f"{record.config.model.backbone} on {data_name}: depth **{search.depth}** of {search.n_blocks} kept{channels}, "
+        f"{record.config.model.backbone} on {data_name}: {kept}, "
         f"{search.val_accuracy:.2%} on val{test}. Target {search.target:.2%} on val {ending}. "
         f"The search cost {search.full_network_epochs:.2f} full-network epochs."
     )

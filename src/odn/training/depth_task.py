@@ -27,7 +27,7 @@ class Phase:
     """Say what is trained, for how long, and which random draws are its own."""
 
     name: PhaseName
-    depth: int
+    depth: int  # that rows and errors name; on a spread ladder, the rung
     epochs: int  # most epochs of `stable`; exactly the epochs of a cooldown
     seed: int
     warmup_epochs: float
@@ -68,14 +68,13 @@ class DepthTask(StateTask):
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take the step."""
-        logits, loss = self._objective.loss(
-            self._state.network, images, labels, depth=self.depth, settings=self._settings, machine=self._machine
-        )
+        network = self._state.network
+        logits, loss = self._objective.loss(network, images, labels, depth=network.depth, settings=self._settings, machine=self._machine)
         loss.backward()
         self._updates.take()
         return logits, loss
 
-    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
+    def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
         """Read the averaged weights off val, with BatchNorm statistics of their own."""
         reestimate_batchnorm(self._state.average, train, machine=self._machine)
         return evaluate(self._state.average, val, machine=self._machine)
