@@ -96,7 +96,9 @@ class Config(Settings):
     def n_units(self) -> int:
         """Count the rungs up to the whole backbone, or its blocks."""
         model = self.model
-        return n_rungs(model.backbone, width=model.width) if self.spreads else N_BLOCKS[model.backbone]
+        if self.spreads:
+            return 1 if self.search.budget else n_rungs(model.backbone, width=model.width)
+        return N_BLOCKS[model.backbone]
 
     def require_pair(self, depth: int, *, after: int) -> None:
         """Require that the schedule grows `depth` from `after`.
@@ -196,6 +198,9 @@ def _cross_check(config: Config, *, n_blocks: int) -> None:
             f"search.schedule: rung {shown(deepest)} is beyond the {most} rungs from the smallest network to the whole "
             f"{model.backbone} at width {model.width:g}; end the schedule at {most}"
         )
+    if config.search.budget and not config.spreads:
+        first = next(iter(config.search.budget))
+        raise ConfigError(f"search.max_{first}: a budget needs search.mode climb and search.ladder spread; set it to null, or change these")
     if not config.spreads and deepest > n_blocks:
         raise ConfigError(
             f"search.schedule: depth {shown(deepest)} is beyond the {n_blocks} blocks of model.backbone {config.model.backbone}; "

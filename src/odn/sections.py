@@ -11,6 +11,7 @@ DISTILL = ("none", "shallower", "exits", "full", "models:/NAME/VERSION", "models
 TEACHER = r"^(none|shallower|exits|full|models:/[^/@\s]+(/[0-9]+|@[^/@\s]+))$"
 
 Source = Literal["digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"]
+Limit = Annotated[int, Field(ge=1, le=10**15)] | None
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ClosedFraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -149,9 +150,30 @@ class SearchConfig(Section):
     reduce_depth: bool = Field(
         default=False, description="after a depth is accepted, try the one before it, distilled from the accepted network"
     )
+    looks: Annotated[int, Field(ge=0, le=8)] = Field(
+        default=2, description="networks between the accepted rung and the one before it that are tried, halving the interval"
+    )
+    max_bytes: Limit = Field(default=None, description="of the network: with any of these the largest that fits is trained, and is kept")
+    max_macs: Limit = Field(default=None, description="multiply-accumulates of the network for one image")
+    max_params: Limit = Field(default=None, description="parameters of the network")
     schedule: tuple[int, ...] = Field(
         default=(1, 2, 3, 4, 5, 6, 7, 8), description="rungs that are tried, ascending; of a prefix ladder, depths"
     )
+
+    @property
+    def n_looks(self) -> int:
+        """Count the networks that may be compared with the target."""
+        return len(self.schedule) + (self.looks if self.meaning.any_ladder and self.ladder == "spread" else 0)
+
+    @property
+    def budget(self) -> dict[Literal["bytes", "macs", "params"], int]:
+        """Return the limits that are set, by metric."""
+        limits: dict[Literal["bytes", "macs", "params"], int | None] = {
+            "bytes": self.max_bytes,
+            "macs": self.max_macs,
+            "params": self.max_params,
+        }
+        return {metric: most for metric, most in limits.items() if most is not None}
 
     @property
     def meaning(self) -> Mode:

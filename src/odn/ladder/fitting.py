@@ -1,22 +1,37 @@
 """Train a rung of the ladder: from fresh weights, with one learning-rate schedule from a short warm-up down to 0."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from odn.config import Config
 from odn.data.batches import Images, n_steps
 from odn.models.architecture import Architecture
-from odn.models.ladder import ladder_of
-from odn.models.network import build
-from odn.searching.convergence import DepthStep
+from odn.models.ladder import ladder_of, largest
+from odn.models.network import DepthNetwork, build
+from odn.searching.convergence import DepthStep, measured_accuracy
 from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
+from odn.searching.outcome import Refinement
 from odn.searching.phases import run
-from odn.searching.strategy import DEPENDS_ON, Began, Event, Inherited, Job, Trained
+from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Job, Refined, Trained
 from odn.training.depth_task import DepthTask, Phase
 from odn.training.evaluation import Evaluation
 from odn.training.fit import EpochRow, Position
 from odn.training.seed import generator
 from odn.training.state import TrainState
+
+UNITS = {"macs": "macs", "params": "n_params", "bytes": "size_bytes"}
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """Hold a trained network, its epochs, and the full-network epochs that it took."""
+
+    network: DepthNetwork
+    rows: tuple[EpochRow, ...]
+    cost: float
 
 
 class Climb:
@@ -24,19 +39,15 @@ class Climb:
 
     def train(self, inherited: Inherited | None, job: Job) -> Iterator[Event | Trained]:
         """Train a rung."""
-        data, config, rung, rows = job.data, job.config, job.depth, []
+        data, config, rung = job.data, job.config, job.depth
         architecture = rung_of(rung, data=data, config=config)
-        state = TrainState.fresh(data.machine.to_device(build(architecture, generator(config.seed, "weights"))))
-        phase = Phase(name="anneal", depth=rung, epochs=config.climb.epochs, seed=config.seed, warmup_epochs=config.train.warmup_epochs)
-        steps = n_steps(data.train, batch_size=config.train.batch_size)
-        task = RungTask(state, phase, settings=config.train, machine=data.machine, steps=steps)
-        checkpoint = job.checkpoints.of(f"train-{rung}", *DEPENDS_ON, "climb", inputs=[config.spreads, config.search.cost])
+        checkpoint = job.checkpoints.of(f"train-{rung}", *DEPENDS_ON, "climb", inputs=[_identity(architecture)])
         yield Began(rung, "anneal", config.climb.epochs)
-        for event in run(task, data=data, config=config, checkpoint=checkpoint):
-            yield event
-            rows += [event] if isinstance(event, EpochRow) else []
-        step = _step(rung, architecture, rows, data=data, config=config)
-        yield Trained(state.average.truncated(architecture.depth), Inherited(), step, tuple(rows))
+        for event in annealed(architecture, data=data, config=config, rung=rung, phase="anneal", checkpoint=checkpoint):
+            if isinstance(event, Annealed):
+                yield Trained(event.network, Inherited(), _step(rung, event, data=data, config=config), event.rows)
+            else:
+                yield event
 
     def write(self, folder: Path, trained: Trained, *, data: SearchData, config: Config) -> None:
         """Write nothing."""
@@ -44,6 +55,31 @@ class Climb:
     def read(self, folder: Path, *, data: SearchData, config: Config) -> Inherited:
         """Return nothing."""
         return Inherited()
+
+    def refine(self, rung: int, *, data: SearchData, config: Config, checkpoints: Checkpoints) -> Iterator[Event | Refined]:
+        """Try networks between an accepted rung and the one before it, each in the middle, on a log scale, of where the answer may be.
+
+        Below the first rung the next power of two counts as the one before.
+        """
+        accepted, metric = rung_of(rung, data=data, config=config), config.search.cost
+        most = getattr(costs_at(accepted, data.manifest), UNITS[metric])
+        least = getattr(costs_at(rung_of(rung - 1, data=data, config=config), data.manifest), UNITS[metric]) if rung > 1 else most / 2
+        known = {accepted}
+        for _ in range(config.search.looks):
+            middle, size = round(math.sqrt(least * most)), {"height": data.manifest.height, "width": data.manifest.width}
+            architecture = largest(data.backbone, {metric: middle}, **size)
+            if architecture in known or getattr(costs_at(architecture, data.manifest), UNITS[metric]) <= least:
+                return
+            known.add(architecture)
+            checkpoint = checkpoints.of(f"refine-{rung}", *DEPENDS_ON, "climb", inputs=[_identity(architecture)], keep=True)
+            yield Began(rung, "refine", config.climb.epochs)
+            for event in annealed(architecture, data=data, config=config, rung=rung, phase="refine", checkpoint=checkpoint):
+                if isinstance(event, Annealed):
+                    refinement = _refinement(event, data=data, config=config)
+                    most, least = (middle, least) if refinement.reached else (most, middle)
+                    yield Refined(event.network, refinement, event.rows)
+                else:
+                    yield event
 
 
 STRATEGY = Climb()
@@ -71,29 +107,70 @@ def rung_of(rung: int, *, data: SearchData, config: Config) -> Architecture:
     Raises:
         ConfigError: networks of this family cannot be narrowed, and the ladder asks for it.
     """
-    return ladder_of(data.backbone, config=config, height=data.manifest.height, width=data.manifest.width)[rung - 1]
+    ladder = ladder_of(data.backbone, config=config, height=data.manifest.height, width=data.manifest.width)
+    return ladder[min(rung, len(ladder)) - 1]
 
 
-def _step(rung: int, architecture: Architecture, rows: list[EpochRow], *, data: SearchData, config: Config) -> DepthStep:
-    costs, macs_full, epochs = (
-        costs_at(architecture, data.manifest),
-        full_network_cost(architecture, data.manifest).macs,
-        config.climb.epochs,
-    )
+def annealed(
+    architecture: Architecture, *, data: SearchData, config: Config, rung: int, phase: Literal["anneal", "refine"], checkpoint: Path | None
+) -> Iterator[Event | Annealed]:
+    """Train a network from fresh weights over `climb.epochs`; end with `Annealed`.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    epochs, seed, rows = config.climb.epochs, config.seed, []
+    state = TrainState.fresh(data.machine.to_device(build(architecture, generator(seed, "weights"))))
+    schedule = Phase(name=phase, depth=rung, epochs=epochs, seed=seed, warmup_epochs=config.train.warmup_epochs)
+    steps = n_steps(data.train, batch_size=config.train.batch_size)
+    task = RungTask(state, schedule, settings=config.train, machine=data.machine, steps=steps)
+    for event in run(task, data=data, config=config, checkpoint=checkpoint):
+        yield event
+        rows += [event] if isinstance(event, EpochRow) else []
+    macs, macs_full = costs_at(architecture, data.manifest).macs, full_network_cost(architecture, data.manifest).macs
+    spent = full_network_epochs(epochs, data=data, config=config, macs=macs, macs_full=macs_full)
+    yield Annealed(state.average.truncated(architecture.depth), tuple(rows), spent)
+
+
+def _identity(architecture: Architecture) -> str:
+    return str(architecture.to_dict())
+
+
+def _step(rung: int, done: Annealed, *, data: SearchData, config: Config) -> DepthStep:
+    architecture, last, epochs = done.network.architecture, done.rows[-1], config.climb.epochs
+    costs = costs_at(architecture, data.manifest)
     return DepthStep(
         depth=rung,
         after=0,
         epochs=epochs,
         stopped="max_epochs",
         why=f"climb.epochs {epochs} are over, and its learning rate is 0",
-        val_accuracy=rows[-1].val_accuracy,
-        val_correct=rows[-1].val_correct,
-        n_val=rows[-1].n_val,
-        curve=tuple(row.val_accuracy for row in rows),
+        val_accuracy=last.val_accuracy,
+        val_correct=last.val_correct,
+        n_val=last.n_val,
+        curve=tuple(row.val_accuracy for row in done.rows),
         n_params=costs.n_params,
         size_bytes=costs.size_bytes,
         macs=costs.macs,
-        macs_full=macs_full,
-        cost=full_network_epochs(epochs, data=data, config=config, macs=costs.macs, macs_full=macs_full),
+        macs_full=full_network_cost(architecture, data.manifest).macs,
+        cost=done.cost,
         threads=data.machine.threads,
+    )
+
+
+def _refinement(done: Annealed, *, data: SearchData, config: Config) -> Refinement:
+    costs, last, search = costs_at(done.network.architecture, data.manifest), done.rows[-1], config.search
+    measured, measure = measured_accuracy(last.val_correct, last.n_val, search=search)
+    reached = measured >= search.target
+    return Refinement(
+        n_params=costs.n_params,
+        size_bytes=costs.size_bytes,
+        macs=costs.macs,
+        epochs=config.climb.epochs,
+        n_correct=last.val_correct,
+        n=last.n_val,
+        full_network_epochs=done.cost,
+        reached=reached,
+        reason=f"{measure} {measured:.2%} ({last.val_correct} of {last.n_val}) with {costs.size_bytes:,} bytes "
+        f"{'reaches' if reached else 'misses'} the target {search.target:.2%}",
     )

@@ -56,15 +56,20 @@ class CountsByFormula(Protocol):
 @functools.lru_cache(maxsize=256)
 def cost(architecture: Architecture, height: int, width: int) -> Cost:
     """Count the network with only the head at its depth, for images of `height` x `width`."""
-    return cost_of(empty(architecture, heads=(architecture.depth,), device="meta"), height, width)
+    network = empty(architecture, heads=(architecture.depth,), device="meta")
+    return _cost(network, part_macs(network, height, width))
 
 
 def cost_of(network: DepthNetwork, height: int, width: int) -> Cost:
-    """Count a network as it is, with all its heads, whatever its channels."""
+    """Count a network as it is, with all its heads, whatever its channels: by computing one image."""
+    return _cost(network, counted_macs(network, height, width))
+
+
+def _cost(network: DepthNetwork, macs: PartMacs) -> Cost:
     return Cost(
         n_params=sum(parameter.numel() for parameter in network.parameters()),
         size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),
-        macs=part_macs(network, height, width).total,
+        macs=macs.total,
     )
 
 

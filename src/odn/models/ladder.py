@@ -1,7 +1,7 @@
 """The ladder of a search: networks cut from one backbone, each about twice as expensive as the one before it. No torch."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol, runtime_checkable
 
 from odn.config import Config
@@ -9,7 +9,7 @@ from odn.errors import ConfigError
 from odn.models.architecture import Architecture
 
 Metric = Literal["bytes", "macs", "params"]
-STEP = 1.01  # between two widths that are tried
+STEPS = 200  # of the size of a network, from the smallest to the whole, that are tried
 
 
 @runtime_checkable
@@ -19,14 +19,11 @@ class Spreadable(Protocol):
     def counts(self, architecture: Architecture, height: int, width: int) -> dict[str, int]:
         """Count the metrics of a network for one image."""
 
-    def group_sizes(self, architecture: Architecture) -> tuple[int, ...]:
-        """Return how many blocks of the whole backbone work at each size of the map."""
-
     def n_rungs(self, whole: Architecture) -> int:
         """Count the rungs of the ladder up to a whole backbone."""
 
-    def spread(self, whole: Architecture, *, blocks: Sequence[int], width: float) -> Architecture:
-        """Describe the network of the first blocks of each group, all channels `width` times those of the backbone."""
+    def spread(self, whole: Architecture, *, size: float, height: int, width: int) -> Architecture:
+        """Describe a network that keeps the strides of a whole backbone: `size` 1 is about the backbone, and less is less of everything."""
 
 
 def ladder_of(whole: Architecture, *, config: Config, height: int, width: int) -> tuple[Architecture, ...]:
@@ -35,6 +32,8 @@ def ladder_of(whole: Architecture, *, config: Config, height: int, width: int) -
     Raises:
         ConfigError: `search.ladder: spread`, and networks of this family cannot be narrowed.
     """
+    if config.search.budget:
+        return (fitting(whole, config.search.budget, height=height, width=width),)
     if config.spreads:
         return spread(whole, metric=config.search.cost, height=height, width=width)
     return tuple(whole.at(depth) for depth in range(1, whole.n_blocks + 1))
@@ -47,17 +46,46 @@ def spread(whole: Architecture, *, metric: Metric, height: int, width: int) -> t
     Raises:
         ConfigError: networks of this family cannot be narrowed.
     """
+    family = _spreadable(whole)
+    full = family.counts(whole, height, width)[metric]
+    limits = [full // 2**halvings for halvings in range(family.n_rungs(whole) - 1, 0, -1)]
+    return (*(largest(whole, {metric: most}, height=height, width=width) for most in limits), whole)
+
+
+def fitting(whole: Architecture, budget: Mapping[Metric, int], *, height: int, width: int) -> Architecture:
+    """Return the largest network of a backbone's family within a budget.
+
+    Raises:
+        ConfigError: networks of this family cannot be narrowed, or there is none so small.
+    """
+    family = _spreadable(whole)
+    found = largest(whole, budget, height=height, width=width)
+    counts = family.counts(found, height, width)
+    for metric, most in budget.items():
+        if counts[metric] > most:
+            raise ConfigError(f"search.max_{metric}: {most:,} is less than the smallest network has, {counts[metric]:,}; raise it")
+    return found
+
+
+def largest(whole: Architecture, most: Mapping[Metric, int], *, height: int, width: int) -> Architecture:
+    """Return the largest network of a family that costs no more than `most` by each metric, or the smallest that there is."""
+    family = _spreadable(whole)
+    for found in _all_sizes(family, whole, height=height, width=width):
+        counts = family.counts(found, height, width)
+        if all(counts[metric] <= limit for metric, limit in most.items()):
+            break
+    return found
+
+
+def _all_sizes(family: Spreadable, whole: Architecture, *, height: int, width: int) -> Iterator[Architecture]:
+    """Yield the whole network, then smaller and smaller ones."""
+    yield whole
+    for step in range(STEPS, -2 * STEPS, -1):
+        yield family.spread(whole, size=step / STEPS, height=height, width=width)
+
+
+def _spreadable(whole: Architecture) -> Spreadable:
     family = whole.made_by
     if not isinstance(family, Spreadable):
         raise ConfigError(f"search.ladder: networks of the family {whole.family} cannot be narrowed; set it to prefix")
-    full, blocks = family.counts(whole, height, width)[metric], [min(1, group) for group in range(len(family.group_sizes(whole)))]
-    rungs = []
-    for halvings in range(family.n_rungs(whole) - 1, 0, -1):
-        most, chosen, channels = full / 2**halvings, None, 1.0
-        while chosen is None:
-            candidate = family.spread(whole, blocks=blocks, width=channels)
-            if family.counts(candidate, height, width)[metric] <= most:
-                chosen = candidate
-            channels /= STEP
-        rungs.append(chosen)
-    return (*rungs, whole)
+    return family

@@ -6,6 +6,7 @@ Source: He et al., Deep Residual Learning, arXiv 1512.03385 (section 3.3 and tab
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,6 +21,9 @@ A = TypeVar("A", bound=Architecture)
 Stem = Literal["cifar", "imagenet"]
 Shortcut = Literal["avgpool", "conv"]
 WIDEST = 4  # multiplier of channels, as model.width
+SMALLEST = (10, 13, 16, 20)  # channels of the streams of the smallest spread network, group by group
+STAGGER = (-0.3, -0.1, 0.1, 0.3)  # of a block, between groups, so that blocks come one after the other as networks grow
+INNER = 0.3  # of its inner channels, as a fraction of those of its streams
 BASE_CHANNELS = (64, 128, 256, 512)  # of the four groups, before the width multiplier; the last three halve the map
 
 
@@ -243,6 +247,11 @@ class ResNet:
             for group, shape in zip(groups[: len(shapes)], shapes, strict=True)
         ]
 
+    def block_numbers(self, architecture: Architecture) -> tuple[int, ...]:
+        """Return which of the backbone's blocks the network has, from 1."""
+        cut = cut_of(architecture)
+        return tuple(range(1, architecture.depth + 1)) if cut is None else tuple(block.number for block in cut.blocks)
+
     def with_cut(self, architecture: Architecture, cut: Cut) -> Architecture:
         """Describe what is left of a backbone."""
         arguments = dataclasses.replace(arguments_of(architecture), cut=cut).to_dict()
@@ -279,24 +288,32 @@ class ResNet:
         macs = stem + sum(residual + shortcut for residual, shortcut in blocks) + in_channels * architecture.n_classes
         return {"params": params, "bytes": 4 * (params + 2 * sum(norms)) + 8 * len(norms), "macs": macs}
 
-    def group_sizes(self, architecture: Architecture) -> tuple[int, ...]:
-        """Return how many blocks of the whole backbone work at each size of the map."""
-        return _variant(architecture.name).group_sizes
-
     def n_rungs(self, whole: Architecture) -> int:
         """Count the rungs of the ladder up to a whole backbone."""
         return n_rungs(whole.name, width=arguments_of(whole).width)
 
-    def spread(self, whole: Architecture, *, blocks: Sequence[int], width: float) -> Architecture:
-        """Describe a network of the first `blocks` of each group of a backbone, with all channels `width` times those of the backbone."""
+    def spread(self, whole: Architecture, *, size: float, height: int, width: int) -> Architecture:
+        """Describe a network that keeps the strides of a whole backbone: `size` 1 is its channels and blocks, 0 those of `SMALLEST`.
+
+        In between every number of channels is interpolated on a log scale, and the number of blocks of each group in a line; below 0 the
+        same line goes on. Small networks gain from streams that are wide for their size beside narrow inner channels. A group whose map
+        of an image of `height` x `width` is a single pixel is not needed: it comes late.
+        """
         shapes, kept, first = block_shapes(whole), [], 1
-        for size, n in zip(_variant(whole.name).group_sizes, blocks, strict=True):
-            for number in range(first, first + n):
+        stride = 4 if arguments_of(whole).stem == "imagenet" else 1
+
+        def between(smallest: float, channels: int) -> int:
+            return max(1, round(math.exp((1 - size) * math.log(min(smallest, channels)) + size * math.log(channels))))
+
+        for group, (n, stream) in enumerate(zip(_variant(whole.name).group_sizes, SMALLEST, strict=True)):
+            needed = group > 0 and min(height, width) > stride * 2**group
+            for number in range(first, first + max(int(needed), round(n * max(0.0, size) + STAGGER[group]))):
                 shape = shapes[number - 1]
-                inner = tuple(_scaled(channels, width) for channels in shape.inner)
-                kept.append(CutBlock(number=number, inner=inner, out=_scaled(shape.out_channels, width)))
-            first += size
-        return self.with_cut(whole, Cut(stem=_scaled(stem_channels(whole), width), blocks=tuple(kept)))
+                inner = tuple(between(INNER * stream, channels) for channels in shape.inner)
+                kept.append(CutBlock(number=number, inner=inner, out=between(stream, shape.out_channels)))
+            first += n
+        stem = between(SMALLEST[0], stem_channels(whole)) if kept[0].number > 1 else kept[0].out
+        return self.with_cut(whole, Cut(stem=stem, blocks=tuple(kept)))
 
 
 def _whole(architecture: Architecture) -> list[BlockShape]:

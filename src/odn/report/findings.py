@@ -15,7 +15,7 @@ from odn.searching.statistics import wilson_interval
 Interval = tuple[float, float]
 BATCHES = (("1 image", ""), ("128 images", "_batch128"))  # and how the names of their numbers end
 BEFORE = ("mode-selection", "teacher")  # phases before the first depth
-PHASES = (*BEFORE, "stable", "anneal", "trial", "finish", "reduce")
+PHASES = (*BEFORE, "stable", "anneal", "trial", "finish", "reduce", "refine")
 COUNTED = (("parameters", "n_params", "params_saved"), ("bytes", "size_bytes", "bytes_saved"), ("MACs", "macs", "macs_saved"))
 
 
@@ -71,6 +71,17 @@ class DepthReduction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """Hold what came of a network between the accepted rung and the one before it."""
+
+    size_bytes: int
+    accuracy: float
+    interval: Interval
+    reached: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Saving:
     """Hold a cost of the kept network and of the whole one."""
 
@@ -109,6 +120,7 @@ class Findings:
     ledger: tuple[Phase, ...]  # in the order of training
     full_network_epochs: float  # the ledger's total
     reductions: tuple[DepthReduction, ...]  # in the order of training
+    refinements: tuple[Refinement, ...]  # likewise
     mode_selection: str  # why search.mode auto chose as it did; empty where the mode was given
     test_accuracy: float
     test_interval: Interval
@@ -132,6 +144,11 @@ class Findings:
     def is_reached(self) -> bool:
         """Return whether the kept depth reached the target."""
         return self.verdict == "target_reached"
+
+    @property
+    def is_refined(self) -> bool:
+        """Return whether a network smaller than the accepted rung is kept."""
+        return any(one.reached for one in self.refinements)
 
     @property
     def unit(self) -> str:
@@ -188,7 +205,8 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
     depth = card.depth if config.spreads else architecture.depth
     if kept is None or (depth, search.depth) != (card.depth, card.depth):
         raise damaged(model / "card.json", f"depth {card.depth} is not that of the network and of search.json", made_by="truncate")
-    if evaluation.n_params != kept.n_params:
+    refined = outcome.kept_refinement(search.refinements)
+    if evaluation.n_params != (refined or kept).n_params:
         raise MissingInputError(f"{metrics / 'evaluation.json'} is of another model than {model}/; run 'dvc repro evaluate' first")
     mode_selection = search.mode_selection
     if mode_selection is not None:
@@ -212,6 +230,7 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         full_network_epochs=search.full_network_epochs,
         mode_selection=f"{mode_selection.mode}: {mode_selection.why}" if mode_selection is not None else "",
         reductions=tuple(_reduction(one) for one in search.reductions),
+        refinements=tuple(_refinement(one, confidence=config.search.confidence) for one in search.refinements),
         test_accuracy=evaluation.test_accuracy,
         test_interval=(evaluation.test_accuracy_low, evaluation.test_accuracy_high),
         n_test=evaluation.n_test,
@@ -264,6 +283,12 @@ def _depth(step: JudgedStep, *, confidence: float) -> Depth:
 
 def _reduction(one: outcome.DepthReduction) -> DepthReduction:
     return DepthReduction(depth=one.depth, accuracy=one.n_correct / one.n, reached=one.reached, reason=one.reason)
+
+
+def _refinement(one: outcome.Refinement, *, confidence: float) -> Refinement:
+    interval = wilson_interval(one.n_correct, one.n, confidence=confidence)
+    accuracy = one.n_correct / one.n
+    return Refinement(size_bytes=one.size_bytes, accuracy=accuracy, interval=interval, reached=one.reached, reason=one.reason)
 
 
 def _counted(evaluation: Evaluation) -> list[Saving]:

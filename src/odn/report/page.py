@@ -149,7 +149,8 @@ def _tables(findings: Findings) -> dict[str, Any]:
             (f"{_sentence(findings.unit)} {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
             for one in findings.depths
         ]
-        + [(f"Depth {one.depth}, depth reduction", f"{_sentence(one.reason)}.") for one in findings.reductions],
+        + [(f"Depth {one.depth}, depth reduction", f"{_sentence(one.reason)}.") for one in findings.reductions]
+        + [(f"Below rung {findings.depth}, refinement", f"{_sentence(one.reason)}.") for one in findings.refinements],
         "kept_row": findings.depths.index(findings.kept),
         "ledger": [
             *((entry.depth, PHASES[entry.phase], entry.epochs, f"{entry.full_network_epochs:.2f}") for entry in findings.ledger),
@@ -241,7 +242,8 @@ def _notes(findings: Findings) -> list[str]:
         f"{'What is left was judged' if findings.is_pruned else 'The network was chosen'} on val ({findings.kept.n_val} images), "
         f"where the kept network reaches {findings.val_accuracy:.2%} "
         f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is"
-        f"{', and each depth reduction evaluated on it once more' if findings.reductions else ''}.",
+        f"{', and each depth reduction evaluated on it once more' if findings.reductions else ''}"
+        f"{', and each refinement evaluated on it once more' if findings.refinements else ''}.",
         f"This is one run, with seed {findings.config.seed}; another seed may end at another {findings.unit}.",
         *([f"The mode was selected automatically: {findings.mode_selection}."] if findings.mode_selection else []),
         *(
@@ -300,7 +302,8 @@ def _provenance(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     settings = yaml.safe_dump(findings.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return {
         "provenance": f"odn {__version__}, data {findings.source}, seed {findings.config.seed}; "
-        f"weights of {findings.unit} {findings.depth} from its {PHASES[findings.weights_from]}. The git commit and the DVC versions of data and model are tags of the run in MLflow.",
+        f"weights of {findings.unit} {findings.depth} from its {PHASES[findings.weights_from]}. "
+        "The git commit and the DVC versions of data and model are tags of the run in MLflow.",
         "splits": [(name, f"{manifest.counts[name]['total']:,}", findings.data_sha256[name]) for name in ("train", "val", "test")],
         "settings": escape("\n".join(map(escaped, settings.split("\n")))),
     }

@@ -53,6 +53,8 @@ def summarize(
     ]
     for one in findings.reductions:
         lines += _entry("Reduction", f"depth {one.depth} was tried again: {one.reason}.")
+    for look in findings.refinements:
+        lines += _entry("Refined", f"between rungs: {look.reason}.")
     lines += _entry(
         "Test",
         f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}",

@@ -10,6 +10,7 @@ PHASES = {
     "trial": "trial anneal",
     "finish": "finish",
     "reduce": "depth reduction",
+    "refine": "refinement",
 }
 VERDICTS = {"expand": "expand", "target_reached": "target reached", "exhausted": "exhausted"}
 BUSY = "The machine was busy while latency was measured: 'dvc repro -sf evaluate' measures again, 'dvc repro' then tells it."
@@ -80,7 +81,7 @@ def blocks(n: int) -> str:
 def kept_blocks(findings: Findings) -> str:
     """Write what is kept: `5 blocks`, `5 blocks, channels cut`, or `rung 2`."""
     if findings.config.spreads:
-        return f"rung {findings.depth}"
+        return f"below rung {findings.depth}" if findings.is_refined else f"rung {findings.depth}"
     return blocks(findings.depth) + (", channels cut" if findings.is_pruned else "")
 
 
@@ -111,7 +112,8 @@ def headline(findings: Findings) -> str:
     if findings.is_whole:
         return f"{findings.data} needs all {findings.n_blocks} blocks"
     if findings.config.spreads:
-        return f"A network of {short(findings.kept.size_bytes)}B is enough for {findings.data}: rung {findings.depth} of {findings.n_units}"
+        below = "below " if findings.is_refined else ""
+        return f"{short(findings.savings[1].kept)}B are enough for {findings.data}: {below}rung {findings.depth} of {findings.n_units}"
     verb = "is" if findings.depth == 1 else "are"
     return f"{findings.depth} of {findings.n_blocks} blocks {verb} enough for {findings.data}"
 
@@ -133,6 +135,8 @@ def kept_because(findings: Findings) -> str:
         left = f"{blocks(findings.depth)} of depth {findings.kept.pruned_from} are left, with fewer channels; {findings.reason}."
         return left if findings.is_reached else f"{left} It is a candidate, not a success."
     if findings.is_reached:
+        if findings.is_refined:
+            return f"a network below rung {findings.depth} is kept, its {findings.reason}."
         return f"{findings.unit} {findings.depth} is kept, its {findings.reason}."
     best, verb = findings.best, "was" if len(findings.depths) == 1 else "were"
     return (

@@ -8,7 +8,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from odn.config import Config
 from odn.models.network import DepthNetwork
@@ -113,8 +113,9 @@ def conclude(steps: Sequence[SearchStep], *, data: SearchData) -> SearchResult:
         model = done.reduced
     elif done.cooled is not None and finish_wins(choice, trial):
         model = done.cooled.network
-    entries = ledger(judged, choice, trial, reductions=done.reductions, before=steps[0].before, phase=config.mode.phase)
-    about = summary(choice, trial, confidence=config.search.confidence, reductions=done.reductions)
+    tried: dict[str, Any] = {"reductions": done.reductions, "refinements": done.refinements}
+    entries = ledger(judged, choice, trial, before=steps[0].before, phase=config.mode.phase, **tried)
+    about = summary(choice, trial, confidence=config.search.confidence, **tried)
     return SearchResult(
         model=model.eval(),
         finished=done,

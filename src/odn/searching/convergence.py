@@ -188,7 +188,7 @@ def prospect(step: DepthStep, search: SearchConfig) -> Prospect:
     hoped = 1 - (1 - reach) * (1 - search.cooldown_gain)
     measure = hoped
     if search.accept == "lower_bound":
-        measure = wilson_interval(round(hoped * step.n_val), step.n_val, confidence=search.confidence)[0]
+        measure = measured_accuracy(round(hoped * step.n_val), step.n_val, search=search)[0]
     promising = measure >= search.target
     bound = " (lower bound)" if search.accept == "lower_bound" else ""
     return Prospect(
@@ -207,11 +207,14 @@ def judge(step: DepthStep, search: SearchConfig, *, trial: Trial | None) -> Verd
     """Decide on a depth: `target_reached`, else `expand`, or `exhausted` at the end of the schedule."""
     n_correct, n = (trial.n_correct, trial.n) if trial else (step.val_correct, step.n_val)
     accuracy, interval = n_correct / n, wilson_interval(n_correct, n, confidence=search.confidence)
-    measured = accuracy if search.accept == "point" else interval[0]
-    measure = "val accuracy" if search.accept == "point" else f"lower {search.confidence:.0%} bound of val accuracy"
+    measured, measure = measured_accuracy(n_correct, n, search=search)
     counts = trial is not None or search.meaning.judges_as_trained
-    reached, deepest = counts and measured >= search.target, step.depth == search.schedule[-1]
-    if reached:
+    fits = bool(search.budget)
+    reached, deepest = fits or (counts and measured >= search.target), step.depth == search.schedule[-1]
+    if fits:
+        limits = ", ".join(f"search.max_{metric} {most:,}" for metric, most in search.budget.items())
+        reason = f"network is the largest within {limits}, with {accuracy:.2%} on val ({n_correct} of {n})"
+    elif reached:
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) reaches the target {search.target:.2%}"
     elif counts:
         when = f"after {step.epochs} epochs" if step.epochs else "as an exit of the whole network"
@@ -236,6 +239,18 @@ def judge(step: DepthStep, search: SearchConfig, *, trial: Trial | None) -> Verd
         anneal_epochs=trial.epochs if trial else 0,
         cost=trial.cost if trial else 0.0,
     )
+
+
+def measured_accuracy(n_correct: int, n: int, *, search: SearchConfig) -> tuple[float, str]:
+    """Return what is compared with the target, and its name: the accuracy, or a lower bound that holds over all evaluations of a search.
+
+    The bound is Wilson's with the error rate shared out to every network that the search may evaluate.
+    Source: the Bonferroni correction (Dunn, 1961, JASA 56 (293)).
+    """
+    if search.accept == "point":
+        return n_correct / n, "val accuracy"
+    confidence = 1 - (1 - search.confidence) / search.n_looks
+    return wilson_interval(n_correct, n, confidence=confidence)[0], f"lower {search.confidence:.0%} bound of val accuracy"
 
 
 def one_standard_error_depth(accuracies: Mapping[int, float], *, n: int) -> int:

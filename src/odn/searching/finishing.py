@@ -9,8 +9,8 @@ from odn.models.stored_networks import weights_digest
 from odn.searching.data import SearchData
 from odn.searching.depth_reduction import Reduced, depths_to_try, exit_of, try_shallower
 from odn.searching.growth import Cooled, cool_down, finish_state
-from odn.searching.outcome import Choice, DepthReduction, Judged, finish_epochs, finish_wins, reductions
-from odn.searching.strategy import Began, Checkpoints, Event, Inherited
+from odn.searching.outcome import Choice, DepthReduction, Judged, Refinement, finish_epochs, finish_wins, reductions, refines
+from odn.searching.strategy import Began, Checkpoints, Event, Inherited, Refined, refiner_of
 from odn.searching.teachers import inputs_of
 from odn.training.fit import EpochRow
 
@@ -21,7 +21,8 @@ class Finished:
 
     cooled: Cooled | None = None
     reductions: tuple[DepthReduction, ...] = ()
-    reduced: DepthNetwork | None = None  # the shallowest that is good enough; None where the first was not
+    refinements: tuple[Refinement, ...] = ()
+    reduced: DepthNetwork | None = None  # the shallowest, or smallest, that is good enough; None where the first was not
     rows: tuple[EpochRow, ...] = ()
 
 
@@ -55,12 +56,22 @@ def finished(
                 tried.append(one)
             else:
                 yield one
+    looks: list[Refined] = []
+    if refines(config, choice):
+        for look in refiner_of(config).refine(depth, data=data, config=config, checkpoints=checkpoints):
+            if isinstance(look, Refined):
+                looks.append(look)
+            else:
+                yield look
     reached = [one.cooled.network for one in tried if one.reduction.reached]
+    reached += [one.network for one in looks if one.refinement.reached]
+    rows = (cooled.rows if cooled is not None else (), *(one.cooled.rows for one in tried), *(one.rows for one in looks))
     yield Finished(
         cooled=cooled,
         reductions=tuple(one.reduction for one in tried),
+        refinements=tuple(one.refinement for one in looks),
         reduced=reached[-1] if reached else None,
-        rows=(*(cooled.rows if cooled is not None else ()), *(row for one in tried for row in one.cooled.rows)),
+        rows=tuple(row for part in rows for row in part),
     )
 
 

@@ -11,7 +11,7 @@ from odn.records import Amount, Count, Positive, Record
 from odn.searching.convergence import DepthStep, Trial, Verdict, one_standard_error_depth
 from odn.searching.statistics import wilson_interval
 
-LedgerPhase = Literal["mode-selection", "teacher", "stable", "anneal", "trial", "finish", "reduce"]
+LedgerPhase = Literal["mode-selection", "teacher", "stable", "anneal", "trial", "finish", "reduce", "refine"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,27 @@ class DepthReduction(Record):
         return self
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refinement(Record):
+    """Say what came of a network between the accepted rung and the one before it: one evaluation on val."""
+
+    n_params: Positive
+    size_bytes: Positive
+    macs: Positive
+    epochs: Positive
+    n_correct: Count
+    n: Positive
+    full_network_epochs: Amount
+    reached: bool  # it is good enough, and kept unless a still smaller one is
+    reason: str
+
+    @model_validator(mode="after")
+    def _is_counted(self) -> Self:
+        if self.n_correct > self.n:
+            raise ValueError(f"n_correct: {self.n_correct} of {self.n}")
+        return self
+
+
 def choose(search: Sequence[Judged]) -> Choice | None:
     """Return the depth that a search ends with, the shallowest that is good enough; None while it has not ended.
 
@@ -94,6 +115,16 @@ def reductions(config: Config, choice: Choice) -> bool:
     return config.search.reduce_depth and choice.verdict == "target_reached" and choice.judged.step.depth != config.search.schedule[0]
 
 
+def refines(config: Config, choice: Choice) -> bool:
+    """Tell whether networks between the accepted rung and the one before it are tried."""
+    return config.spreads and config.search.looks > 0 and not config.search.budget and choice.verdict == "target_reached"
+
+
+def kept_refinement(refinements: Sequence[Refinement]) -> Refinement | None:
+    """Return the smallest network that reached the target; None where none did."""
+    return next((one for one in reversed(refinements) if one.reached), None)
+
+
 def finish_wins(choice: Choice, finish: Trial | None) -> bool:
     """Tell whether the finished network is kept: it gets more val images right than the trial anneal, or there was none.
 
@@ -110,14 +141,25 @@ def kept_reduction(reductions: Sequence[DepthReduction]) -> DepthReduction | Non
     return next((one for one in reversed(reductions) if one.reached), None)
 
 
-def summary(choice: Choice, finish: Trial | None, *, confidence: float, reductions: Sequence[DepthReduction] = ()) -> dict[str, Any]:
+def summary(
+    choice: Choice,
+    finish: Trial | None,
+    *,
+    confidence: float,
+    reductions: Sequence[DepthReduction] = (),
+    refinements: Sequence[Refinement] = (),
+) -> dict[str, Any]:
     """Return verdict, reason, depth, and val accuracy of the network that is kept, with its Wilson interval.
 
     Where a depth reduction is kept, `reduced_from` is the depth that the search accepted.
     """
     depth, n, reduced = choice.judged.step.depth, choice.judged.step.n_val, kept_reduction(reductions)
-    if reduced is not None:
-        kept: dict[str, Any] = {"reason": reduced.reason, "depth": reduced.depth, "reduced_from": depth}
+    refined = kept_refinement(refinements)
+    if refined is not None:
+        kept: dict[str, Any] = {"reason": refined.reason, "depth": depth}
+        n_correct = refined.n_correct
+    elif reduced is not None:
+        kept = {"reason": reduced.reason, "depth": reduced.depth, "reduced_from": depth}
         n_correct = reduced.n_correct
     else:
         kept = {"reason": choice.reason, "depth": choice.judged.step.kept}
@@ -137,6 +179,7 @@ def ledger(
     finish: Trial | None,
     *,
     reductions: Sequence[DepthReduction] = (),
+    refinements: Sequence[Refinement] = (),
     before: Sequence[LedgerEntry] = (),
     phase: LedgerPhase = "stable",
 ) -> list[LedgerEntry]:
@@ -159,7 +202,9 @@ def ledger(
     tries = [
         LedgerEntry(depth=one.depth, phase="reduce", epochs=one.epochs, full_network_epochs=one.full_network_epochs) for one in reductions
     ]
-    return entries + tries
+    rung = choice.judged.step.depth
+    looks = [LedgerEntry(depth=rung, phase="refine", epochs=one.epochs, full_network_epochs=one.full_network_epochs) for one in refinements]
+    return entries + tries + looks
 
 
 def full_network_epochs(entries: Sequence[LedgerEntry]) -> float:

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from odn.records import Amount, Count, Fraction, Interval, Positive, Record, Sha256, damaged, read_record
 from odn.searching.convergence import DepthStep, Verdict
 from odn.searching.mode_selection import ModeSelection
-from odn.searching.outcome import DepthReduction, LedgerEntry, LedgerPhase
+from odn.searching.outcome import DepthReduction, LedgerEntry, LedgerPhase, Refinement
 
 Ending = Literal["target_reached", "exhausted"]
 
@@ -81,7 +81,7 @@ class Card(Record):
     reduced_from: Positive | None = None  # the depth that the search accepted, where a shallower one is kept
     val_accuracy: Fraction
     val_interval: Interval
-    weights_from: Literal["stable", "anneal", "trial", "finish", "reduce"]
+    weights_from: Literal["stable", "anneal", "trial", "finish", "reduce", "refine"]
     target: Fraction
     source: str
     classes: tuple[str, ...]
@@ -151,6 +151,7 @@ class SearchLog(Record):
     full_network_epochs: Amount
     mode_selection: ModeSelection | None = None
     reductions: tuple[DepthReduction, ...] = ()
+    refinements: tuple[Refinement, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

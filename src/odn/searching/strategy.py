@@ -22,6 +22,7 @@ from odn.files import sha256_of
 from odn.models.network import DepthNetwork
 from odn.searching.convergence import DepthStep
 from odn.searching.data import SearchData
+from odn.searching.outcome import Refinement
 from odn.searching.teachers import Teaching
 from odn.training.checkpoint import in_progress
 from odn.training.fit import EpochRow, Tick
@@ -125,6 +126,27 @@ class Strategy(Protocol):
             MissingInputError: it is not there.
             DataError: it is damaged.
         """
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Hold a network between the accepted rung and the one before it, what was evaluated of it, and its epochs."""
+
+    network: DepthNetwork
+    refinement: Refinement
+    rows: tuple[EpochRow, ...]
+
+
+class Refiner(Protocol):
+    """Be a strategy that can try networks between two rungs."""
+
+    def refine(self, rung: int, *, data: SearchData, config: Config, checkpoints: Checkpoints) -> Iterator[Event | Refined]:
+        """Try networks below an accepted rung, one `Refined` each."""
+
+
+def refiner_of(config: Config) -> Refiner:
+    """Return the strategy of a mode that climbs a ladder."""
+    return cast(Refiner, importlib.import_module(config.mode.strategy).STRATEGY)
 
 
 def strategy_of(config: Config) -> Strategy:

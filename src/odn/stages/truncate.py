@@ -33,6 +33,7 @@ from odn.searching.outcome import (
     full_network_epochs,
     ledger,
     reductions,
+    refines,
     summary,
 )
 from odn.searching.records import depth_rows, join_histories, read_search, step_records, write_table
@@ -62,17 +63,19 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
     with contextlib.ExitStack() as held:
         done = _finished(config, judged, choice, prepared=prepared, search=search, progress=progress, held=held)
         finish = done.cooled.trial if done is not None and done.cooled is not None else None
-        tries, rows = (done.reductions, done.rows) if done is not None else ((), ())
+        tries, looks, rows = (done.reductions, done.refinements, done.rows) if done is not None else ((), (), ())
         before_first = _before_first(config, mode_selection, folder=search)
-        entries = ledger(judged, choice, finish, reductions=tries, before=before_first, phase=config.mode.phase)
-        about, spent = summary(choice, finish, confidence=config.search.confidence, reductions=tries), full_network_epochs(entries)
+        tried: dict[str, Any] = {"reductions": tries, "refinements": looks}
+        entries = ledger(judged, choice, finish, before=before_first, phase=config.mode.phase, **tried)
+        about, spent = summary(choice, finish, confidence=config.search.confidence, **tried), full_network_epochs(entries)
         with new_folder(model) as folder:
             phase = _write_network(folder, done, choice, config=config, search=search)
-            architecture = _fitting(folder / "architecture.json", number=about["depth"], config=config, manifest=manifest)
+            refined = phase == "refine"
+            architecture = _fitting(folder / "architecture.json", number=about["depth"], config=config, manifest=manifest, refined=refined)
             write_json(folder / "card.json", about | _provenance(config, phase, manifest=manifest))
             record = {"steps": step_records(judged), "ledger": [asdict(entry) for entry in entries], "full_network_epochs": spent}
             record |= {"mode_selection": asdict(mode_selection)} if mode_selection is not None else {}
-            record |= {"reductions": [asdict(one) for one in tries]} if tries else {}
+            record |= {name: [asdict(one) for one in found] for name, found in tried.items() if found}
             write_json(folder / "search.json", about | record)
         low, high = about["val_interval"]
         flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
@@ -97,7 +100,7 @@ def _finished(
     held: contextlib.ExitStack,
 ) -> "Finished | None":
     """Train what there is to train after a depth was accepted; None, before torch is imported, where there is nothing."""
-    if not (finish_epochs(config, choice) or reductions(config, choice)):
+    if not (finish_epochs(config, choice) or reductions(config, choice) or refines(config, choice)):
         return None
     from odn.follow import follow
     from odn.models.stored_networks import load_network
@@ -122,7 +125,7 @@ def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, con
     """Write the network that is kept; return the phase that its weights are from."""
     from_here = None
     if done is not None and done.reduced is not None:
-        phase, from_here = "reduce", done.reduced
+        phase, from_here = "refine" if done.refinements else "reduce", done.reduced
     elif done is not None and done.cooled is not None and finish_wins(choice, done.cooled.trial):
         phase, from_here = "finish", done.cooled.network
     else:
@@ -154,15 +157,15 @@ def _before_first(config: Config, mode_selection: ModeSelection | None, *, folde
     return entries
 
 
-def _fitting(path: Path, *, number: int, config: Config, manifest: Manifest) -> Architecture:
-    """Read what network is kept: a prefix of so many blocks, or the rung of this number.
+def _fitting(path: Path, *, number: int, config: Config, manifest: Manifest, refined: bool) -> Architecture:
+    """Read what network is kept: a prefix of so many blocks, the rung of this number, or one `refined` below it.
 
     Raises:
         DataError: it is damaged, or not for the prepared data and the network that was judged.
     """
     architecture = read_record(Architecture, path, made_by="dvc repro")
-    depth = number
-    if config.spreads:
+    depth = architecture.depth if refined else number
+    if config.spreads and not refined:
         depth = ladder_of(architecture.whole, config=config, height=manifest.height, width=manifest.width)[number - 1].depth
     found = architecture.depth, architecture.in_channels, architecture.n_classes
     if found != (depth, manifest.channels, manifest.n_classes):
