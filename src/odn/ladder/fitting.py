@@ -65,13 +65,13 @@ class Climb:
         most = getattr(costs_at(accepted, data.manifest), UNITS[metric])
         least = getattr(costs_at(rung_of(rung - 1, data=data, config=config), data.manifest), UNITS[metric]) if rung > 1 else most / 2
         known = {accepted}
-        for _ in range(config.search.looks):
+        for look in range(1, config.search.looks + 1):
             middle, size = round(math.sqrt(least * most)), {"height": data.manifest.height, "width": data.manifest.width}
             architecture = largest(data.backbone, {metric: middle}, **size)
             if architecture in known or getattr(costs_at(architecture, data.manifest), UNITS[metric]) <= least:
                 return
             known.add(architecture)
-            checkpoint = checkpoints.of(f"refine-{rung}", *DEPENDS_ON, "climb", inputs=[_identity(architecture)], keep=True)
+            checkpoint = checkpoints.of(f"refine-{rung}-{look}", *DEPENDS_ON, "climb", inputs=[_identity(architecture)], keep=True)
             yield Began(rung, "refine", config.climb.epochs)
             for event in annealed(architecture, data=data, config=config, rung=rung, phase="refine", checkpoint=checkpoint):
                 if isinstance(event, Annealed):
