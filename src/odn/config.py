@@ -97,7 +97,7 @@ class Config(Settings):
         """Count the rungs up to the whole backbone, or its blocks."""
         model = self.model
         if self.spreads:
-            return 1 if self.search.budget else n_rungs(model.backbone, width=model.width)
+            return 1 if self.search.budget else rungs_of(model.backbone, width=model.width)
         return N_BLOCKS[model.backbone]
 
     def require_pair(self, depth: int, *, after: int) -> None:
@@ -124,7 +124,7 @@ class Config(Settings):
         return (0, *schedule)[schedule.index(depth)]
 
 
-def n_rungs(backbone: str, *, width: float) -> int:
+def rungs_of(backbone: str, *, width: float) -> int:
     """Count the rungs of a spread ladder: each has about half the bytes of the next, and the last is the backbone itself."""
     return max(1, LEAST_RUNGS[backbone] + round(2 * math.log2(width / 0.25)))
 
@@ -147,18 +147,18 @@ def make_config(settings: Any) -> Config:
     return _complete(read_json(settings, what="the config") if isinstance(settings, str) else settings)
 
 
-def settings(changes: Mapping[str, Any] | None = None, *, n_blocks: int | None = None) -> Config:
+def settings(changes: Mapping[str, Any] | None = None, *, n_blocks: int | None = None, n_rungs: int | None = None) -> Config:
     """Return the defaults with some settings, by their dotted names, changed: {"train.lr": 0.05}.
 
-    `n_blocks` counts the blocks of a network that is not one of `model.backbone`.
+    `n_blocks` counts the blocks, and `n_rungs` the rungs, of a network that is not `model.backbone` at `model.width`.
 
     Raises:
         ConfigError: a setting is unknown or refused.
     """
-    return changed(Config(), changes or {}, n_blocks=n_blocks)
+    return changed(Config(), changes or {}, n_blocks=n_blocks, n_rungs=n_rungs)
 
 
-def changed(config: Config, changes: Mapping[str, Any], *, n_blocks: int | None = None) -> Config:
+def changed(config: Config, changes: Mapping[str, Any], *, n_blocks: int | None = None, n_rungs: int | None = None) -> Config:
     """Return a config with some settings, by their dotted names, changed.
 
     Raises:
@@ -173,10 +173,10 @@ def changed(config: Config, changes: Mapping[str, Any], *, n_blocks: int | None 
             content[section][setting] = value
         else:
             content[section] = {setting: value}  # to be refused by its name
-    return _complete(json.loads(json.dumps(content)), n_blocks=n_blocks)
+    return _complete(json.loads(json.dumps(content)), n_blocks=n_blocks, n_rungs=n_rungs)
 
 
-def _complete(settings: Any, *, n_blocks: int | None = None) -> Config:
+def _complete(settings: Any, *, n_blocks: int | None = None, n_rungs: int | None = None) -> Config:
     """Check settings, none of which may be missing: a file says all that a run depends on."""
     if not isinstance(settings, dict):
         raise ConfigError(f"the config holds no sections of settings; got {shown(settings)}")
@@ -187,16 +187,18 @@ def _complete(settings: Any, *, n_blocks: int | None = None) -> Config:
         raise ConfigError(*refusals(error.errors(include_url=False), Config, missing=missing)) from None
     if missing:
         raise ConfigError(*refusals([], Config, missing=missing))
-    _cross_check(config, n_blocks=n_blocks or N_BLOCKS[config.model.backbone])
+    model = config.model
+    most = n_rungs or rungs_of(model.backbone, width=model.width)
+    _cross_check(config, n_blocks=n_blocks or N_BLOCKS[model.backbone], n_rungs=most)
     return config
 
 
-def _cross_check(config: Config, *, n_blocks: int) -> None:
+def _cross_check(config: Config, *, n_blocks: int, n_rungs: int) -> None:
     deepest, model = config.search.schedule[-1], config.model
-    if config.spreads and deepest > (most := n_rungs(model.backbone, width=model.width)):
+    if config.spreads and deepest > n_rungs:
         raise ConfigError(
-            f"search.schedule: rung {shown(deepest)} is beyond the {most} rungs from the smallest network to the whole "
-            f"{model.backbone} at width {model.width:g}; end the schedule at {most}"
+            f"search.schedule: rung {shown(deepest)} is beyond the {n_rungs} rungs from the smallest network to the whole "
+            f"{model.backbone} at width {model.width:g}; end the schedule at {n_rungs}"
         )
     if config.search.budget and not config.spreads:
         first = next(iter(config.search.budget))

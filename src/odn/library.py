@@ -17,10 +17,12 @@ from odn.data.own import Data
 from odn.errors import ConfigError, DataError
 from odn.files import new_folder
 from odn.models.cost import cost_of
+from odn.models.ladder import Spreadable
 from odn.models.network import DepthNetwork, build
 from odn.models.resnet_shapes import resnet_architecture
 from odn.models.stored_networks import load_network, save_network
 from odn.models.timing import forward_pass, timed
+from odn.modes import MODES
 from odn.searching.climb import SearchResult, SearchStep, conclude, expand
 from odn.searching.data import costs_at, search_data
 from odn.searching.statistics import wilson_interval
@@ -178,9 +180,14 @@ def _configured(network: DepthNetwork, *, target: float, changes: Mapping[str, A
         raise ConfigError(f"{', '.join(sorted(taken))}: said by the arguments network, data and target; leave it out")
     if str(changes.get("search.distill", "")).startswith("models:/"):
         raise ConfigError("search.distill: a model of the registry teaches in the pipeline alone; set it to none, shallower, exits or full")
-    n_blocks = network.architecture.n_blocks
-    schedule = changes.get("search.schedule", list(range(1, n_blocks + 1)))
-    return settings({**changes, "search.target": target, "search.schedule": schedule}, n_blocks=n_blocks)
+    whole = network.architecture.whole
+    family = whole.made_by
+    mode = changes.get("search.mode", "climb" if isinstance(family, Spreadable) else "growth")
+    ladder = changes.get("search.ladder", "spread" if isinstance(family, Spreadable) else "prefix")
+    n_rungs = family.n_rungs(whole) if isinstance(family, Spreadable) else None
+    spreads = n_rungs is not None and ladder == "spread" and mode in MODES and MODES[mode].any_ladder
+    chosen = {"search.mode": mode, "search.ladder": ladder, "search.schedule": list(range(1, (n_rungs if spreads else whole.n_blocks) + 1))}
+    return settings({**chosen, **changes, "search.target": target}, n_blocks=whole.n_blocks, n_rungs=n_rungs)
 
 
 def _require_fit(network: DepthNetwork, data: Data) -> None:

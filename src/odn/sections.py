@@ -119,7 +119,7 @@ class SearchConfig(Section):
     """Say when a depth is accepted."""
 
     mode: Literal["climb", "growth", "paper", "grid", "scratch", "supernet", "auto", "prune"] = Field(
-        default="growth",
+        default="climb",
         description="climb: each rung of the ladder anew; growth: depths grow from one another; paper: the published procedure; "
         "grid: climb to the top; scratch: one depth anew; supernet: all depths at once; "
         "auto: growth or supernet, after a pilot training of all depths; prune: one depth, cut in training",
@@ -185,7 +185,7 @@ class ClimbConfig(Section):
     """Set the training of a rung, of `search.mode: climb` and `grid`."""
 
     epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
-        default=40, description="of each rung, its learning rate falling to 0 over all of them"
+        default=60, description="of each rung, its learning rate falling to 0 over all of them"
     )
 
 

@@ -1,8 +1,8 @@
-"""Count and time the configured backbone at every depth; the command `odn cost`.
+"""Count and time every network that a search may try: the rungs of a ladder, or the depths of the backbone; the command `odn cost`.
 
 Reads: work/prepared/dataset.json, where there is one
 Writes: nothing
-Config: data, model, train, growth
+Config: data, model, train, growth, search
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from odn.data.sources import SOURCES
 from odn.errors import MissingInputError
 from odn.models.architecture import Architecture
 from odn.models.cost import Cost, cost
+from odn.models.ladder import ladder_of
 from odn.models.network import build
-from odn.models.resnet_shapes import configured
+from odn.models.resnet_shapes import configured, cut_of
 from odn.models.timing import Timing, forward_pass, timed
 from odn.sanitize import sanitized
 from odn.training.device import choose_machine
@@ -37,17 +38,19 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class CostRow:
-    """Hold what one depth costs, with one head: counted, and measured for a batch of one image."""
+    """Hold what one rung or depth costs, with one head: counted, and measured for a batch of one image."""
 
     depth: int
+    channels: str  # of the stem and of each block, for a person
     cost: Cost
     ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostTable:
-    """Hold a row for every depth of the backbone, shallow to deep."""
+    """Hold a row for every rung or depth, cheapest first."""
 
+    unit: str
     architecture: Architecture
     shape: Shape
     device: str
@@ -73,36 +76,52 @@ class CostTable:
                 *_with_share(row.cost.macs, full.cost.macs),
                 f"{row.ms:.2f}",
                 f"{row.ms / full.ms:.1%}",
+                row.channels,
             )
             for row in self.rows
         ]
-        heads = ("depth", "parameters", "", "bytes", "", "MACs", "", "ms", "")
-        widths = [max(len(line[column]) for line in (heads, *lines)) for column in range(len(heads))]
-        table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in (heads, *lines)]
+        heads = (self.unit, "parameters", "", "bytes", "", "MACs", "", "ms", "", "channels" if self.unit == "rung" else "")
+        widths = [max(len(line[column]) for line in (heads, *lines)) for column in range(len(heads) - 1)]
+        table = [
+            "  ".join([*(cell.rjust(width) for cell, width in zip(line[:-1], widths, strict=True)), line[-1]]).rstrip()
+            for line in (heads, *lines)
+        ]
         note = (
             "One head. Bytes: parameters and BatchNorm's buffers. MACs: multiply-accumulates for one image. "
-            f"ms: one image on {self.device}, float32, the least of {self.timing.passes} passes. %: of full depth."
+            f"ms: one image on {self.device}, float32, the least of {self.timing.passes} passes. %: of the whole backbone."
+            f"{' Channels: of the stem, then of what each block passes on (and of its inner convolutions).' if self.unit == 'rung' else ''}"
             f"{' The machine was busy: measure again when it is not.' if self.timing.busy else ''}"
         )
         return "\n".join(map(sanitized, (title, "", *table, "", note)))
 
 
 def run(config: Config, *, prepared: Path) -> CostTable:
-    """Return what every depth costs on the configured data: the prepared data's shape, else what is known of the source.
+    """Return what every rung or depth costs on the configured data: the prepared data's shape, else what is known of the source.
 
     Raises:
         MissingInputError: the source's shape is only known once it is prepared.
     """
     shape = _shape(config, prepared=prepared)
     first = configured(config, in_channels=shape.channels, n_classes=shape.n_classes)
-    depths = range(1, first.n_blocks + 1)
-    whole = build(first, generator(config.seed, "cost"), heads=depths)
-    counted = {depth: cost(first.at(depth), shape.height, shape.width) for depth in depths}
-    device = choose_machine(config.train, macs=counted[first.n_blocks].macs).device.type
-    size = {"batch_size": 1, "height": shape.height, "width": shape.width}
-    timing = timed({str(depth): forward_pass(whole.truncated(depth), **size, device=device) for depth in depths}, seconds=MAX_SECONDS)
-    rows = [CostRow(depth=depth, cost=one, ms=timing.ms[str(depth)]) for depth, one in counted.items()]
-    return CostTable(architecture=whole.architecture, shape=shape, device=device, timing=timing, rows=tuple(rows))
+    size = {"height": shape.height, "width": shape.width}
+    ladder = dict(enumerate(ladder_of(first, config=config, **size), start=1))
+    device = choose_machine(config.train, macs=cost(first, **size).macs).device.type
+    calls = {
+        str(number): forward_pass(build(one, generator(config.seed, "cost")), batch_size=1, **size, device=device)
+        for number, one in ladder.items()
+    }
+    timing = timed(calls, seconds=MAX_SECONDS)
+    rows = [
+        CostRow(depth=number, channels=_channels(one), cost=cost(one, **size), ms=timing.ms[str(number)]) for number, one in ladder.items()
+    ]
+    return CostTable(unit=config.unit, architecture=first, shape=shape, device=device, timing=timing, rows=tuple(rows))
+
+
+def _channels(architecture: Architecture) -> str:
+    """Write the channels of a network that was cut: `10, 13 (4), 16 (5)`; nothing for a prefix."""
+    cut = cut_of(architecture)
+    blocks = [] if cut is None else [f"{block.out} ({'-'.join(map(str, block.inner))})" for block in cut.blocks]
+    return "" if cut is None else ", ".join([str(cut.stem), *blocks])
 
 
 def _shape(config: Config, *, prepared: Path) -> Shape:

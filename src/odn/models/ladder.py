@@ -22,7 +22,7 @@ class Spreadable(Protocol):
     def n_rungs(self, whole: Architecture) -> int:
         """Count the rungs of the ladder up to a whole backbone."""
 
-    def spread(self, whole: Architecture, *, size: float, height: int, width: int) -> Architecture:
+    def spread(self, whole: Architecture, *, size: float) -> Architecture:
         """Describe a network that keeps the strides of a whole backbone: `size` 1 is about the backbone, and less is less of everything."""
 
 
@@ -70,18 +70,18 @@ def fitting(whole: Architecture, budget: Mapping[Metric, int], *, height: int, w
 def largest(whole: Architecture, most: Mapping[Metric, int], *, height: int, width: int) -> Architecture:
     """Return the largest network of a family that costs no more than `most` by each metric, or the smallest that there is."""
     family = _spreadable(whole)
-    for found in _all_sizes(family, whole, height=height, width=width):
+    for found in _all_sizes(family, whole):
         counts = family.counts(found, height, width)
         if all(counts[metric] <= limit for metric, limit in most.items()):
             break
     return found
 
 
-def _all_sizes(family: Spreadable, whole: Architecture, *, height: int, width: int) -> Iterator[Architecture]:
+def _all_sizes(family: Spreadable, whole: Architecture) -> Iterator[Architecture]:
     """Yield the whole network, then smaller and smaller ones."""
     yield whole
     for step in range(STEPS, -2 * STEPS, -1):
-        yield family.spread(whole, size=step / STEPS, height=height, width=width)
+        yield family.spread(whole, size=step / STEPS)
 
 
 def _spreadable(whole: Architecture) -> Spreadable:

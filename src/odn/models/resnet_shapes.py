@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from odn.config import Config, n_rungs
+from odn.config import Config, rungs_of
 from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.records import Record, parse_record
 
@@ -22,7 +22,7 @@ Stem = Literal["cifar", "imagenet"]
 Shortcut = Literal["avgpool", "conv"]
 WIDEST = 4  # multiplier of channels, as model.width
 SMALLEST = (10, 13, 16, 20)  # channels of the streams of the smallest spread network, group by group
-STAGGER = (-0.3, -0.1, 0.1, 0.3)  # of a block, between groups, so that blocks come one after the other as networks grow
+STAGGER = (-0.3, 0.3, 0.1, -0.1)  # of a block, between groups, so that blocks come one after the other as networks grow
 INNER = 0.3  # of its inner channels, as a fraction of those of its streams
 BASE_CHANNELS = (64, 128, 256, 512)  # of the four groups, before the width multiplier; the last three halve the map
 
@@ -290,24 +290,21 @@ class ResNet:
 
     def n_rungs(self, whole: Architecture) -> int:
         """Count the rungs of the ladder up to a whole backbone."""
-        return n_rungs(whole.name, width=arguments_of(whole).width)
+        return rungs_of(whole.name, width=arguments_of(whole).width)
 
-    def spread(self, whole: Architecture, *, size: float, height: int, width: int) -> Architecture:
+    def spread(self, whole: Architecture, *, size: float) -> Architecture:
         """Describe a network that keeps the strides of a whole backbone: `size` 1 is its channels and blocks, 0 those of `SMALLEST`.
 
         In between every number of channels is interpolated on a log scale, and the number of blocks of each group in a line; below 0 the
-        same line goes on. Small networks gain from streams that are wide for their size beside narrow inner channels. A group whose map
-        of an image of `height` x `width` is a single pixel is not needed: it comes late.
+        same line goes on. Small networks gain from streams that are wide for their size beside narrow inner channels.
         """
         shapes, kept, first = block_shapes(whole), [], 1
-        stride = 4 if arguments_of(whole).stem == "imagenet" else 1
 
         def between(smallest: float, channels: int) -> int:
             return max(1, round(math.exp((1 - size) * math.log(min(smallest, channels)) + size * math.log(channels))))
 
         for group, (n, stream) in enumerate(zip(_variant(whole.name).group_sizes, SMALLEST, strict=True)):
-            needed = group > 0 and min(height, width) > stride * 2**group
-            for number in range(first, first + max(int(needed), round(n * max(0.0, size) + STAGGER[group]))):
+            for number in range(first, first + max(int(group > 0), round(n * max(0.0, size) + STAGGER[group]))):
                 shape = shapes[number - 1]
                 inner = tuple(between(INNER * stream, channels) for channels in shape.inner)
                 kept.append(CutBlock(number=number, inner=inner, out=between(stream, shape.out_channels)))
