@@ -22,7 +22,7 @@ from odn.refusals import REFUSED, allowed_in, missing_in, refusals, shown
 from odn.sections import SearchConfig, Settings
 
 N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
-LEAST_RUNGS = {"resnet18": 8, "resnet34": 9, "resnet50": 9}  # of a spread ladder at width 0.25: the first has about 22 kB
+LEAST_RUNGS = {"resnet18": 8, "resnet34": 9, "resnet50": 9}  # of a spread ladder, at width 0.25 and below
 DEPTH = re.compile(r"[1-9][0-9]{0,3}")  # as a key of the schedule: no 01, and no digits of another script
 
 
@@ -125,8 +125,13 @@ class Config(Settings):
 
 
 def rungs_of(backbone: str, *, width: float) -> int:
-    """Count the rungs of a spread ladder: each has about half the bytes of the next, and the last is the backbone itself."""
-    return max(1, LEAST_RUNGS[backbone] + round(2 * math.log2(width / 0.25)))
+    """Count the rungs of a spread ladder, up to the backbone itself: each has about half the bytes of the next, or somewhat more."""
+    return max(LEAST_RUNGS[backbone], 1 + halvings_of(backbone, width=width))
+
+
+def halvings_of(backbone: str, *, width: float) -> int:
+    """Count how often a backbone is halved down to the smallest network that is tried, of about 22 kB."""
+    return max(2, LEAST_RUNGS[backbone] - 1 + round(2 * math.log2(width / 0.25)))
 
 
 def load_config(path: Path) -> Config:

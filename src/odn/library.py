@@ -185,8 +185,8 @@ def _configured(network: DepthNetwork, *, target: float, changes: Mapping[str, A
     mode = changes.get("search.mode", "climb" if isinstance(family, Spreadable) else "growth")
     ladder = changes.get("search.ladder", "spread" if isinstance(family, Spreadable) else "prefix")
     n_rungs = family.n_rungs(whole) if isinstance(family, Spreadable) else None
-    spreads = n_rungs is not None and ladder == "spread" and mode in MODES and MODES[mode].any_ladder
-    chosen = {"search.mode": mode, "search.ladder": ladder, "search.schedule": list(range(1, (n_rungs if spreads else whole.n_blocks) + 1))}
+    n_steps = n_rungs if n_rungs is not None and ladder == "spread" and mode in MODES and MODES[mode].any_ladder else whole.n_blocks
+    chosen = {"search.mode": mode, "search.ladder": ladder, "search.schedule": list(range(1, n_steps + 1))}
     return settings({**chosen, **changes, "search.target": target}, n_blocks=whole.n_blocks, n_rungs=n_rungs)
 
 

@@ -25,7 +25,13 @@ SMALL: dict[str, dict[str, Any]] = {  # a trial anneal of depth 1 reads about 38
     "model": {"width": 0.125},
     "train": {"batch_size": 32, "warmup_epochs": 0.5},
     "growth": {"min_epochs": 2, "max_epochs": 3, "patience": 1},
-    "search": {"mode": "growth", "target": 0.2, "cooldown_epochs": 2, "cooldown_gain": 1.0, "schedule": {"1": {"after": 0}, "2": {"after": 1}}},
+    "search": {
+        "mode": "growth",
+        "target": 0.2,
+        "cooldown_epochs": 2,
+        "cooldown_gain": 1.0,
+        "schedule": {"1": {"after": 0}, "2": {"after": 1}},
+    },
     "finish": {"epochs": 2},
 }
 

@@ -20,7 +20,7 @@ MEASURED = {"routed/gate/wall_clock.json"}
 
 METHODS: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {  # name: (settings, commands, trainings that die)
     "growth": ({"mode": "growth"}, TWO_DEPTHS, ["train-1", "check-1", "train-2", "check-2", "truncate"]),
-    "grid": ({"mode": "grid"}, TWO_DEPTHS[:3], ["train-1", "check-1"]),
+    "climb": ({"mode": "climb", "target": 0.15, "looks": 2}, TWO_DEPTHS, ["train-1", "refine-1-1", "refine-1-2"]),
     "paper": ({"mode": "paper"}, TWO_DEPTHS, ["warm-up", "train-1", "train-2"]),
     "supernet and gates": ({"mode": "supernet"}, [*TWO_DEPTHS, GATES], ["train-1", "route-gate"]),
     "auto": ({"mode": "auto"}, TWO_DEPTHS[:2], ["mode-selection", "train-1"]),
@@ -31,6 +31,7 @@ SMALL: dict[str, Any] = {
     "model": {"width": 1 / 16},
     "train": {"batch_size": 16, "precision": "fp32"},
     "growth": {"min_epochs": 2, "max_epochs": 2, "patience": 1, "shortcut": "conv"},
+    "climb": {"epochs": 2},
     "paper": {"target": 0.999, "warmup_epochs": 2, "patience": 2},
     "supernet": {"epochs": 2, "exits": 1},
     "auto": {"epochs": 2, "deep": 0.0},

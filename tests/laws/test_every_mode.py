@@ -44,8 +44,11 @@ def test_a_search_in_memory_is_that_of_the_stages(searched: Stages, tmp_path: Pa
 
 
 def test_the_model_is_what_its_record_says(searched: Stages) -> None:
-    """Its depth, its cost, and a ledger that adds up."""
+    """Its depth, or the size of its rung, its cost, and a ledger that adds up."""
     record, model = read(searched.folder / "model/search.json"), load_network(searched.folder / "model")
-    assert model.depth == model.head_depths[-1] == record["depth"]
+    kept = next(step for step in record["steps"] if step["depth"] == record["depth"])
+    assert model.depth == model.head_depths[-1]
+    assert sum(parameter.numel() for parameter in model.parameters()) == kept["n_params"]
+    assert model.depth == record["depth"] or searched.config.spreads
     assert sum(entry["full_network_epochs"] for entry in record["ledger"]) == pytest.approx(record["full_network_epochs"])
     assert record["full_network_epochs"] > 0

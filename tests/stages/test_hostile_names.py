@@ -158,7 +158,13 @@ def test_notes_and_tables_show_it_as_text(search: MadeUpSearch) -> None:
         previous_champion=None,
     )  # fmt: skip
     judged: list[Judged] = list(read_search((1, 2), folder=SearchFolder(work)))
-    notes = [search_note(record), version_note(record), model_note(record), *map(depth_note, record.depths), registration_note(done)]
+    notes = [
+        search_note(record),
+        version_note(record),
+        model_note(record),
+        *(depth_note(one, unit="depth") for one in record.depths),
+        registration_note(done),
+    ]
     notes += [depth_table(judged, target=0.97), epoch_table(work / "depths/1/history.csv", title="Depth 1", note=NAME)]
     assert [note for note in notes if not is_plain_markdown(note.replace("`candidate`", "").replace("`champion`", ""))] == []
     assert sum("odn: forged" in note for note in notes) == len(notes)

@@ -17,7 +17,7 @@ def growth(**changes: Any) -> GrowthConfig:
 
 def search(**changes: Any) -> SearchConfig:
     """Return the settings that ship, with some changed."""
-    base = {"target": 0.97, "accept": "point", "cooldown_gain": 0.5, "schedule": (1, 2, 3)}
+    base = {"mode": "growth", "target": 0.97, "accept": "point", "cooldown_gain": 0.5, "schedule": (1, 2, 3)}
     return load_config(PARAMS).search.model_copy(update=base | changes)
 
 

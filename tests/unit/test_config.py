@@ -67,7 +67,7 @@ def test_whole_number_is_a_valid_fraction_of_epochs() -> None:
     ("change", "message"),
     [
         ({"train__lrr": 0.1}, "unknown setting train.lrr (did you mean train.lr?)"),
-        ({"search__tolerence": 0.1}, "unknown setting search.tolerence (known here: mode, target, accept, confidence,"),
+        ({"search__tolerence": 0.1}, "unknown setting search.tolerence (known here: mode, ladder, cost, target, accept,"),
         ({"train__target": 0.9}, "unknown setting train.target (did you mean search.target?)"),
         ({"serch": {}}, "unknown setting serch (did you mean search?)"),
     ],
@@ -165,7 +165,7 @@ def test_a_teacher_of_no_known_form_is_refused(distill: str) -> None:
 @pytest.mark.parametrize("distill", ["models:/odn-digits/3", "models:/odn-digits@champion", "shallower"])
 def test_a_teacher_is_named(distill: str) -> None:
     """By what the search has at hand, or by a reference into the registry."""
-    assert make_config(settings_with(search__distill=distill)).search.distill == distill
+    assert make_config(settings_with(search__mode="growth", search__distill=distill)).search.distill == distill
 
 
 def test_every_refused_setting_gets_a_line() -> None:
@@ -185,7 +185,7 @@ def test_every_refused_setting_gets_a_line() -> None:
         ([0, 1], "search.schedule: a depth is a whole number ≥ 1; got 0"),
         ([], "search.schedule: is empty; name at least one depth"),
         ("1-8", "search.schedule: expected a map of depths or a list; got '1-8'"),
-        ([1, 9], "depth 9 is beyond the 8 blocks of model.backbone resnet18"),
+        ([1, 9], "rung 9 is beyond the 8 rungs from the smallest network to the whole resnet18 at width 0.25; end the schedule at 8"),
     ],
 )
 def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -> None:
@@ -210,9 +210,17 @@ def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -
             "search.distill: nobody teaches with search.mode paper; set it to none; got full",
         ),
         (
-            {"search__mode": "grid", "search__distill": "exits"},
-            "search.distill: exits needs search.mode growth, as the depths of grid know nothing of one another; "
+            {"search__mode": "scratch", "search__schedule": [3], "search__distill": "exits"},
+            "search.distill: exits needs search.mode growth, as the depths of scratch know nothing of one another; "
             "set it to none, full or a model of the registry",
+        ),
+        (
+            {"search__mode": "growth", "search__max_bytes": 60000},
+            "search.max_bytes: a budget needs search.mode climb and search.ladder spread; set it to null, or change these",
+        ),
+        (
+            {"search__mode": "growth", "search__schedule": [1, 9]},
+            "search.schedule: depth 9 is beyond the 8 blocks of model.backbone resnet18; end the schedule at 8 or choose a deeper backbone",
         ),
         (
             {"search__mode": "paper", "search__reduce_depth": True},

@@ -11,6 +11,7 @@ from odn.commands.cost import CostTable, run
 from odn.config import Config, load_config, make_config
 from odn.data.dataset import Manifest
 from odn.errors import MissingInputError
+from odn.models.cost import cost as models_cost
 from odn.models.network import build
 from odn.models.resnet_shapes import resnet_architecture
 from odn.models.timing import forward_pass, timed
@@ -18,12 +19,13 @@ from odn.models.timing import forward_pass, timed
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
-def configured(source: str, *, width: float = 1 / 16) -> Config:
-    """Give the repository's own settings with another source and a width that is quick to time."""
+def configured(source: str, *, width: float = 1 / 16, mode: str = "growth") -> Config:
+    """Give the repository's own settings with another source, mode, and a width that is quick to time."""
     settings = load_config(PARAMS).model_dump(mode="json")
     settings["data"] |= {"source": source, "root": {"folder": "images", "s3": "s3://bucket/images"}.get(source)}
     settings["model"] |= {"backbone": "resnet18", "width": width}
     settings["train"]["device"] = "cpu"
+    settings["search"]["mode"] = mode
     return make_config(settings)
 
 
@@ -67,6 +69,16 @@ def test_the_text_is_aligned(table: CostTable) -> None:
     lines = table.describe().split("\n")[2:-2]
     assert len({len(line) for line in lines[1:]}) == 1
     assert lines[-1].split().count("100.0%") == 4
+
+
+def test_a_ladder_is_printed_with_its_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row for every rung, cheapest first, and what each block passes on; the whole backbone is the last."""
+    monkeypatch.setattr(cost, "MAX_SECONDS", 0.5)
+    table = run(configured("digits", width=0.25, mode="climb"), prepared=Path("nowhere"))
+    assert table.describe().split("\n")[3].startswith("   1       5,197    0.7%     21,836    0.8%")
+    assert table.rows[0].channels == "10, 13 (4), 16 (5), 19 (6)"
+    assert [row.depth for row in table.rows] == list(range(1, 9))
+    assert table.rows[-1].cost == models_cost(table.architecture, 8, 8)
 
 
 def test_prepared_data_decides_the_shape(tmp_path: Path) -> None:

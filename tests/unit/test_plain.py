@@ -144,13 +144,13 @@ def test_what_dvc_reads_as_plain_values_is_taken(content: str, name: str, value:
         ('"1": {after: "0"}', "search.schedule: depth 1 must come after 0; got after: '0'"),
         ('"1": {after: 0}\n    "2": {after: true}', "search.schedule: depth 2 must come after 1; got after: True"),
         ('"1": {after: 0, before: 2}', "with the depth in quotes; got '1': {'after': 0, 'before': 2}"),
-        ('"9999": {after: 0}', "search.schedule: depth 9999 is beyond the 8 blocks"),
+        ('"9999": {after: 0}', "search.schedule: rung 9999 is beyond the 8 rungs"),
         ('"1": {after: 0}\n    "1": {after: 0}', "setting 1 stands twice in the section"),
     ],
 )
 def test_a_depth_is_a_plain_whole_number(schedule: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In ASCII digits, without a leading zero; `after` is a number and no truth."""
-    settings = TEXT[: TEXT.index('    "1": ')] + f"    {schedule}\n\n" + TEXT[TEXT.index("paper:  ") :]
+    settings = TEXT[: TEXT.index('    "1": ')] + f"    {schedule}\n\n" + TEXT[TEXT.index("climb:  ") :]
     (line,) = said_of(settings.encode(), tmp_path, capsys)
     assert message in line
 

@@ -33,7 +33,7 @@ def test_what_is_not_named_keeps_its_default() -> None:
         ({"train": {"lr": 0.1}}, "missing setting train.batch_size"),
         ({"train.lr": 0.0}, "train.lr: must be a number > 0 and ≤ 100; got 0.0"),
         ({"train.kernel_lr": 0.1}, "unknown setting train.kernel_lr: renamed to train.muon_lr"),
-        ({"search.schedule": [1, 9]}, "search.schedule: depth 9 is beyond the 8 blocks"),
+        ({"search.schedule": [1, 9]}, "search.schedule: rung 9 is beyond the 8 rungs"),
     ],
 )
 def test_changes_are_refused_as_params_yaml_is(changes: dict[str, Any], message: str) -> None:

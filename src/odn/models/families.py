@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from odn.models.architecture import Architecture
-from odn.models.resnet_shapes import ResNet
+from odn.models.resnet_family import ResNet
 
 if TYPE_CHECKING:
     from torch import nn

@@ -22,6 +22,9 @@ class Spreadable(Protocol):
     def n_rungs(self, whole: Architecture) -> int:
         """Count the rungs of the ladder up to a whole backbone."""
 
+    def halvings(self, whole: Architecture) -> int:
+        """Count how often a whole backbone is halved down to the first rung."""
+
     def spread(self, whole: Architecture, *, size: float) -> Architecture:
         """Describe a network that keeps the strides of a whole backbone: `size` 1 is about the backbone, and less is less of everything."""
 
@@ -41,14 +44,15 @@ def ladder_of(whole: Architecture, *, config: Config, height: int, width: int) -
 
 @functools.lru_cache(maxsize=64)
 def spread(whole: Architecture, *, metric: Metric, height: int, width: int) -> tuple[Architecture, ...]:
-    """Return thin networks that keep every stride, each half the cost of the next, and above them the backbone itself.
+    """Return thin networks that keep every stride, each about half the cost of the next, and above them the backbone itself.
 
     Raises:
         ConfigError: networks of this family cannot be narrowed.
     """
     family = _spreadable(whole)
     full = family.counts(whole, height, width)[metric]
-    limits = [full // 2**halvings for halvings in range(family.n_rungs(whole) - 1, 0, -1)]
+    below = family.n_rungs(whole) - 1
+    limits = [int(full / 2 ** (family.halvings(whole) * step / below)) for step in range(below, 0, -1)]
     return (*(largest(whole, {metric: most}, height=height, width=width) for most in limits), whole)
 
 

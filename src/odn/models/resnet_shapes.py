@@ -6,24 +6,18 @@ Source: He et al., Deep Residual Learning, arXiv 1512.03385 (section 3.3 and tab
 import dataclasses
 import functools
 import json
-import math
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from odn.config import Config, rungs_of
-from odn.models.architecture import Architecture, Cut, CutBlock
+from odn.config import Config
+from odn.models.architecture import Architecture, Cut
 from odn.records import Record, parse_record
 
 A = TypeVar("A", bound=Architecture)
 Stem = Literal["cifar", "imagenet"]
 Shortcut = Literal["avgpool", "conv"]
 WIDEST = 4  # multiplier of channels, as model.width
-SMALLEST = (10, 13, 16, 20)  # channels of the streams of the smallest spread network, group by group
-STAGGER = (-0.3, 0.3, 0.1, -0.1)  # of a block, between groups, so that blocks come one after the other as networks grow
-INNER = 0.3  # of its inner channels, as a fraction of those of its streams
 BASE_CHANNELS = (64, 128, 256, 512)  # of the four groups, before the width multiplier; the last three halve the map
 
 
@@ -101,7 +95,7 @@ def resnet_architecture(
     Raises:
         ValueError: there is no such variant, or an argument is out of range.
     """
-    arguments, n_blocks = Arguments(stem=stem, width=float(width), shortcut=shortcut, cut=cut).to_dict(), _variant(name).n_blocks
+    arguments, n_blocks = Arguments(stem=stem, width=float(width), shortcut=shortcut, cut=cut).to_dict(), variant_of(name).n_blocks
     return Architecture(
         family="resnet",
         name=name,
@@ -152,7 +146,7 @@ def cut_of(architecture: Architecture) -> Cut | None:
 def stem_channels(architecture: Architecture) -> int:
     """Return the channels that the stem writes."""
     arguments = arguments_of(architecture)
-    return arguments.cut.stem if arguments.cut is not None else _scaled(BASE_CHANNELS[0], arguments.width)
+    return arguments.cut.stem if arguments.cut is not None else scaled(BASE_CHANNELS[0], arguments.width)
 
 
 def block_shapes(architecture: Architecture) -> list[BlockShape]:
@@ -161,7 +155,7 @@ def block_shapes(architecture: Architecture) -> list[BlockShape]:
     Raises:
         ValueError: a cut block has another number of inner convolutions than this backbone's, or a shortcut that does not fit.
     """
-    whole, cut, n_inner = _whole(architecture), cut_of(architecture), _variant(architecture.name).n_inner
+    whole, cut, n_inner = _whole(architecture), cut_of(architecture), variant_of(architecture.name).n_inner
     if cut is None:
         return whole[: architecture.depth]
     shapes, in_channels = [], cut.stem
@@ -176,149 +170,12 @@ def block_shapes(architecture: Architecture) -> list[BlockShape]:
     return shapes
 
 
-class ResNet:
-    """Be the family of residual networks."""
-
-    draws_itself = False
-
-    def check(self, architecture: Architecture) -> None:
-        """Refuse unknown variants, arguments and cuts."""
-        n_blocks, cut = _variant(architecture.name).n_blocks, cut_of(architecture)
-        if architecture.n_blocks != n_blocks:
-            raise ValueError(f"n_blocks: {architecture.name} has {n_blocks} blocks; got {architecture.n_blocks}")
-        if cut is not None:
-            numbers = [block.number for block in cut.blocks]
-            if len(numbers) != architecture.depth or any(b <= a for a, b in pairwise(numbers)) or numbers[-1] > n_blocks:
-                raise ValueError(
-                    f"cut: expected {architecture.depth} blocks of {architecture.name}, ascending up to {n_blocks}; got {numbers}"
-                )
-
-    def at(self, architecture: A, depth: int) -> A:
-        """Keep a prefix; of a cut network, its first `depth` blocks."""
-        arguments = arguments_of(architecture)
-        if arguments.cut is None:
-            return dataclasses.replace(architecture, depth=depth)
-        cut = dataclasses.replace(arguments.cut, blocks=arguments.cut.blocks[:depth])
-        return dataclasses.replace(architecture, depth=depth, arguments=dataclasses.replace(arguments, cut=cut).to_dict())
-
-    def whole(self, architecture: A) -> A:
-        """Keep all blocks, uncut."""
-        arguments = dataclasses.replace(arguments_of(architecture), cut=None).to_dict()
-        return dataclasses.replace(architecture, depth=architecture.n_blocks, arguments=arguments)
-
-    def groups(self, architecture: Architecture) -> tuple[int, ...]:
-        """Return the group of each block, by the size of its map."""
-        return tuple(group for group, size in enumerate(_variant(architecture.name).group_sizes) for _ in range(size))
-
-    def part_macs(self, architecture: Architecture, height: int, width: int) -> tuple[int, list[tuple[int, int]]]:
-        """Count the multiply-accumulates of the stem, and of each block's residual and shortcut, for one image.
-
-        By formula, as a search among sub-networks asks thousands of times; a test holds it to what torch computes. Every kernel has an
-        odd size and pads by half of it: a stride rounds up.
-        """
-        n_pixels, kind = (height, width), _variant(architecture.name).block
-        large = arguments_of(architecture).stem == "imagenet"
-        n_pixels = _strided(n_pixels, 2 if large else 1)
-        stem = (49 if large else 9) * architecture.in_channels * stem_channels(architecture) * n_pixels[0] * n_pixels[1]
-        n_pixels = _strided(n_pixels, 2 if large else 1)
-        blocks = []
-        for shape in block_shapes(architecture):
-            before, n_pixels = n_pixels[0] * n_pixels[1], _strided(n_pixels, shape.stride)
-            after, residual = n_pixels[0] * n_pixels[1], 0
-            if shape.inner and kind == "basic":
-                residual = 9 * shape.inner[0] * (shape.in_channels + shape.out_channels) * after
-            elif shape.inner:
-                first, second = shape.inner
-                residual = shape.in_channels * first * before + second * (9 * first + shape.out_channels) * after
-            blocks.append((residual, shape.in_channels * shape.out_channels * after if shape.projects else 0))
-        return stem, blocks
-
-    def inner_channels(self, architecture: Architecture, widths: Sequence[float]) -> list[tuple[int, ...]]:
-        """Return how many inner channels each block keeps, at least one, of an uncut backbone; `widths` is a fraction a group.
-
-        Raises:
-            ValueError: the architecture is cut already, or there are not as many widths as groups.
-        """
-        groups, shapes = self.groups(architecture), block_shapes(architecture)
-        if cut_of(architecture) is not None or len(widths) != groups[-1] + 1:
-            raise ValueError(f"expected an uncut backbone, and a width for each of its {groups[-1] + 1} groups; got {widths}")
-        return [
-            tuple(max(1, round(widths[group] * channels)) for channels in shape.inner)
-            for group, shape in zip(groups[: len(shapes)], shapes, strict=True)
-        ]
-
-    def block_numbers(self, architecture: Architecture) -> tuple[int, ...]:
-        """Return which of the backbone's blocks the network has, from 1."""
-        cut = cut_of(architecture)
-        return tuple(range(1, architecture.depth + 1)) if cut is None else tuple(block.number for block in cut.blocks)
-
-    def with_cut(self, architecture: Architecture, cut: Cut) -> Architecture:
-        """Describe what is left of a backbone."""
-        arguments = dataclasses.replace(arguments_of(architecture), cut=cut).to_dict()
-        return dataclasses.replace(architecture, arguments=arguments, depth=len(cut.blocks))
-
-    def narrowed(self, architecture: Architecture, widths: Sequence[float]) -> Architecture:
-        """Describe the network with only a fraction of the inner channels of each group; the same where nothing is cut."""
-        shapes, inner = block_shapes(architecture), self.inner_channels(architecture, widths)
-        if all(kept == shape.inner for kept, shape in zip(inner, shapes, strict=True)):
-            return architecture
-        blocks = [
-            CutBlock(number=number, inner=kept, out=shape.out_channels)
-            for number, (kept, shape) in enumerate(zip(inner, shapes, strict=True), start=1)
-        ]
-        return self.with_cut(architecture, Cut(stem=shapes[0].in_channels, blocks=tuple(blocks)))
-
-    def counts(self, architecture: Architecture, height: int, width: int) -> dict[str, int]:
-        """Count parameters, bytes of the state dict, and multiply-accumulates for one image, with one head; a test holds it to `cost`."""
-        norms, weights, in_channels = [stem_channels(architecture)], 0, architecture.in_channels
-        weights += (49 if arguments_of(architecture).stem == "imagenet" else 9) * in_channels * norms[0]
-        kernels = (9, 9) if _variant(architecture.name).block == "basic" else (1, 9, 1)
-        for shape in block_shapes(architecture):
-            if shape.inner:
-                written = (*shape.inner, shape.out_channels)
-                weights += sum(kernel * a * b for kernel, a, b in zip(kernels, (shape.in_channels, *written), written, strict=False))
-                norms += written
-            if shape.projects:
-                weights += shape.in_channels * shape.out_channels
-                norms.append(shape.out_channels)
-            in_channels = shape.out_channels
-        weights += in_channels * architecture.n_classes
-        params = weights + architecture.n_classes + 2 * sum(norms)
-        stem, blocks = self.part_macs(architecture, height, width)
-        macs = stem + sum(residual + shortcut for residual, shortcut in blocks) + in_channels * architecture.n_classes
-        return {"params": params, "bytes": 4 * (params + 2 * sum(norms)) + 8 * len(norms), "macs": macs}
-
-    def n_rungs(self, whole: Architecture) -> int:
-        """Count the rungs of the ladder up to a whole backbone."""
-        return rungs_of(whole.name, width=arguments_of(whole).width)
-
-    def spread(self, whole: Architecture, *, size: float) -> Architecture:
-        """Describe a network that keeps the strides of a whole backbone: `size` 1 is its channels and blocks, 0 those of `SMALLEST`.
-
-        In between every number of channels is interpolated on a log scale, and the number of blocks of each group in a line; below 0 the
-        same line goes on. Small networks gain from streams that are wide for their size beside narrow inner channels.
-        """
-        shapes, kept, first = block_shapes(whole), [], 1
-
-        def between(smallest: float, channels: int) -> int:
-            return max(1, round(math.exp((1 - size) * math.log(min(smallest, channels)) + size * math.log(channels))))
-
-        for group, (n, stream) in enumerate(zip(_variant(whole.name).group_sizes, SMALLEST, strict=True)):
-            for number in range(first, first + max(int(group > 0), round(n * max(0.0, size) + STAGGER[group]))):
-                shape = shapes[number - 1]
-                inner = tuple(between(INNER * stream, channels) for channels in shape.inner)
-                kept.append(CutBlock(number=number, inner=inner, out=between(stream, shape.out_channels)))
-            first += n
-        stem = between(SMALLEST[0], stem_channels(whole)) if kept[0].number > 1 else kept[0].out
-        return self.with_cut(whole, Cut(stem=stem, blocks=tuple(kept)))
-
-
 def _whole(architecture: Architecture) -> list[BlockShape]:
-    variant, arguments = _variant(architecture.name), arguments_of(architecture)
+    variant, arguments = variant_of(architecture.name), arguments_of(architecture)
     shapes: list[BlockShape] = []
-    in_channels = _scaled(BASE_CHANNELS[0], arguments.width)
+    in_channels = scaled(BASE_CHANNELS[0], arguments.width)
     for group, (base, size) in enumerate(zip(BASE_CHANNELS, variant.group_sizes, strict=True)):
-        inner = _scaled(base, arguments.width)
+        inner = scaled(base, arguments.width)
         for position in range(size):
             stride, out_channels = 2 if group > 0 and position == 0 else 1, inner * variant.expand_ratio
             shapes.append(
@@ -335,15 +192,17 @@ def _whole(architecture: Architecture) -> list[BlockShape]:
     return shapes
 
 
-def _strided(n_pixels: tuple[int, int], stride: int) -> tuple[int, int]:
-    return -(-n_pixels[0] // stride), -(-n_pixels[1] // stride)
-
-
-def _scaled(channels: int, width: float) -> int:
+def scaled(channels: int, width: float) -> int:
+    """Return the channels at a width, one at least."""
     return max(1, round(channels * width))
 
 
-def _variant(name: str) -> Variant:
+def variant_of(name: str) -> Variant:
+    """Return a row of the table of variants.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
     if name not in VARIANTS:
         raise ValueError(f"name: must be one of {', '.join(VARIANTS)}; got {name!r}")
     return VARIANTS[name]

@@ -249,8 +249,8 @@ def measured_accuracy(n_correct: int, n: int, *, search: SearchConfig) -> tuple[
     """
     if search.accept == "point":
         return n_correct / n, "val accuracy"
-    confidence = 1 - (1 - search.confidence) / search.n_looks
-    return wilson_interval(n_correct, n, confidence=confidence)[0], f"lower {search.confidence:.0%} bound of val accuracy"
+    bound = wilson_interval(n_correct, n, confidence=1 - (1 - search.confidence) / search.n_looks)[0]
+    return bound, f"lower {search.confidence:.0%} bound of val accuracy (for {search.n_looks} evaluations)"
 
 
 def one_standard_error_depth(accuracies: Mapping[int, float], *, n: int) -> int:

@@ -4,7 +4,7 @@ With `search.reduce_depth` the depths before it are tried too, distilled from wh
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, work/checks
 Writes: model, metrics/search.json, plots/depths.csv, plots/history.csv
-Config: seed, model, train, augment, search, prune, distill, finish
+Config: seed, model, train, augment, growth, search, climb, prune, distill, finish
 """
 
 import contextlib
