@@ -14,7 +14,8 @@ from odn.errors import DataError, MissingInputError, OdnError
 from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.models.cost import cost
 from odn.models.network import DepthNetwork, build
-from odn.models.resnet_shapes import ResNet, block_shapes, cut_of, resnet_architecture
+from odn.models.resnet_family import ResNet
+from odn.models.resnet_shapes import block_shapes, cut_of, resnet_architecture
 from odn.models.stored_networks import load_network, load_weights, save_network, save_weights
 from odn.training.state import TrainState
 

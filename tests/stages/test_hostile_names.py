@@ -165,7 +165,7 @@ def test_notes_and_tables_show_it_as_text(search: MadeUpSearch) -> None:
         *(depth_note(one, unit="depth") for one in record.depths),
         registration_note(done),
     ]
-    notes += [depth_table(judged, target=0.97), epoch_table(work / "depths/1/history.csv", title="Depth 1", note=NAME)]
+    notes += [depth_table(judged, target=0.97, unit="depth"), epoch_table(work / "depths/1/history.csv", title="Depth 1", note=NAME)]
     assert [note for note in notes if not is_plain_markdown(note.replace("`candidate`", "").replace("`champion`", ""))] == []
     assert sum("odn: forged" in note for note in notes) == len(notes)
 
