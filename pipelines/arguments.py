@@ -15,6 +15,7 @@ SETTINGS = {  # argument of the pipeline: the setting that it takes the place of
     "data_source": "data.source",
     "data_root": "data.root",
     "max_epochs": "growth.max_epochs",
+    "epochs": "climb.epochs",
     "seed": "seed",
 }
 LARGEST = 2**53  # numbers travel as doubles

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from odn.config import N_BLOCKS, Config, load_config, make_config
+from odn.config import N_BLOCKS, Config, load_config, make_config, rungs_of
 from odn.errors import ConfigError, MissingInputError
 from odn.files import write_text
 from pipelines.graph import NAME, build
@@ -25,13 +25,14 @@ WANTED = {
     "data_source",
     "data_root",
     "max_epochs",
+    "epochs",
     "seed",
     "experiment",
 }  # what a pipeline of odn's takes, at the least
 
 
 def settings_for(params: Path, *, backbone: str | None) -> Config:
-    """Read the settings; another backbone brings a schedule of all its depths.
+    """Read the settings; another backbone brings a schedule of all its depths, or of all rungs up to it.
 
     Raises:
         ConfigError: a setting is refused.
@@ -41,7 +42,8 @@ def settings_for(params: Path, *, backbone: str | None) -> Config:
         return config
     settings = config.model_dump(mode="json")
     settings["model"]["backbone"] = backbone
-    settings["search"]["schedule"] = list(range(1, N_BLOCKS.get(backbone, 1) + 1))
+    n_steps = rungs_of(backbone, width=config.model.width) if config.spreads and backbone in N_BLOCKS else N_BLOCKS.get(backbone, 1)
+    settings["search"]["schedule"] = list(range(1, n_steps + 1))
     return make_config(settings)
 
 

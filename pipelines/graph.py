@@ -14,13 +14,13 @@ from odn.config import Config
 from pipelines.platform import Platform, place
 
 NAME = "optimally-deep-network"
-DESCRIPTION = "Finds how deep a network needs to be for a data set, cuts it there, certifies and registers it."
+DESCRIPTION = "Finds how large a network needs to be for a data set, certifies and registers it."
 CHECK_OUTPUT = "Output"  # KFP's name for what a component returns
 
 
 def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[..., Any]:
     """Return the pipeline for a schedule; the settings of `config` become the defaults of the run's parameters."""
-    schedule = config.search.schedule
+    schedule, unit = config.search.schedule, config.unit
 
     @dsl.pipeline(name=NAME, description=DESCRIPTION)
     def optimally_deep_network(
@@ -31,11 +31,13 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
         data_repository: str = "",
         data_revision: str = "",
         max_epochs: int = config.growth.max_epochs,
+        epochs: int = config.climb.epochs,
         seed: int = config.seed,
         experiment: str = "odn",
         commit: str = commit,
     ):  # without a return annotation, which KFP would read as an output
-        own = {"target": target, "data_source": data_source, "data_root": data_root, "max_epochs": max_epochs, "seed": seed}
+        training = {"max_epochs": max_epochs, "epochs": epochs, "seed": seed}
+        own = {"target": target, "data_source": data_source, "data_root": data_root, **training}
         checked = components.configure(config=config, **own, repository=data_repository, revision=data_revision)
         place(checked, "check the settings", platform).set_caching_options(enable_caching=False)  # data may have changed
         settings, version = checked.outputs["config"], checked.outputs["version"]
@@ -45,11 +47,11 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
 
         def finish(depth: int, search: Any) -> None:
             """End the search: the network is cut, certified and registered."""
-            cut = place(components.truncate(**tracked, dataset=dataset, search=search), f"cut at depth {depth}", platform, trains=True)
+            cut = place(components.truncate(**tracked, dataset=dataset, search=search), f"cut at {unit} {depth}", platform, trains=True)
             model = cut.outputs["model"]
             both = {"config": settings, "dataset": dataset, "test": test, "model": model}
             certified = place(
-                components.evaluate(**both, search=search, before=cut.outputs["results"]), f"certify depth {depth} on test", platform
+                components.evaluate(**both, search=search, before=cut.outputs["results"]), f"certify {unit} {depth} on test", platform
             )
             results = certified.outputs["results"]
             told = place(components.report(**both, results=results), "write the report", platform)
@@ -70,8 +72,8 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
             """Train and judge one depth; go on, or end."""
             depth, after = schedule[index], (0, *schedule)[index]
             here = {**tracked, "depth": depth, "after": after, "dataset": dataset}
-            trained = place(components.train(**here, before=before), f"train depth {depth}", platform, trains=True)
-            judged = place(components.check(**here, before=trained.outputs["search"]), f"is depth {depth} enough?", platform, trains=True)
+            trained = place(components.train(**here, before=before), f"train {unit} {depth}", platform, trains=True)
+            judged = place(components.check(**here, before=trained.outputs["search"]), f"is {unit} {depth} enough?", platform, trains=True)
             search = judged.outputs["search"]
             if index + 1 == len(schedule):
                 finish(depth, search)

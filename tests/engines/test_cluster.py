@@ -109,7 +109,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_sent(
 def test_arguments_are_checked_as_the_first_step_does(folder: Path) -> None:
     """Each argument takes the place of the setting that components/configure.py puts it in."""
     compiled = read_compiled(folder / "build/pipeline.yaml")
-    given = {"target": 0.5, "data_source": "folder", "data_root": "photos", "max_epochs": 7, "seed": 3}
+    given = {"target": 0.5, "data_source": "folder", "data_root": "photos", "max_epochs": 7, "epochs": 9, "seed": 3}
     config = compiled["root"]["inputDefinitions"]["parameters"]["config"]["defaultValue"]
     done = configure.python_func(config=config, **given, repository="", revision="")
     assert set(given) == set(SETTINGS)

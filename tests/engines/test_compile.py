@@ -28,8 +28,11 @@ def compiled(folder: Path, *arguments: str, params: Path = ROOT / "params.yaml")
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compile ResNet-34, 16 depths, with every option."""
+    folder = tmp_path_factory.mktemp("everything")
+    params = folder / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text().replace("  mode: climb ", "  mode: growth "))
     options = ["--backbone", "resnet34", "--gpus", "1", "--secret", "odn-env", "--pvc", "odn-progress", "--memory", "8Gi", "--cpu", "4"]
-    return compiled(tmp_path_factory.mktemp("everything"), *options, "--node-selector", "pool=gpu")
+    return compiled(folder, *options, "--node-selector", "pool=gpu", params=params)
 
 
 def executors(spec: dict[str, Any], *names: str) -> dict[str, dict[str, Any]]:
@@ -56,6 +59,13 @@ def test_sixteen_depths_are_sixteen_levels(everything: tuple[dict[str, Any], dic
     """ResNet-34 trains and judges up to 16 depths, and can end at each."""
     counts = {name: len(executors(everything[0], name)) for name in ("train", "check", "truncate", "evaluate", "report", "register")}
     assert counts == dict.fromkeys(counts, 16)
+
+
+def test_a_ladder_has_a_level_for_each_rung(tmp_path: Path) -> None:
+    """Another backbone brings all rungs up to it, and names say what they count."""
+    spec, _ = compiled(tmp_path, "--backbone", "resnet34")
+    assert len(executors(spec, "train")) == 9
+    assert "name: train rung 9\n" in yaml.safe_dump(spec)
 
 
 def test_names_read_like_prose(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
