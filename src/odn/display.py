@@ -15,6 +15,7 @@ PHASES = {
     "supernet": "supernet",
     "teacher": "teach",
     "reduce": "reduce depth",
+    "refine": "refine",
     "mode-selection": "mode selection",
     "gates": "gates",
 }
@@ -31,9 +32,9 @@ class PhaseDisplay(Protocol):
 
 
 @contextmanager
-def phase_display(*, depth: int, phase: str, epochs: int) -> Iterator[PhaseDisplay]:
+def phase_display(*, depth: int, phase: str, epochs: int, unit: str = "depth") -> Iterator[PhaseDisplay]:
     """Yield the display that suits standard error: `epochs` is the most that the phase may take."""
-    title = f"depth {depth} {PHASES.get(phase, phase)}"
+    title = f"{unit} {depth} {PHASES.get(phase, phase)}"
     if not sys.stderr.isatty():
         yield _Lines(title, epochs)
         return
@@ -63,15 +64,14 @@ def phase_display(*, depth: int, phase: str, epochs: int) -> Iterator[PhaseDispl
 
 class _Lines:
     def __init__(self, title: str, epochs: int) -> None:
-        self.title, self.epochs, self.started, self.n_rows = title, epochs, time.monotonic(), 0
+        self.title, self.epochs, self.started = title, epochs, time.monotonic()
 
     def tick(self, *, epoch: int, step: int, steps: int) -> None:
         pass
 
     def row(self, *, epoch: int, val_accuracy: float, train_loss: float) -> None:
-        self.n_rows += 1
         took = time.monotonic() - self.started
-        left = (self.epochs - epoch) * took / self.n_rows
+        left = (self.epochs - epoch) * took / epoch
         print(
             f"{self.title}  epoch {epoch}/{self.epochs}  loss {train_loss:.3f}  val {val_accuracy:.2%}"
             f"  {took:.0f} s, at most {left:.0f} s left",

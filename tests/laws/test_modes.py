@@ -42,11 +42,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Stages:
 def test_a_grid_trains_every_depth_and_keeps_the_shallowest_that_is_enough(
     target: float, kept: int | None, verdict: str, tmp_path: Path
 ) -> None:
-    """All depths get the same epochs and a trial anneal; the search goes on behind the one that is kept."""
-    stages = searched(tmp_path, search={"mode": "grid", "target": target}, growth={"min_epochs": 1, "max_epochs": 4})
+    """All depths get the same epochs, down to a learning rate of 0; the search goes on behind the one that is kept."""
+    stages = searched(tmp_path, search={"mode": "grid", "ladder": "prefix", "target": target}, climb={"epochs": 6})
     steps = [read(stages.depths / str(depth) / "metrics.json") for depth in (1, 2, 3)]
-    assert [step["epochs"] for step in steps] == [4, 4, 4]
-    assert all(read(stages.checks / str(depth) / "verdict.json")["annealed"] for depth in (1, 2, 3))
+    assert [step["epochs"] for step in steps] == [6, 6, 6]
+    assert not any(read(stages.checks / str(depth) / "verdict.json")["annealed"] for depth in (1, 2, 3))
     found = read(tmp_path / "metrics/search.json")
     assert found["verdict"] == verdict
     assert kept is None or found["depth"] == kept
@@ -57,10 +57,10 @@ def test_a_grid_trains_every_depth_and_keeps_the_shallowest_that_is_enough(
 
 def test_a_depth_of_a_grid_knows_nothing_of_the_others(tmp_path: Path) -> None:
     """Alone, from scratch, it comes out with the same bytes."""
-    grid = searched(tmp_path / "grid", search={"mode": "grid"})
-    alone = searched(tmp_path / "alone", search={"mode": "scratch", "schedule": [2]})
-    for name in ("depths/2/weights.safetensors", "checks/2/weights.safetensors"):
-        assert (grid.work / name).read_bytes() == (alone.work / name).read_bytes()
+    grid = searched(tmp_path / "grid", search={"mode": "grid", "ladder": "prefix"}, climb={"epochs": 3})
+    alone = searched(tmp_path / "alone", search={"mode": "climb", "ladder": "prefix", "schedule": [2]}, climb={"epochs": 3})
+    name = "depths/2/weights.safetensors"
+    assert (grid.work / name).read_bytes() == (alone.work / name).read_bytes()
 
 
 def test_paper_goes_through_the_stages(published: Stages, tmp_path: Path) -> None:
