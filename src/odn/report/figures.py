@@ -43,7 +43,8 @@ class Theme:
 
     def of_phase(self, name: str) -> str:
         """Return the color of a phase."""
-        colors = {"stable": self.stable, "anneal": self.stable, "trial": self.trial, "finish": self.finish, "reduce": self.reduce}
+        colors = {"stable": self.stable, "anneal": self.stable, "trial": self.trial, "finish": self.finish}
+        colors |= {"reduce": self.reduce, "refine": self.reduce}
         return colors.get(name, self.before)
 
 
@@ -105,8 +106,14 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     """Draw accuracy on val against the bytes of the weights, up to the whole backbone."""
     figure, axes = _figure(theme, height=3.5, title="Accuracy on val by size", legend=False)
     scale, sizes = _Scale(findings), findings.savings[1]
+    for look in findings.refinements:
+        kept = look.reached and look.size_bytes == sizes.kept
+        color = theme.finish if kept else theme.reduce
+        _point(
+            axes, look.size_bytes, scale.span(look.accuracy, look.interval), color=color, hollow=None if kept else theme.paper, marker="D"
+        )
     for one in findings.depths:
-        is_kept = one.depth == findings.depth
+        is_kept = one.depth == findings.depth and not findings.is_refined
         color, weight = (theme.finish, "bold") if is_kept else (theme.muted, "normal")
         span = scale.span(one.accuracy, one.interval)
         _point(axes, one.size_bytes, span, color=color, hollow=None if is_kept else theme.paper)
@@ -116,7 +123,8 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     low, high = findings.depths[0].size_bytes / 1.5, sizes.full * 1.6
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    scale.fit(axes, [edge for one in findings.depths for edge in one.interval], below=0.36)
+    intervals = [one.interval for one in findings.depths] + [look.interval for look in findings.refinements]
+    scale.fit(axes, [edge for interval in intervals for edge in interval], below=0.36)
     scale.draw_target(axes, theme, left=scale.starts_low, right=math.log(sizes.full / low) / math.log(high / low))
     across = axes.get_xaxis_transform()
     axes.axvline(sizes.full, color=theme.ink, linewidth=1.2, linestyle=(0, (1, 2)))
@@ -250,13 +258,14 @@ class _Scale:
 
 
 def _runs(history: Sequence[Epoch]) -> Iterator[tuple[int, str, int, list[Epoch]]]:
-    """Split the rows where depth or phase change: depth, phase, number of epochs before, rows."""
+    """Split the rows where depth or phase change, or another training begins: depth, phase, number of epochs before, rows."""
     start, before = 0, 0
     for end in range(1, len(history) + 1):
-        first = history[start]
-        if end == len(history) or (history[end].depth, history[end].phase) != (first.depth, first.phase):
+        first, last = history[start], history[end - 1]
+        after = history[end] if end < len(history) else None
+        if after is None or (after.depth, after.phase) != (first.depth, first.phase) or after.epoch <= last.epoch:
             yield first.depth, first.phase, before, list(history[start:end])
-            start, before = end, before + history[end - 1].epoch
+            start, before = end, before + last.epoch
 
 
 def _drawable(name: str, *, longest: int = 13) -> str:
@@ -289,10 +298,19 @@ def _figure(theme: Theme, *, height: float, title: str, legend: bool = True) -> 
     return figure, axes
 
 
-def _point(axes: "Axes", x: float, span: tuple[float, float, float], *, color: str, hollow: str | None = None) -> None:
+def _point(axes: "Axes", x: float, span: tuple[float, float, float], *, color: str, hollow: str | None = None, marker: str = "o") -> None:
     low, y, high = span
     axes.errorbar([x], [y], yerr=[[y - low], [high - y]], fmt="none", ecolor=color, elinewidth=1.4, capsize=3, alpha=0.75, zorder=2)
-    axes.plot([x], [y], marker="o", markersize=7, color=color, markerfacecolor=hollow or color, markeredgewidth=1.6, zorder=3)
+    axes.plot(
+        [x],
+        [y],
+        marker=marker,
+        markersize=7 if marker == "o" else 5.5,
+        color=color,
+        markerfacecolor=hollow or color,
+        markeredgewidth=1.6,
+        zorder=3,
+    )
 
 
 def _note(axes: "Axes", text: str, at: tuple[float, float], *, shift: tuple[float, float], **style: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from odn import __version__
 from odn.data.dataset import Manifest
 from odn.modes import prune_phases
-from odn.report.findings import Findings
+from odn.report.findings import Depth, Findings
 from odn.report.mistakes import SMALL_SIDE, Mistakes
 from odn.report.words import (
     BUSY,
@@ -134,29 +134,33 @@ def _tables(findings: Findings) -> dict[str, Any]:
         "kept_title": kept_blocks(findings),
         "whole_title": f"all {findings.n_blocks}",
         "savings": [(one.name, amount(one, one.kept), amount(one, one.full), saving(one.saved)) for one in findings.savings],
-        "depth_heads": [findings.unit, "verdict", "EMA accuracy", "annealed", interval],
-        "depth_rows": [
-            (
-                one.depth,
-                VERDICTS[one.verdict],
-                f"{one.ema_accuracy:.2%}",
-                f"{one.annealed_accuracy:.2%}" if one.annealed_accuracy is not None else "–",
-                narrow_span(one.interval),
-            )
-            for one in findings.depths
+        "spreads": findings.config.spreads,
+        "unit": findings.unit,
+        "depth_heads": [
+            findings.unit,
+            "verdict",
+            *(("bytes", "MACs", "val") if findings.config.spreads else ("EMA accuracy", "annealed")),
+            interval,
         ],
+        "depth_rows": [(one.depth, VERDICTS[one.verdict], *_reached(one, findings), narrow_span(one.interval)) for one in findings.depths],
         "reasons": [
             (f"{_sentence(findings.unit)} {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
             for one in findings.depths
         ]
         + [(f"Depth {one.depth}, depth reduction", f"{_sentence(one.reason)}.") for one in findings.reductions]
         + [(f"Below rung {findings.depth}, refinement", f"{_sentence(one.reason)}.") for one in findings.refinements],
-        "kept_row": findings.depths.index(findings.kept),
+        "kept_row": None if findings.is_refined else findings.depths.index(findings.kept),
         "ledger": [
             *((entry.depth, PHASES[entry.phase], entry.epochs, f"{entry.full_network_epochs:.2f}") for entry in findings.ledger),
             total,
         ],
     }
+
+
+def _reached(one: Depth, findings: Findings) -> tuple[str, ...]:
+    if findings.config.spreads:
+        return f"{one.size_bytes:,}", f"{one.macs:,}", f"{one.accuracy:.2%}"
+    return f"{one.ema_accuracy:.2%}", f"{one.annealed_accuracy:.2%}" if one.annealed_accuracy is not None else "–"
 
 
 def _mistakes(mistakes: Mistakes) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def _mistakes(mistakes: Mistakes) -> dict[str, Any]:
 def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
     return {
         "depths": f"{_points(findings)} Bars are {_confidence(findings)} intervals. {_ending(findings)} {STRETCHED}",
-        "cost": "Further left is smaller, and each gridline is ten times the one before; higher is better. "
+        "cost": f"Further left is smaller, and each gridline is ten times the one before; higher is better. {_rungs(findings)}"
         "The dotted line is the whole backbone.",
         "ledger": f"One full-network epoch is one pass over the training images through all {findings.n_blocks} blocks; "
         "an epoch of a shallower network counts in proportion to its MACs.",
@@ -190,6 +194,13 @@ def _captions(findings: Findings, mistakes: Mistakes) -> dict[str, str]:
         f"{_setting_off(findings)} {STRETCHED}",
         "mistakes": _wrong(findings, mistakes),
     }
+
+
+def _rungs(findings: Findings) -> str:
+    if not findings.config.spreads:
+        return ""
+    looks = " Diamonds are networks between rungs, tried after a rung was accepted." if findings.refinements else ""
+    return f"Circles are rungs, each trained from fresh weights; bars are {_confidence(findings)} intervals. {_ending(findings)}{looks} "
 
 
 def _points(findings: Findings) -> str:
@@ -204,6 +215,8 @@ def _setting_off(findings: Findings) -> str:
     if not findings.is_pruned:
         if findings.config.finish.start == "fresh" and findings.weights_from == "finish":
             return "The trial anneal starts where training ended, the finish from fresh weights."
+        if findings.config.mode.judges_as_trained:
+            return "Points stand where val was looked at."
         return "The trial anneal and the finish both start where training ended."
     dense, gated, settle = prune_phases(findings.config.prune)
     without = f"The first {dense} epochs are of the network without gates"

@@ -93,27 +93,39 @@ def _interval_name(findings: Findings) -> str:
 
 def _depth_lines(findings: Findings) -> Iterator[Line]:
     folded = findings.depths[: 1 - MOST_DEPTHS] if len(findings.depths) > MOST_DEPTHS else ()
-    rows: list[tuple[str, ...]] = [(findings.unit, "val, EMA", "val, annealed", _interval_name(findings), "verdict")]
+    head, row = (_RUNG_HEAD, _rung_row) if findings.config.spreads else (_DEPTH_HEAD, _depth_row)
+    rows: list[tuple[str, ...]] = [(findings.unit, *head, _interval_name(findings), "verdict")]
     if folded:
-        ema_accuracies = [one.ema_accuracy for one in folded]
-        rows.append(
-            (f"{folded[0].depth}-{folded[-1].depth}", f"{min(ema_accuracies):.2%}+", "", "", f"{len(folded)} {findings.unit}s: expand")
-        )
-    rows += [_depth_row(one, findings) for one in findings.depths[len(folded) :]]
-    for number, text in enumerate(_table(rows, left=(4,))):
+        least, empty = f"{min(one.ema_accuracy for one in folded):.2%}+", [""] * len(head)
+        empty[2 if findings.config.spreads else 0] = least
+        rows.append((f"{folded[0].depth}-{folded[-1].depth}", *empty, "", f"{len(folded)} {findings.unit}s: expand"))
+    rows += [row(one, findings) for one in findings.depths[len(folded) :]]
+    for number, text in enumerate(_table(rows, left=(len(rows[0]) - 1,))):
         one = findings.depths[number - 1 - bool(folded) + len(folded)] if number > bool(folded) else None
-        yield Line(text, "dim" if number == 0 else "bold" if one is not None and one.depth == findings.depth else "")
+        yield Line(text, "dim" if number == 0 else "bold" if one is not None and _is_kept(one, findings) else "")
+
+
+_DEPTH_HEAD = ("val, EMA", "val, annealed")
+_RUNG_HEAD = ("bytes", "MACs", "val")
+
+
+def _is_kept(one: Depth, findings: Findings) -> bool:
+    return one.depth == findings.depth and not findings.is_refined
 
 
 def _depth_row(one: Depth, findings: Findings) -> tuple[str, ...]:
-    mark = "  <- kept" if one.depth == findings.depth else ""
     return (
         str(one.depth),
         f"{one.ema_accuracy:.2%}",
         f"{one.annealed_accuracy:.2%}" if one.annealed_accuracy is not None else "-",
         span(one.interval),
-        VERDICTS[one.verdict] + mark,
+        VERDICTS[one.verdict] + ("  <- kept" if _is_kept(one, findings) else ""),
     )
+
+
+def _rung_row(one: Depth, findings: Findings) -> tuple[str, ...]:
+    kept = "  <- kept" if _is_kept(one, findings) else ""
+    return (str(one.depth), f"{one.size_bytes:,}", f"{one.macs:,}", f"{one.accuracy:.2%}", span(one.interval), VERDICTS[one.verdict] + kept)
 
 
 def _saving_lines(findings: Findings) -> Iterator[Line]:
@@ -153,4 +165,4 @@ def _next_lines(findings: Findings, registration: Mapping[str, Any] | None) -> I
     if findings.is_pruned:
         yield Line(f"{INDENT}lower prune.budget in params.yaml, then make repro: the training is done again, and cuts more")
     elif findings.depth != findings.config.search.schedule[-1]:
-        yield Line(f"{INDENT}raise search.target in params.yaml, then make repro: only deeper depths are trained")
+        yield Line(f"{INDENT}raise search.target in params.yaml, then make repro: only {findings.unit}s beyond are trained")
