@@ -1,9 +1,10 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
 
-An arm is growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
+An arm is climb, growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
 the whole backbone, and the backbone pruned to the same bytes, each for the full-network epochs that growth took); torch_pruning_macs (the
-backbone pruned to the MACs of prune, for what prune took); autogrow; or any of these with settings changed, such as
-`growth:growth.init=random`. Out of the supernet of the same seed come
+backbone pruned to the MACs of prune, for what prune took); torch_pruning_global or _taylor (pruned to the bytes of climb by one threshold
+for all layers, for what climb took; with _long for 6 epochs of the whole backbone and 100 after the cut); autogrow; or any of these with
+settings changed, such as `growth:growth.init=random`. Out of the supernet of the same seed come
 `specialised:accuracy>=0.98` and `routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
 """
 
@@ -26,22 +27,28 @@ import torch
 import yaml
 
 from benchmarks.neighbours import run_routed, run_specialised
-from benchmarks.peers.pruning import Measure, run_pruning
+from benchmarks.peers.pruning import Peer, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
 from odn.commands.preset import read_preset
 from odn.config import N_BLOCKS, Config, changed, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
-from odn.modes import MODES as ODN_MODES
 from odn.routing.targets import Target
 from odn.searching.data import backbone_of, costs_at
 from odn.tracking import live
 from odn.training.device import choose_machine, processor_name
 
-MODES = ("growth", "paper", "grid", "supernet", "prune", "auto")
+MODES = ("climb", "growth", "paper", "grid", "supernet", "prune", "auto")
 FROM_SUPERNET = ("specialised", "routed")
-PRUNED: dict[str, tuple[str, Measure]] = {"torch_pruning": ("growth", "size_bytes"), "torch_pruning_macs": ("prune", "macs")}
+PRUNED = {
+    "torch_pruning": Peer(like="growth", of="size_bytes"),
+    "torch_pruning_macs": Peer(like="prune", of="macs"),
+    "torch_pruning_global": Peer(like="climb", of="size_bytes", scope="global"),
+    "torch_pruning_taylor": Peer(like="climb", of="size_bytes", scope="global", importance="taylor"),
+    "torch_pruning_global_long": Peer(like="climb", of="size_bytes", scope="global", epochs=(6, 100)),
+    "torch_pruning_taylor_long": Peer(like="climb", of="size_bytes", scope="global", importance="taylor", epochs=(6, 100)),
+}
 ARMS = (*MODES, "scratch", "full", *PRUNED, "autogrow", *FROM_SUPERNET)
 NEXT_SETTING = re.compile(r",(?=[a-z_.]+=)")
 COOLDOWN = 0.5  # of the epochs of an arm that trains one depth for a given budget
@@ -99,7 +106,8 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         return _autogrow(arm, prepared=prepared, config=config, options=options)
     if kind in MODES:
         return run_search(_in_mode(config, kind), arm=arm, prepared=prepared, folder=folder)
-    name, of = PRUNED.get(kind, ("growth", "size_bytes"))
+    peer = PRUNED.get(kind, Peer(like="growth", of="size_bytes"))
+    name = peer.like
     like = next((one for one in results if (one.arm, one.seed) == (name, config.seed)), None)
     if like is None:
         raise OdnError(f"{arm}: its budget is that of {name} on the same seed, which has not run; name {name} before it")
@@ -107,16 +115,17 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
     if kind not in PRUNED:
         fixed = _for_budget(config, depth=depth, budget=like.full_network_epochs, prepared=prepared)
         return run_search(fixed, arm=arm, prepared=prepared, folder=folder)
-    half = _for_budget(config, depth=depth, budget=like.full_network_epochs / 2, prepared=prepared)
+    first = peer.epochs[0] if peer.epochs is not None else like.full_network_epochs / 2
+    half = _for_budget(config, depth=depth, budget=first, prepared=prepared)
     whole = run_search(half, arm="whole", prepared=prepared, folder=folder)
-    done = run_pruning(config, arm=arm, whole=folder / "model", of=of, like=like, spent=whole.full_network_epochs, prepared=prepared)
+    done = run_pruning(config, arm=arm, whole=folder / "model", peer=peer, like=like, spent=whole.full_network_epochs, prepared=prepared)
     return replace(done, seconds=done.seconds + whole.seconds)
 
 
 def _in_mode(config: Config, mode: str) -> Config:
     if mode == "paper":
         return _published(config)
-    schedule = {"search.schedule": [config.search.schedule[-1]]} if ODN_MODES[mode].one_depth else {}
+    schedule = {"search.schedule": [config.search.schedule[-1]]} if config.in_mode(mode).mode.one_depth else {}
     return changed(config, schedule | {"search.mode": mode})
 
 
@@ -148,6 +157,7 @@ def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) ->
     epochs = max(2, round(budget / epoch_cost(config, prepared=prepared, depth=depth)))
     cooldown = max(1, round(COOLDOWN * epochs))
     changes = {"search.mode": "scratch", "search.schedule": [depth], "search.cooldown_epochs": cooldown, "finish.epochs": 0}
+    changes |= dict.fromkeys(("search.max_bytes", "search.max_macs", "search.max_params"))
     return changed(config, changes | {"growth.max_epochs": epochs - cooldown, "growth.min_epochs": 1})
 
 

@@ -1,14 +1,17 @@
 """Torch-Pruning: train the whole backbone, cut its channels to as many bytes or MACs as odn's network has, and train on.
 
+The cut takes the same share of every layer, or what is worth least over all of them, by magnitude or by first-order Taylor scores.
+
 Source: Fang et al., DepGraph, arXiv 2301.12900; the package torch-pruning, whose code this only calls.
 """
 
 import copy
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
+import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.results import Result
@@ -19,7 +22,7 @@ from odn.errors import OdnError
 from odn.models.cost import cost_of
 from odn.models.network import DepthNetwork
 from odn.models.stored_networks import load_network
-from odn.searching.data import opened
+from odn.searching.data import SearchData, opened
 from odn.searching.phases import run_phase
 from odn.training.depth_task import Phase
 from odn.training.evaluation import evaluate
@@ -28,18 +31,34 @@ from odn.training.state import TrainState
 
 Measure = Literal["size_bytes", "macs"]
 MOST_EPOCHS = 60  # after the cut: a network of a hundredth of the MACs would train hundreds of epochs for the same cost
+LEAST_LEFT = 0.01  # of the channels of a layer
+SCORED_IMAGES, SCORED_BATCH = 2048, 128  # training images that Taylor scores come from
 
 
-def run_pruning(config: Config, *, arm: str, whole: Path, of: Measure, like: Result, spent: float, prepared: Path) -> Result:
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """Say how the peer prunes: to the metric of which arm, over which layers, by which score, and for how long it trains.
+
+    Without `epochs` (of the whole backbone, and after the cut) it trains for what the arm cost.
+    """
+
+    like: str
+    of: Measure
+    scope: Literal["uniform", "global"] = "uniform"
+    importance: Literal["magnitude", "taylor"] = "magnitude"
+    epochs: tuple[int, int] | None = None
+
+
+def run_pruning(config: Config, *, arm: str, whole: Path, peer: Peer, like: Result, spent: float, prepared: Path) -> Result:
     """Prune the network in `whole`, for which `spent` full-network epochs were paid, to `like`; train on for what `like` cost."""
     begin = time.monotonic()
     data = opened(prepared, config=config)
     network = data.machine.to_device(load_network(whole))
-    example = data.train.normalised(data.train.batch(slice(0, 2)))
-    pruned = prune_to(network, of=of, most=getattr(like, of), example=example)
+    pruned = prune_to(network, peer=peer, most=getattr(like, peer.of), data=data)
     costs, whole_costs = (cost_of(one, data.manifest.height, data.manifest.width) for one in (pruned, network))
     share = costs.macs / whole_costs.macs
-    epochs = min(MOST_EPOCHS, max(1, round((like.full_network_epochs - spent) / share)))
+    left = max(1, round((like.full_network_epochs - spent) / share))
+    epochs = peer.epochs[1] if peer.epochs is not None else min(MOST_EPOCHS, left)
     state = TrainState.fresh(copy.deepcopy(pruned).train())  # the tracing of its graph keeps hold of the parameters
     phase = Phase(name="finish", depth=network.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows = [event for event in run_phase(state, phase, data=data, config=config, checkpoint=None) if isinstance(event, EpochRow)]
@@ -66,8 +85,8 @@ def run_pruning(config: Config, *, arm: str, whole: Path, of: Measure, like: Res
     )
 
 
-def prune_to(network: DepthNetwork, *, of: Measure, most: int, example: torch.Tensor) -> DepthNetwork:
-    """Return a copy whose channels are cut by magnitude, in all layers by the same share, until it has no more than `most`.
+def prune_to(network: DepthNetwork, *, peer: Peer, most: int, data: SearchData) -> DepthNetwork:
+    """Return a copy whose channels are cut until it has no more than `most` of the metric.
 
     Raises:
         OdnError: the smallest that is left is still too large.
@@ -76,27 +95,34 @@ def prune_to(network: DepthNetwork, *, of: Measure, most: int, example: torch.Te
     best = None
     for _ in range(12):
         ratio = (low + high) / 2
-        candidate = _pruned(network, ratio=ratio, example=example)
-        if getattr(cost_of(candidate, *example.shape[2:]), of) <= most:
+        candidate = _pruned(network, ratio=ratio, peer=peer, data=data)
+        if getattr(cost_of(candidate, data.manifest.height, data.manifest.width), peer.of) <= most:
             best, high = candidate, ratio
         else:
             low = ratio
     if best is None:
-        raise OdnError(f"torch_pruning: with one channel a layer the network still has more than {most:,} {of}; ask for less pruning")
+        raise OdnError(f"torch_pruning: with one channel a layer the network still has more than {most:,} {peer.of}; ask for less pruning")
     return best
 
 
-def _pruned(network: DepthNetwork, *, ratio: float, example: torch.Tensor) -> DepthNetwork:
+def _pruned(network: DepthNetwork, *, ratio: float, peer: Peer, data: SearchData) -> DepthNetwork:
     import torch_pruning  # type: ignore[import-untyped]  # shipped without types
 
     copied = copy.deepcopy(network).eval().requires_grad_(True)
     heads: list[nn.Module] = list(copied.heads.values())
+    taylor = peer.importance == "taylor"
     pruner = torch_pruning.pruner.MagnitudePruner(
         copied,
-        example,
-        importance=torch_pruning.importance.MagnitudeImportance(p=2),
+        data.train.normalised(data.train.batch(slice(0, 2))),
+        importance=torch_pruning.importance.TaylorImportance() if taylor else torch_pruning.importance.MagnitudeImportance(p=2),
         pruning_ratio=ratio,
+        global_pruning=peer.scope == "global",
+        max_pruning_ratio=1 - LEAST_LEFT,
         ignored_layers=heads,
     )
+    if taylor:
+        for start in range(0, min(SCORED_IMAGES, len(data.train)), SCORED_BATCH):
+            part = slice(start, start + SCORED_BATCH)
+            F.cross_entropy(copied(data.train.normalised(data.train.batch(part))), data.train.labels[part]).backward()
     pruner.step()
     return copied
