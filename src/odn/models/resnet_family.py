@@ -85,11 +85,6 @@ class ResNet:
             for group, shape in zip(groups[: len(shapes)], shapes, strict=True)
         ]
 
-    def block_numbers(self, architecture: Architecture) -> tuple[int, ...]:
-        """Return which of the backbone's blocks the network has, from 1."""
-        cut = cut_of(architecture)
-        return tuple(range(1, architecture.depth + 1)) if cut is None else tuple(block.number for block in cut.blocks)
-
     def with_cut(self, architecture: Architecture, cut: Cut) -> Architecture:
         """Describe what is left of a backbone."""
         arguments = dataclasses.replace(arguments_of(architecture), cut=cut).to_dict()

@@ -81,11 +81,6 @@ def expected(gates: Gates, coefficients: Coefficients, open_: Tensor) -> Tensor:
     return torch.as_tensor(_cost(gates, coefficients, counts, {block: open_[block] for block in gates.blocks}))
 
 
-def cost_of_open(gates: Gates, coefficients: Coefficients, open_: Tensor) -> float:
-    """Return the exact cost of a network of these gates, 0 or 1 (G,)."""
-    return float(expected(gates, coefficients, open_.double()))
-
-
 def _cost(gates: Gates, coefficients: Coefficients, counts: Mapping[int, Any], blocks: Mapping[int, Any]) -> Any:
     """Add up the cost of so many channels in each group (by its first gate) and of these blocks, as numbers or as tensors."""
     total = coefficients.head_fixed + coefficients.head_read * counts[gates.streams[-1].start]
@@ -97,7 +92,7 @@ def _cost(gates: Gates, coefficients: Coefficients, counts: Mapping[int, Any], b
     return total
 
 
-class Closing:
+class _Closing:
     """Hold which gates are open, and how many of each group, while gates are closed and opened one at a time."""
 
     def __init__(self, gates: Gates) -> None:
@@ -113,10 +108,6 @@ class Closing:
             self.blocks[gate] = value
         else:
             self.counts[self.group[gate][0].start] += 2 * value - 1
-
-    def cost(self, coefficients: Coefficients) -> float:
-        """Return what is open costs."""
-        return float(_cost(self.gates, coefficients, self.counts, self.blocks))
 
     def closable(self, gate: int) -> int | None:
         """Return the gate that is closed in the turn of this one: itself, its block where it is the last inner channel, or none."""
@@ -143,7 +134,7 @@ def closed_to(gates: Gates, coefficients: Coefficients, scores: Tensor, *, budge
     projects. Then what fits is opened again, the highest scores first. Where even the least is too much, that is returned.
     """
     values = scores.detach().cpu().double()
-    state, closed = Closing(gates), []
+    state, closed = _Closing(gates), []
 
     def is_too_much() -> bool:
         return bool(_cost(gates, coefficients, state.counts, state.blocks) > budget)

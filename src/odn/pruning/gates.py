@@ -100,9 +100,6 @@ class PrunableFamily(Protocol):
     def with_cut(self, architecture: Architecture, cut: Cut) -> Architecture:
         """Return the description of what is left."""
 
-    def block_numbers(self, architecture: Architecture) -> tuple[int, ...]:
-        """Return which of the backbone's blocks the network has, from 1."""
-
 
 def prunable_family(architecture: Architecture) -> PrunableFamily:
     """Return the family of a network, as one that can be pruned.

@@ -23,10 +23,8 @@ def cut(network: DepthNetwork, gates: Gates, open_: Tensor, *, height: int, widt
     example = torch.zeros(1, network.architecture.in_channels, height, width)
     with torch.enable_grad():  # the graph is traced along the gradients
         _cut_channels(working, gates, open_, example)
-    family = prunable_family(network.architecture)
-    numbers = family.block_numbers(network.architecture)
-    left = [numbers[place] for place in _cut_blocks(working, gates, open_)]
-    architecture = family.with_cut(network.architecture, _what_is_left(working, left))
+    numbers = _cut_blocks(working, gates, open_)
+    architecture = prunable_family(network.architecture).with_cut(network.architecture, _what_is_left(working, numbers))
     return _holding(architecture, working, device=device).train(network.training)
 
 
@@ -62,10 +60,10 @@ def _cut_channels(network: DepthNetwork, gates: Gates, open_: Tensor, example: T
 
 
 def _cut_blocks(network: DepthNetwork, gates: Gates, open_: Tensor) -> list[int]:
-    """Take out the closed blocks, leaving the shortcut of those that project; return the places of the blocks that are left."""
+    """Take out the closed blocks, leaving the shortcut of those that project; return the numbers of the blocks that are left."""
     kept: list[tuple[int, nn.Module]] = []
     _, blocks = prunable(network)
-    for number, (gate, block, module) in enumerate(zip(gates.blocks, blocks, list(network.blocks), strict=True)):
+    for number, (gate, block, module) in enumerate(zip(gates.blocks, blocks, list(network.blocks), strict=True), start=1):
         if open_[gate]:
             kept.append((number, module))
         elif not block.passes_on:
