@@ -23,8 +23,9 @@ def follow(events: Iterable[object], kind: type[T], *, config: Config, data: Sea
         for found in events:
             if isinstance(found, Began):
                 phase.close()
+                log = None
                 display = phase.enter_context(phase_display(depth=found.depth, phase=found.phase, epochs=found.epochs, unit=config.unit))
-                if live:
+                if live and found.phase != "refine":  # its epochs are not those of the rung
                     sha256, before = data.manifest.sha256, found.epochs_before
                     run = live_run(config, data_sha256=sha256, depth=found.depth, phase=found.phase, steps_before=before)
                     log = phase.enter_context(run).log

@@ -42,7 +42,7 @@ class MadeUp:
 def settings() -> dict[str, Any]:
     """Give the project's own settings but for a target of 0.97, to be changed at will."""
     content: dict[str, Any] = yaml.safe_load(PARAMS.read_text())
-    return {**content, "search": {**content["search"], "target": 0.97}}
+    return {**content, "search": {**content["search"], "mode": "growth", "target": 0.97}}
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def _run(connection: Connection, header: dict[str, Any]) -> "Run | None":
     parent_id = search_run(connection, config, header["data_sha256"]).info.run_id
     run = depth_run(connection, parent_id, depth=header["depth"])
     if run is None:
-        return new_depth_run(connection, parent_id, depth=header["depth"])
+        return new_depth_run(connection, parent_id, depth=header["depth"], unit=config.unit)
     if "odn.complete" in run.data.tags and header["phase"] not in {"finish", "reduce"}:
         return None
     connection.client.update_run(run.info.run_id, status="RUNNING")

@@ -125,6 +125,6 @@ def _log_model(connection: Connection, record: SearchRecord, run_id: str, weight
     """Log the network with its normalisation inside, and return the id of the logged model."""
     from odn.models.stored_networks import load_network
 
-    name = f"{record.config.model.backbone}-depth-{record.search.depth}" if record.search else "model"
+    name = f"{record.config.model.backbone}-{record.config.unit}-{record.search.depth}" if record.search else "model"
     log = log_classifier(load_network(record.model), manifest=record.manifest)
     return logged(connection, log, run_id=run_id, name=name, weights_sha256=weights_sha256)

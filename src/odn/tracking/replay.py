@@ -102,7 +102,7 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
         connection.client.delete_run(run.info.run_id)
         run, there = None, {}
     if run is None:
-        run = new_depth_run(connection, parent_id, depth=record.depth)
+        run = new_depth_run(connection, parent_id, depth=record.depth, unit=unit)
     run_id = run.info.run_id
     log_metrics(
         connection, run_id, [_metric(BY_EPOCH + name, value, step) for (name, step), value in wanted.items() if (name, step) not in there]

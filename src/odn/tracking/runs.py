@@ -30,9 +30,9 @@ def depth_run(connection: Connection, parent_id: str, *, depth: int) -> "Run | N
     return _first(connection, _depth_tags(parent_id, depth))
 
 
-def new_depth_run(connection: Connection, parent_id: str, *, depth: int) -> "Run":
-    """Make the child run of a depth, or return the one that another process made meanwhile."""
-    run = _found_or_made(connection, _depth_tags(parent_id, depth), name=f"depth-{depth}")
+def new_depth_run(connection: Connection, parent_id: str, *, depth: int, unit: str = "depth") -> "Run":
+    """Make the child run of a depth, or rung, or return the one that another process made meanwhile."""
+    run = _found_or_made(connection, _depth_tags(parent_id, depth), name=f"{unit}-{depth}")
     log_params(connection, run.info.run_id, {"depth": str(depth)})
     return run
 

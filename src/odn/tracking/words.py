@@ -34,7 +34,7 @@ def version_note(record: SearchRecord) -> str:
     manifest, numbers = record.manifest, record.metrics
     size = f"{manifest.channels}, {manifest.height}, {manifest.width}"
     classes = ", ".join(map(markdown, manifest.classes[:12])) + (", …" if manifest.n_classes > 12 else "")
-    smaller, quicker = f"{numbers['params_saved']:.1%} fewer than at full depth", f"{numbers['macs_saved']:.1%} fewer"
+    smaller, quicker = f"{numbers['params_saved']:.1%} fewer than the whole backbone has", f"{numbers['macs_saved']:.1%} fewer"
     return "\n\n".join(
         [
             _headline(record),
