@@ -79,7 +79,7 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
                 finish(depth, search)
                 return
             verdict = judged.outputs[CHECK_OUTPUT]
-            with dsl.If(verdict == "target_reached", name=f"stop-at-{depth}"):
+            with dsl.If(verdict != "expand", name=f"stop-at-{depth}"):
                 finish(depth, search)
             with dsl.If(verdict == "expand", name=f"expand-to-{schedule[index + 1]}"):
                 level(index + 1, search)

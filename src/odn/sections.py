@@ -130,7 +130,7 @@ class SearchConfig(Section):
         "of the one before, up to the backbone; prefix: the first blocks of the backbone",
     )
     cost: Literal["bytes", "macs", "params"] = Field(default="bytes", description="what doubles from rung to rung of a spread ladder")
-    target: Fraction = Field(default=0.99, description="accuracy on val that must be reached")
+    target: Fraction = Field(default=0.98, description="accuracy on val that must be reached")
     accept: Literal["point", "lower_bound"] = Field(
         default="point", description="compare the accuracy itself, or its Wilson lower bound, with the target"
     )
@@ -159,6 +159,11 @@ class SearchConfig(Section):
     schedule: tuple[int, ...] = Field(
         default=(1, 2, 3, 4, 5, 6, 7, 8), description="rungs that are tried, ascending; of a prefix ladder, depths"
     )
+
+    @property
+    def climbs(self) -> bool:
+        """Return whether rungs of a spread ladder are tried until one is good enough."""
+        return self.meaning.any_ladder and self.ladder == "spread" and not self.meaning.exhaustive and not self.budget
 
     @property
     def n_looks(self) -> int:
@@ -193,7 +198,7 @@ class PaperConfig(Section):
     """Set the published procedure, of `search.mode: paper`."""
 
     target: Fraction = Field(
-        default=0.99, description="search.target, which here is the published target less its tolerance, as training must know it"
+        default=0.98, description="search.target, which here is the published target less its tolerance, as training must know it"
     )
     warmup_epochs: Annotated[int, Field(ge=0, le=10000)] = Field(default=3, description="of the warm-up of all depths at once")
     warmup_lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.001, description="rate at which the warm-up begins")

@@ -1,8 +1,10 @@
 """When a depth has been trained enough, is worth a trial anneal, is deep enough."""
 
+import re
+
 import pytest
 
-from odn.searching.convergence import Trial, fit_power_law, judge, one_standard_error_depth, prospect, why_stop
+from odn.searching.convergence import Trial, Tried, fit_power_law, judge, one_standard_error_depth, prospect, why_stop
 from unit.search_examples import growth, search, step
 
 RISING = [1 - 0.5 * 0.7**epoch for epoch in range(10)]  # each epoch takes 30 % of the error away
@@ -105,3 +107,33 @@ def test_one_standard_error_prefers_the_shallow() -> None:
     """Within one standard error of the best the shallowest is kept; a clear gain is not given away."""
     assert one_standard_error_depth({1: 0.900, 2: 0.958, 3: 0.960}, n=1000) == 2
     assert one_standard_error_depth({1: 0.900, 2: 0.930, 3: 0.960}, n=1000) == 3
+
+
+def climbing(accuracies: list[float], *, target: float) -> list[str]:
+    """Judge rungs that each cost twice the one before; return the verdicts, and the last reason."""
+    before: tuple[Tried, ...] = ()
+    said: list[str] = []
+    settings = search(mode="climb", ladder="spread", schedule=tuple(range(1, 9)), target=target)
+    for rung, accuracy in enumerate(accuracies, start=1):
+        found = judge(step(round(1000 * accuracy), depth=rung, size_bytes=4000 * 2**rung), settings, trial=None, before=before)
+        before, said = found.tried, [*said, found.verdict, found.reason]
+    return [*said[::2], said[-1]]
+
+
+def test_a_climb_whose_errors_level_off_ends() -> None:
+    """From the fourth rung on a power law through the errors says what the largest networks may reach."""
+    *verdicts, reason = climbing([0.90, 0.935, 0.945, 0.948], target=0.97)
+    assert verdicts == ["expand", "expand", "expand", "exhausted"]
+    assert re.search(r"; a power law through 4 rungs has a floor of 5\.\d\d% error, so that no larger one is tried$", reason)
+
+
+def test_a_climb_whose_errors_do_not_fall_ends() -> None:
+    """No law is needed for that."""
+    assert climbing([0.94, 0.94, 0.94, 0.93], target=0.97)[-1].endswith("the errors of 4 rungs do not fall, so that no larger one is tried")
+
+
+def test_a_climb_that_may_reach_the_target_goes_on() -> None:
+    """Errors that halve with every rung, and a grid, whatever its errors."""
+    assert climbing([0.60, 0.80, 0.90, 0.95], target=0.99)[:-1] == ["expand"] * 4
+    settings = search(mode="grid", schedule=(1, 2, 3, 4, 5))
+    assert judge(step(940, depth=4), settings, trial=None).tried == ()

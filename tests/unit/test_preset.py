@@ -93,7 +93,7 @@ def test_an_unknown_preset_is_named_with_those_there_are() -> None:
     [
         (
             {"search.mode": "paper", "paper.target": 0.5},
-            "paper.target: with search.mode paper it must be that of search.target, 0.99; got 0.5",
+            "paper.target: with search.mode paper it must be that of search.target, 0.98; got 0.5",
         ),
         ({"search.mode": "scratch"}, "search.schedule: with search.mode scratch one depth is trained"),
         ({"search.mode": "prune"}, "search.schedule: with search.mode prune one depth is trained"),

@@ -11,7 +11,7 @@ from odn.data.batches import Images, n_steps
 from odn.models.architecture import Architecture
 from odn.models.ladder import ladder_of, largest
 from odn.models.network import DepthNetwork, build
-from odn.searching.convergence import DepthStep, measured_accuracy
+from odn.searching.convergence import COUNTED, DepthStep, measured_accuracy
 from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.searching.outcome import Refinement
 from odn.searching.phases import run
@@ -21,8 +21,6 @@ from odn.training.evaluation import Evaluation
 from odn.training.fit import EpochRow, Position
 from odn.training.seed import generator
 from odn.training.state import TrainState
-
-UNITS = {"macs": "macs", "params": "n_params", "bytes": "size_bytes"}
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,13 @@ class Climb:
         Below the first rung the next power of two counts as the one before.
         """
         accepted, metric = rung_of(rung, data=data, config=config), config.search.cost
-        most = getattr(costs_at(accepted, data.manifest), UNITS[metric])
-        least = getattr(costs_at(rung_of(rung - 1, data=data, config=config), data.manifest), UNITS[metric]) if rung > 1 else most / 2
+        most = getattr(costs_at(accepted, data.manifest), COUNTED[metric])
+        least = getattr(costs_at(rung_of(rung - 1, data=data, config=config), data.manifest), COUNTED[metric]) if rung > 1 else most / 2
         known = {accepted}
         for look in range(1, config.search.looks + 1):
             middle, size = round(math.sqrt(least * most)), {"height": data.manifest.height, "width": data.manifest.width}
             architecture = largest(data.backbone, {metric: middle}, **size)
-            if architecture in known or getattr(costs_at(architecture, data.manifest), UNITS[metric]) <= least:
+            if architecture in known or getattr(costs_at(architecture, data.manifest), COUNTED[metric]) <= least:
                 return
             known.add(architecture)
             checkpoint = checkpoints.of(f"refine-{rung}-{look}", *DEPENDS_ON, "climb", inputs=[_identity(architecture)], keep=True)

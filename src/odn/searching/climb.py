@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from odn.config import Config
 from odn.models.network import DepthNetwork
-from odn.searching.convergence import DepthStep, Verdict, judge, wants_trial
+from odn.searching.convergence import DepthStep, Tried, Verdict, judge, wants_trial
 from odn.searching.data import SearchData
 from odn.searching.finishing import Finished, finished
 from odn.searching.growth import Cooled, cool_down
@@ -51,6 +51,7 @@ def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] 
             before.append(selected.entry(config.search.schedule[-1]))
             config = config.in_mode(selected.mode)
         strategy, inherited = strategy_of(config), None
+        tried: tuple[Tried, ...] = ()
         for depth in config.search.schedule:
             job = Job(data=data, config=config, depth=depth, checkpoints=checkpoints, outside=outside)
             trained = last(strategy.train(inherited, job), Trained)
@@ -58,7 +59,8 @@ def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] 
             if wants_trial(trained.step, config.search):
                 cooled = last(try_annealed(trained.inherited, trained.step, data=data, config=config, checkpoints=checkpoints), Cooled)
                 network = cooled.network
-            verdict = judge(trained.step, config.search, trial=cooled.trial if cooled else None)
+            verdict = judge(trained.step, config.search, trial=cooled.trial if cooled else None, before=tried)
+            tried = verdict.tried
             if inherited is None and trained.inherited.teaching is not None:
                 before += trained.inherited.teaching.record.entries()
             inherited = trained.inherited

@@ -16,6 +16,7 @@ from odn.searching.statistics import standard_error, wilson_interval
 from odn.sections import GrowthConfig, SearchConfig
 
 LEAST_POINTS = 4  # of a curve that a power law is fitted to
+COUNTED = {"bytes": "size_bytes", "macs": "macs", "params": "n_params"}  # setting search.cost: field of a record
 EXPONENTS = [0.25 * k for k in range(1, 13)]  # of the power law that are tried
 
 
@@ -63,6 +64,14 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried(Record):
+    """Hold what a rung costs, by `search.cost`, and the accuracy, or bound, that was compared with the target."""
+
+    cost: Positive
+    measured: Fraction
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict(Record):
     """Say what becomes of a depth, and why: the content of verdict.json."""
 
@@ -78,6 +87,7 @@ class Verdict(Record):
     annealed: bool
     anneal_epochs: Count
     cost: Amount  # full-network epochs that the trial anneal took
+    tried: tuple[Tried, ...] = ()  # of a climb: the rungs so far, this one last
 
     @property
     def shown(self) -> str:
@@ -141,18 +151,20 @@ class PowerLaw:
         return float(self.floor + self.scale * epoch**-self.exponent)
 
 
-def fit_power_law(curve: Sequence[float]) -> PowerLaw | None:
+def fit_power_law(curve: Sequence[float], *, at: Sequence[float] | None = None) -> PowerLaw | None:
     """Fit a falling power law to a curve's errors by least squares; None where the curve is too short or none fits.
+
+    The curve stands at the places `at`, the first of them 1, or at 1, 2, 3, ….
 
     For each exponent of a small grid the fit of floor and scale is a straight line; the floor is kept at 0 or above.
     Source: learning curves follow power laws (Hestness et al., arXiv 1712.00409).
     """
     if len(curve) < LEAST_POINTS:
         return None
-    errors = [1 - accuracy for accuracy in curve]
+    errors, places = [1 - accuracy for accuracy in curve], at if at is not None else range(1, len(curve) + 1)
     best: tuple[float, PowerLaw] | None = None
     for exponent in EXPONENTS:
-        xs = [float(epoch**-exponent) for epoch in range(1, len(errors) + 1)]
+        xs = [float(place**-exponent) for place in places]
         mean_x, mean_y = math.fsum(xs) / len(xs), math.fsum(errors) / len(errors)
         variance = math.fsum((x - mean_x) ** 2 for x in xs)
         scale = math.fsum((x - mean_x) * (y - mean_y) for x, y in zip(xs, errors, strict=True)) / variance
@@ -203,8 +215,26 @@ def wants_trial(step: DepthStep, search: SearchConfig) -> bool:
     return search.meaning.trial == "always" or (search.meaning.trial == "promising" and prospect(step, search).promising)
 
 
-def judge(step: DepthStep, search: SearchConfig, *, trial: Trial | None) -> Verdict:
-    """Decide on a depth: `target_reached`, else `expand`, or `exhausted` at the end of the schedule."""
+def out_of_reach(tried: Sequence[Tried], *, target: float) -> str | None:
+    """Say why no larger rung would reach the target; None where one may, or too few rungs were tried to tell.
+
+    Source: error falls with size as a power law to a floor (Rosenfeld et al., arXiv 1909.12673, section 4).
+    """
+    if len(tried) < LEAST_POINTS:
+        return None
+    law = fit_power_law([one.measured for one in tried], at=[one.cost / tried[0].cost for one in tried])
+    if law is None:
+        return f"the errors of {len(tried)} rungs do not fall, so that no larger one is tried"
+    if law.floor > 1 - target:
+        return f"a power law through {len(tried)} rungs has a floor of {law.floor:.2%} error, so that no larger one is tried"
+    return None
+
+
+def judge(step: DepthStep, search: SearchConfig, *, trial: Trial | None, before: Sequence[Tried] = ()) -> Verdict:
+    """Decide on a depth: `target_reached`, else `expand`, or `exhausted` at the end of the schedule, or of what a climb may reach.
+
+    `before` are the rungs below, of a climb.
+    """
     n_correct, n = (trial.n_correct, trial.n) if trial else (step.val_correct, step.n_val)
     accuracy, interval = n_correct / n, wilson_interval(n_correct, n, confidence=search.confidence)
     measured, measure = measured_accuracy(n_correct, n, search=search)
@@ -222,13 +252,15 @@ def judge(step: DepthStep, search: SearchConfig, *, trial: Trial | None) -> Verd
         reason = f"{measure} {measured:.2%} ({n_correct} of {n}) {when} misses the target {search.target:.2%}"
     else:
         reason = prospect(step, search).why
+    tried = (*before, Tried(cost=getattr(step, COUNTED[search.cost]), measured=measured)) if search.climbs else ()
+    ends = None if reached or deepest else out_of_reach(tried, target=search.target)
     verdict: Literal["expand", "target_reached", "exhausted"] = "target_reached" if reached else "exhausted"
-    if not deepest and (search.meaning.exhaustive or not reached):
+    if not deepest and ends is None and (search.meaning.exhaustive or not reached):
         verdict = "expand"
     return Verdict(
         depth=step.depth,
         verdict=verdict,
-        reason=reason + ("; no deeper depth is in the schedule" if verdict == "exhausted" else ""),
+        reason=reason + (f"; {ends or 'no deeper depth is in the schedule'}" if verdict == "exhausted" else ""),
         reached=reached,
         target=search.target,
         accept=search.accept,
@@ -238,6 +270,7 @@ def judge(step: DepthStep, search: SearchConfig, *, trial: Trial | None) -> Verd
         annealed=trial is not None,
         anneal_epochs=trial.epochs if trial else 0,
         cost=trial.cost if trial else 0.0,
+        tried=tried,
     )
 
 

@@ -1,6 +1,7 @@
 """Judge one depth against the target: hopeless depths expand at once, promising ones earn a cooldown and one evaluation on val.
 
-Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{depth}, work/decisions/{after}.json
+Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{depth}, work/checks/{after},
+  work/decisions/{after}.json
 Writes: work/checks/{depth}, work/decisions/{depth}.json
 Config: seed, model, train, augment, search, distill.weight, distill.temperature
 """
@@ -15,7 +16,7 @@ from odn.searching.convergence import DepthStep, Verdict, judge, wants_trial
 from odn.searching.folder import SearchFolder
 from odn.searching.mode_selection import read_mode_selection, resolve_mode
 from odn.searching.records import SKIPPED, Decision, history_rows, read_decision, write_decision, write_table
-from odn.searching.results import read_depth_step
+from odn.searching.results import read_depth_step, read_verdict
 
 
 def run(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> Verdict | None:
@@ -40,7 +41,8 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
     if wants_trial(step, config.search):
         verdict = _annealed(config, step=step, prepared=prepared, search=search, progress=progress)
     else:
-        verdict = judge(step, config.search, trial=None)
+        below = read_verdict(search.judged(after)) if after else None
+        verdict = judge(step, config.search, trial=None, before=below.tried if below is not None else ())
         with new_folder(search.judged(depth)) as folder:
             write_json(folder / "verdict.json", asdict(verdict))
     accepted = depth if verdict.verdict == "target_reached" else None
