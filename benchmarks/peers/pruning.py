@@ -31,7 +31,7 @@ from odn.training.state import TrainState
 
 Measure = Literal["size_bytes", "macs"]
 MOST_EPOCHS = 60  # after the cut: a network of a hundredth of the MACs would train hundreds of epochs for the same cost
-LEAST_LEFT = (0.01, 0.03, 0.05, 0.0)  # of the channels of a layer: a layer that would lose more is left whole, so that some leave too much
+RATIOS = [ratio / 40 for ratio in range(1, 40)]  # that are tried first: a layer that would lose every channel is left whole
 SCORED_IMAGES, SCORED_BATCH = 2048, 128  # training images that Taylor scores come from
 
 
@@ -91,21 +91,29 @@ def prune_to(network: DepthNetwork, *, peer: Peer, most: int, data: SearchData) 
     Raises:
         OdnError: the smallest that is left is still too large.
     """
-    for least_left in LEAST_LEFT:
-        low, high, best = 0.0, 1.0, None
-        for _ in range(12):
-            ratio = (low + high) / 2
-            candidate = _pruned(network, ratio=ratio, least_left=least_left, peer=peer, data=data)
-            if getattr(cost_of(candidate, data.manifest.height, data.manifest.width), peer.of) <= most:
-                best, high = candidate, ratio
-            else:
-                low = ratio
+
+    def fitting(ratio: float) -> DepthNetwork | None:
+        candidate = _pruned(network, ratio=ratio, peer=peer, data=data)
+        found: int = getattr(cost_of(candidate, data.manifest.height, data.manifest.width), peer.of)
+        return candidate if found <= most else None
+
+    best, low, high = None, 0.0, 1.0
+    for ratio in RATIOS:  # more is not always smaller
+        best = fitting(ratio)
         if best is not None:
-            return best
-    raise OdnError(f"torch_pruning: with one channel a layer the network still has more than {most:,} {peer.of}; ask for less pruning")
+            high = ratio
+            break
+        low = ratio
+    if best is None:
+        raise OdnError(f"torch_pruning: at no ratio has the network {most:,} {peer.of} at most; ask for less pruning")
+    for _ in range(8):
+        middle = (low + high) / 2
+        smaller = fitting(middle)
+        best, low, high = (smaller, low, middle) if smaller is not None else (best, middle, high)
+    return best
 
 
-def _pruned(network: DepthNetwork, *, ratio: float, least_left: float, peer: Peer, data: SearchData) -> DepthNetwork:
+def _pruned(network: DepthNetwork, *, ratio: float, peer: Peer, data: SearchData) -> DepthNetwork:
     import torch_pruning  # type: ignore[import-untyped]  # shipped without types
 
     copied = copy.deepcopy(network).eval().requires_grad_(True)
@@ -117,7 +125,6 @@ def _pruned(network: DepthNetwork, *, ratio: float, least_left: float, peer: Pee
         importance=torch_pruning.importance.TaylorImportance() if taylor else torch_pruning.importance.MagnitudeImportance(p=2),
         pruning_ratio=ratio,
         global_pruning=peer.scope == "global",
-        max_pruning_ratio=1 - least_left,
         ignored_layers=heads,
     )
     if taylor:
