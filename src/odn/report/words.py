@@ -142,7 +142,8 @@ def kept_because(findings: Findings) -> str:
     return (
         f"{range_of(findings)} of {findings.n_units} {verb} trained, and none reached {_target(findings)} on val; the best was "
         f"{best.accuracy:.2%} at {findings.unit} {best.depth}. {findings.unit.capitalize()} {findings.depth} is kept, the "
-        f"{'smallest' if findings.config.spreads else 'shallowest'} within one standard error of the best EMA accuracy. "
+        f"{'smallest' if findings.config.spreads else 'shallowest'} within one standard error of the best"
+        f"{'' if findings.config.spreads else ' EMA accuracy'}. "
         "It is a candidate, not a success."
     )
 
@@ -167,6 +168,8 @@ def remedies(findings: Findings) -> list[str]:
     found, longer = [], config.mode.longer(config)
     if findings.is_pruned:
         found += [f"cut less: prune.budget {config.prune.budget:g} of the {config.prune.budget_metric}", f"train longer: {longer}"]
+    elif findings.config.spreads and last.depth < config.search.schedule[-1]:
+        found.append("train the larger rungs all the same: search.mode grid")
     elif findings.config.spreads and last.depth < findings.n_units:
         found.append(f"climb higher: search.schedule ends at rung {last.depth}, and the ladder has {findings.n_units}")
     elif not findings.config.spreads and last.depth < findings.n_blocks:
