@@ -95,8 +95,9 @@ def choose(search: Sequence[Judged]) -> Choice | None:
     last, alike = search[-1], all(item.verdict.annealed for item in search)
     accuracies = {item.step.depth: item.verdict.val_accuracy if alike else item.step.val_accuracy for item in search}
     depth = one_standard_error_depth(accuracies, n=last.step.n_val)
-    best = "annealed accuracy" if alike else "EMA accuracy"
-    reason = f"{last.verdict.reason}; depth {depth} is kept, the shallowest within one standard error of the best {best}"
+    best = "annealed accuracy" if alike else "accuracy" if last.verdict.tried else "EMA accuracy"
+    kept = f"rung {depth} is kept, the smallest" if last.verdict.tried else f"depth {depth} is kept, the shallowest"
+    reason = f"{last.verdict.reason}; {kept} within one standard error of the best {best}"
     return Choice(judged=next(item for item in search if item.step.depth == depth), verdict="exhausted", reason=reason)
 
 
