@@ -205,7 +205,7 @@ def _cross_check(config: Config, *, n_blocks: int, n_rungs: int) -> None:
             f"search.schedule: rung {shown(deepest)} is beyond the {n_rungs} rungs from the smallest network to the whole "
             f"{model.backbone} at width {model.width:g}; end the schedule at {n_rungs}"
         )
-    if config.search.budget and not config.spreads:
+    if config.search.budget and (not config.spreads or config.mode.exhaustive):
         first = next(iter(config.search.budget))
         raise ConfigError(f"search.max_{first}: a budget needs search.mode climb and search.ladder spread; set it to null, or change these")
     if not config.spreads and deepest > n_blocks:

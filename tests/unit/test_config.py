@@ -215,6 +215,10 @@ def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -
             "set it to none, full or a model of the registry",
         ),
         (
+            {"search__mode": "grid", "search__max_macs": 60000},
+            "search.max_macs: a budget needs search.mode climb and search.ladder spread; set it to null, or change these",
+        ),
+        (
             {"search__mode": "growth", "search__max_bytes": 60000},
             "search.max_bytes: a budget needs search.mode climb and search.ladder spread; set it to null, or change these",
         ),
