@@ -11,6 +11,7 @@ from odn.data.batches import Images, n_steps
 from odn.models.architecture import Architecture
 from odn.models.ladder import ladder_of, largest
 from odn.models.network import DepthNetwork, build
+from odn.models.stored_networks import weights_digest
 from odn.searching.convergence import COUNTED, DepthStep, measured_accuracy
 from odn.searching.data import SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.searching.outcome import Refinement
@@ -54,22 +55,24 @@ class Climb:
         """Return nothing."""
         return Inherited()
 
-    def refine(self, rung: int, *, data: SearchData, config: Config, checkpoints: Checkpoints) -> Iterator[Event | Refined]:
+    def refine(
+        self, rung: int, accepted: DepthNetwork, *, data: SearchData, config: Config, checkpoints: Checkpoints
+    ) -> Iterator[Event | Refined]:
         """Try networks between an accepted rung and the one before it, each in the middle, on a log scale, of where the answer may be.
 
         Below the first rung the next power of two counts as the one before.
         """
-        accepted, metric = rung_of(rung, data=data, config=config), config.search.cost
-        most = getattr(costs_at(accepted, data.manifest), COUNTED[metric])
+        metric, known = config.search.cost, {accepted.architecture}
+        most = getattr(costs_at(accepted.architecture, data.manifest), COUNTED[metric])
         least = getattr(costs_at(rung_of(rung - 1, data=data, config=config), data.manifest), COUNTED[metric]) if rung > 1 else most / 2
-        known = {accepted}
         for look in range(1, config.search.looks + 1):
             middle, size = round(math.sqrt(least * most)), {"height": data.manifest.height, "width": data.manifest.width}
             architecture = largest(data.backbone, {metric: middle}, **size)
             if architecture in known or getattr(costs_at(architecture, data.manifest), COUNTED[metric]) <= least:
                 return
             known.add(architecture)
-            checkpoint = checkpoints.of(f"refine-{rung}-{look}", *DEPENDS_ON, "climb", inputs=[_identity(architecture)], keep=True)
+            inputs = [_identity(architecture), weights_digest(accepted)]  # what was trained by other code is not taken up
+            checkpoint = checkpoints.of(f"refine-{rung}-{look}", *DEPENDS_ON, "climb", inputs=inputs, keep=True)
             yield Began(rung, "refine", config.climb.epochs)
             for event in annealed(architecture, data=data, config=config, rung=rung, phase="refine", checkpoint=checkpoint):
                 if isinstance(event, Annealed):

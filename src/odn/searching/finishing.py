@@ -58,7 +58,7 @@ def finished(
                 yield one
     looks: list[Refined] = []
     if refines(config, choice):
-        for look in refiner_of(config).refine(depth, data=data, config=config, checkpoints=checkpoints):
+        for look in refiner_of(config).refine(depth, network(depth), data=data, config=config, checkpoints=checkpoints):
             if isinstance(look, Refined):
                 looks.append(look)
             else:

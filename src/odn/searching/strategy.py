@@ -140,7 +140,9 @@ class Refined:
 class Refiner(Protocol):
     """Be a strategy that can try networks between two rungs."""
 
-    def refine(self, rung: int, *, data: SearchData, config: Config, checkpoints: Checkpoints) -> Iterator[Event | Refined]:
+    def refine(
+        self, rung: int, accepted: DepthNetwork, *, data: SearchData, config: Config, checkpoints: Checkpoints
+    ) -> Iterator[Event | Refined]:
         """Try networks below an accepted rung, one `Refined` each."""
 
 

@@ -109,11 +109,12 @@ def _finished(
     from odn.searching.strategy import Checkpoints, strategy_of
 
     data, strategy = opened(prepared, config=config), strategy_of(config)
+    annealed = {item.step.depth: item.verdict.annealed for item in judged}
     events = finished(
         judged,
         choice,
         inherited=lambda depth: strategy.read(search.trained(depth), data=data, config=config),
-        network=lambda depth: load_network(search.judged(depth)),
+        network=lambda depth: load_network(search.judged(depth) if annealed[depth] else search.trained(depth)),
         data=data,
         config=config,
         checkpoints=Checkpoints(progress, config=config, held=held, inputs=[search.state(item.step.depth) for item in judged]),
