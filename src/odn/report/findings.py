@@ -163,7 +163,7 @@ class Findings:
     @property
     def is_whole(self) -> bool:
         """Return whether the whole backbone is kept."""
-        return self.depth == self.n_units and not self.is_pruned
+        return self.savings[0].kept == self.savings[0].full
 
     @property
     def kept(self) -> Depth:

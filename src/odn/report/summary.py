@@ -164,5 +164,8 @@ def _next_lines(findings: Findings, registration: Mapping[str, Any] | None) -> I
     )
     if findings.is_pruned:
         yield Line(f"{INDENT}lower prune.budget in params.yaml, then make repro: the training is done again, and cuts more")
+    elif findings.config.search.budget:
+        limits = " or ".join(f"search.max_{metric}" for metric in findings.config.search.budget)
+        yield Line(f"{INDENT}change {limits} in params.yaml, then make repro: another network is trained")
     elif findings.depth != findings.config.search.schedule[-1]:
         yield Line(f"{INDENT}raise search.target in params.yaml, then make repro: only {findings.unit}s beyond are trained")

@@ -109,6 +109,8 @@ def headline(findings: Findings) -> str:
     if not findings.is_reached:
         kept = f"{findings.unit} {findings.depth} of {findings.n_units} is kept for now"
         return f"No {findings.unit} reached {_target(findings)} on {findings.data}; {kept}"
+    if findings.config.search.budget:
+        return f"{short(findings.kept.size_bytes)}B for {findings.data}: the largest network within the budget"
     if findings.is_whole:
         return f"{findings.data} needs all {findings.n_blocks} blocks"
     if findings.config.spreads:

@@ -2,8 +2,8 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/decisions/{after}.json
 Writes: work/depths/{depth}
-Config: seed, data, model, train, augment, growth, search.mode, search.ladder, search.cost, search.distill, climb, paper, supernet,
-  auto, prune, distill.weight, distill.temperature, distill.epochs
+Config: seed, data, model, train, augment, growth, search.mode, search.ladder, search.cost, search.max_bytes, search.max_macs,
+  search.max_params, search.distill, climb, paper, supernet, auto, prune, distill.weight, distill.temperature, distill.epochs
 """
 
 import contextlib
