@@ -16,7 +16,7 @@ from benchmarks.results import FOLDER, Result, ResultFile, read_results
 from odn.files import write_bytes, write_text
 from odn.searching.statistics import wilson_interval
 
-REFERENCE = "growth"
+REFERENCES = ("growth", "climb")  # the first of them that ran is what the other arms are compared with
 COLORS = ("#0b6e4f", "#c1440e", "#2b59c3", "#8e44ad", "#7f8c8d", "#b8860b", "#d6336c", "#17a2b8")
 MARKERS = "osD^vPX*"
 
@@ -54,7 +54,7 @@ def page(found: ResultFile, *, name: str, title: str) -> str:
         f"![Test accuracy against bytes, and against the cost of all training]({name}.svg)\n",
         _grid(found),
         "A cost of 1 is a pass over train at the whole backbone, weighted by multiply-accumulates; it holds all training, search included. "
-        f"*p* is that of a paired t-test over seeds against {REFERENCE}; with so few seeds only large differences can show. "
+        f"*p* is that of a paired t-test over seeds against {reference_of(found)}; with so few seeds only large differences can show. "
         "*ms* is the median latency of one image, of a machine that was busy with other runs.\n",
         f"{about['processor']}, {about['threads']} thread{'s' if about['threads'] > 1 else ''}, {about['precision']}; "
         f"Python {about['python']}, torch {about['torch']}; commit {about['commit']}. Seconds are of a shared machine.\n",
@@ -63,9 +63,15 @@ def page(found: ResultFile, *, name: str, title: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
+def reference_of(found: ResultFile) -> str:
+    """Name the arm that the others are compared with."""
+    return next((arm for arm in REFERENCES if found.of(arm)), REFERENCES[0])
+
+
 def _table(found: ResultFile) -> str:
-    reference = {one.seed: one for one in found.of(REFERENCE)}
-    names = ["arm", "n", "depth", "test accuracy", "against growth", "parameters", "bytes", "MACs", "ms", "cost", "seconds"]
+    compared = reference_of(found)
+    reference = {one.seed: one for one in found.of(compared)}
+    names = ["arm", "n", "depth", "test accuracy", f"against {compared}", "parameters", "bytes", "MACs", "ms", "cost", "seconds"]
     rows = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
     for arm in found.arms():
         results = found.of(arm)
@@ -75,7 +81,7 @@ def _table(found: ResultFile) -> str:
             str(len(results)),
             ", ".join(map(str, depths)),
             f"{_spread([100 * one.test_accuracy for one in results], '{:.2f}')} {_interval(results)}",
-            _against(results, reference) if arm != REFERENCE else "",
+            _against(results, reference) if arm != compared else "",
             f"{statistics.mean(one.n_params for one in results):,.0f}",
             f"{statistics.mean(one.size_bytes for one in results):,.0f}",
             f"{statistics.mean(one.macs for one in results):,.0f}",
@@ -121,7 +127,7 @@ def _grid(found: ResultFile) -> str:
     arm = next((arm for arm in found.arms() if arm.partition(":")[0] == "grid"), None)
     if arm is None:
         return ""
-    grids, grown = found.of(arm), {one.seed: one for one in found.of(REFERENCE)}
+    grids, grown = found.of(arm), {one.seed: one for one in found.of(reference_of(found))}
     depths = list(grids[0].by_depth)
     rows = [f"| seed | {' | '.join(f'depth {depth}' for depth in depths)} | grid ends | growth ends |", "|" + " --- |" * (len(depths) + 3)]
     for one in grids:
