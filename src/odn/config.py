@@ -85,7 +85,7 @@ class Config(Settings):
     @property
     def spreads(self) -> bool:
         """Return whether the rungs are thin networks that keep every stride, and not prefixes of the backbone."""
-        return self.mode.any_ladder and self.search.ladder == "spread"
+        return self.search.spreads
 
     @property
     def unit(self) -> str:

@@ -161,14 +161,19 @@ class SearchConfig(Section):
     )
 
     @property
+    def spreads(self) -> bool:
+        """Return whether the rungs are thin networks that keep every stride, and not prefixes of the backbone."""
+        return self.meaning.any_ladder and self.ladder == "spread"
+
+    @property
     def climbs(self) -> bool:
         """Return whether rungs of a spread ladder are tried until one is good enough."""
-        return self.meaning.any_ladder and self.ladder == "spread" and not self.meaning.exhaustive and not self.budget
+        return self.spreads and not self.meaning.exhaustive and not self.budget
 
     @property
     def n_looks(self) -> int:
         """Count the networks that may be compared with the target."""
-        return len(self.schedule) + (self.looks if self.meaning.any_ladder and self.ladder == "spread" else 0)
+        return len(self.schedule) + (self.looks if self.spreads else 0)
 
     @property
     def budget(self) -> dict[Literal["bytes", "macs", "params"], int]:

@@ -60,11 +60,11 @@ class Climb:
     ) -> Iterator[Event | Refined]:
         """Try networks between an accepted rung and the one before it, each in the middle, on a log scale, of where the answer may be.
 
-        Below the first rung the next power of two counts as the one before.
+        Where no rung was tried before it, half its cost is taken for that of one.
         """
-        metric, known = config.search.cost, {accepted.architecture}
+        metric, known, before = config.search.cost, {accepted.architecture}, config.depth_before(rung)
         most = getattr(costs_at(accepted.architecture, data.manifest), COUNTED[metric])
-        least = getattr(costs_at(rung_of(rung - 1, data=data, config=config), data.manifest), COUNTED[metric]) if rung > 1 else most / 2
+        least = getattr(costs_at(rung_of(before, data=data, config=config), data.manifest), COUNTED[metric]) if before else most / 2
         for look in range(1, config.search.looks + 1):
             middle, size = round(math.sqrt(least * most)), {"height": data.manifest.height, "width": data.manifest.width}
             architecture = largest(data.backbone, {metric: middle}, **size)

@@ -42,15 +42,14 @@ class LedgerEntry(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthReduction(Record):
-    """Say what came of trying a shallower depth after one was accepted: one evaluation on val."""
+class Attempt(Record):
+    """Say what came of a network that was tried after one was accepted: one evaluation on val."""
 
-    depth: Positive
     epochs: Count
     n_correct: Count
     n: Positive
     full_network_epochs: Amount
-    reached: bool  # it is good enough, and kept unless a still shallower one is
+    reached: bool  # it is good enough, and kept unless a later one is
     reason: str
 
     @model_validator(mode="after")
@@ -61,24 +60,19 @@ class DepthReduction(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refinement(Record):
-    """Say what came of a network between the accepted rung and the one before it: one evaluation on val."""
+class DepthReduction(Attempt):
+    """Try a shallower depth."""
+
+    depth: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement(Attempt):
+    """Try a network between the accepted rung and the one before it."""
 
     n_params: Positive
     size_bytes: Positive
     macs: Positive
-    epochs: Positive
-    n_correct: Count
-    n: Positive
-    full_network_epochs: Amount
-    reached: bool  # it is good enough, and kept unless a still smaller one is
-    reason: str
-
-    @model_validator(mode="after")
-    def _is_counted(self) -> Self:
-        if self.n_correct > self.n:
-            raise ValueError(f"n_correct: {self.n_correct} of {self.n}")
-        return self
 
 
 def choose(search: Sequence[Judged]) -> Choice | None:

@@ -148,7 +148,7 @@ class Refiner(Protocol):
 
 def refiner_of(config: Config) -> Refiner:
     """Return the strategy of a mode that climbs a ladder."""
-    return cast(Refiner, importlib.import_module(config.mode.strategy).STRATEGY)
+    return cast(Refiner, strategy_of(config))
 
 
 def strategy_of(config: Config) -> Strategy:
