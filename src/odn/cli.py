@@ -125,9 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
     preset = _add(commands, "preset", _preset, "print a preset of params/ as options of 'dvc exp run'")
     preset.add_argument("name", help="such as paper/mnist")
-    specialise = _add(
-        commands, "specialise", _specialise, "cut a network for each target out of a supernet", "prepared", "search", "specialised"
-    )
+    places = ("prepared", "search", "model", "specialised")
+    specialise = _add(commands, "specialise", _specialise, "bring out a network for each target, without training", *places)
     specialise.add_argument("--target", action="append", required=True, help="such as 'accuracy>=0.98' or 'bytes<=100000,latency_ms<=1.5'")
     specialise.add_argument("--no-register", action="store_true", help="write the folders only")
     specialise.add_argument("--enumerate", action="store_true", help="evaluate all sub-networks, however many")
@@ -261,7 +260,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _specialise(options: argparse.Namespace) -> None:
-    from odn.supernet.targets import read_targets
+    from odn.searching.targets import read_targets
 
     targets = read_targets(options.target)
     done = _stage(
@@ -269,6 +268,7 @@ def _specialise(options: argparse.Namespace) -> None:
         targets=targets,
         prepared=options.prepared,
         search=_search(options),
+        model=options.model,
         out=options.specialised,
         registers=not options.no_register,
         enumerates=options.enumerate,

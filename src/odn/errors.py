@@ -6,7 +6,7 @@ OdnError                 anything a user can mend; the command line prints it an
 ├── MissingInputError    a stage's input is not there yet: an earlier stage has to run
 ├── OutputError          the place of an output holds what odn did not write
 ├── StorageError         an s3:// address cannot be read or written
-├── TargetError          no sub-network meets a target that was asked for
+├── TargetError          no network meets a target that was asked for
 ├── TrackingError        the MLflow server cannot be reached or refuses
 └── TrainingError        training cannot go on: a non-finite loss, a device that is not there
 
@@ -47,7 +47,7 @@ class OutputError(OdnError):
 
 
 class TargetError(OdnError):
-    """Say which targets no sub-network meets, and by how much the best one misses."""
+    """Say which targets no network meets, and by how much the best one misses."""
 
 
 class StorageError(OdnError):
