@@ -76,7 +76,13 @@ MODES = {
         Mode(name="climb", **_CLIMB),
         Mode(name="grid", **_CLIMB, exhaustive=True),
         Mode(name="growth", strategy="odn.searching.growth", trial=True),
-        Mode(name="paper", strategy="odn.searching.published", finish_epochs=lambda _: 0, check=_paper),
+        Mode(
+            name="paper",
+            strategy="odn.searching.published",
+            finish_epochs=lambda _: 0,
+            longer=lambda config: f"paper.patience {config.paper.patience}",
+            check=_paper,
+        ),
         Mode(
             name="supernet",
             strategy="odn.supernet.fitting",

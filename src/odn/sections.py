@@ -103,8 +103,8 @@ class GrowthConfig(Section):
     shortcut: Literal["avgpool", "conv"] = Field(
         default="avgpool", description="shortcut at a group change: average pool + 1x1, or strided 1x1"
     )
-    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=5, description="least epochs of the stable phase")
-    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=15, description="most epochs of the stable phase")
+    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=2, description="least epochs of the stable phase")
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=5, description="most epochs of the stable phase")
     patience: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="epochs over which the curve must still improve")
     min_gain: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.1, description="fraction of the error on val that `patience` epochs must remove, else the curve is flat"
@@ -158,8 +158,8 @@ class SearchConfig(Section):
 
     @property
     def n_looks(self) -> int:
-        """Count the networks that may be compared with the target."""
-        return len(self.schedule) + (self.looks if self.spreads else 0)
+        """Count the networks that may be compared with the target; behind trial anneals, the finish is one more."""
+        return len(self.schedule) + (self.looks if self.spreads else int(self.meaning.trial))
 
     @property
     def budget(self) -> dict[Literal["bytes", "macs", "params"], int]:
@@ -196,6 +196,9 @@ class PaperConfig(Section):
     lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.01, description="rate at which the first depth begins")
     later_lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.005, description="rate at which every later depth begins")
     patience: Annotated[int, Field(ge=1, le=10000)] = Field(default=23, description="epochs without progress that end a depth")
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
+        default=1000, description="most epochs of a depth; the published code has no bound"
+    )
 
 
 class SupernetConfig(Section):
@@ -255,7 +258,9 @@ class PruneConfig(Section):
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""
 
-    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(default=20, description="of training that is kept if better on val; 0: none")
+    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(
+        default=40, description="of training that is kept unless it misses a target that the trial anneal reached; 0: none"
+    )
     start: Literal["grown", "fresh"] = Field(
         default="grown", description="grown: a longer cooldown of the network | fresh: the depth is trained anew"
     )

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
     "train": {"batch_size": 16, "precision": "fp32"},
     "growth": {"min_epochs": 2, "max_epochs": 2, "patience": 1, "shortcut": "conv"},
     "climb": {"epochs": 2},
-    "paper": {"target": 0.999, "warmup_epochs": 2, "patience": 2},
+    "paper": {"target": 0.999, "warmup_epochs": 2, "patience": 2, "max_epochs": 2},
     "supernet": {"epochs": 2, "exits": 1},
     "prune": {"budget": 0.3, "epochs": 4, "gate_lr": 0.5},
     "route": {"epochs": 2},

@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "model": {"width": 1 / 16},
     "train": {"batch_size": 16, "precision": "fp32"},
     "growth": {"min_epochs": 2, "max_epochs": 2, "patience": 1},
-    "paper": {"warmup_epochs": 2, "patience": 2},
+    "paper": {"warmup_epochs": 2, "patience": 2, "max_epochs": 2},
     "supernet": {"epochs": 3, "widths": [0.5, 1.0], "shrink": 0.3},
     "prune": {"budget": 0.3, "epochs": 4, "gate_lr": 0.5},
     "route": {"epochs": 2},

@@ -98,10 +98,10 @@ def conclude(steps: Sequence[SearchStep], *, data: SearchData, config: Config) -
     trial, model = (done.cooled.trial if done.cooled is not None else None), by_depth[choice.judged.step.depth].network
     if done.refined is not None:
         model = done.refined
-    elif done.cooled is not None and finish_wins(choice, trial):
+    elif done.cooled is not None and finish_wins(choice, trial, search=config.search):
         model = done.cooled.network
     entries = ledger(judged, choice, trial, refinements=done.refinements, phase=config.mode.phase)
-    about = summary(choice, trial, refinements=done.refinements, confidence=config.search.confidence)
+    about = summary(choice, trial, refinements=done.refinements, search=config.search)
     return SearchResult(
         model=model.eval(),
         finished=done,

@@ -8,8 +8,9 @@ from pydantic import model_validator
 
 from odn.config import Config
 from odn.records import Amount, Count, Positive, Record
-from odn.searching.convergence import DepthStep, Trial, Verdict, one_standard_error_depth
+from odn.searching.convergence import DepthStep, Trial, Verdict, measured_accuracy, one_standard_error_depth
 from odn.searching.statistics import wilson_interval
+from odn.sections import SearchConfig
 
 LedgerPhase = Literal["stable", "anneal", "trial", "finish", "refine"]
 
@@ -102,22 +103,27 @@ def kept_refinement(refinements: Sequence[Refinement]) -> Refinement | None:
     return next((one for one in reversed(refinements) if one.reached), None)
 
 
-def finish_wins(choice: Choice, finish: Trial | None) -> bool:
-    """Tell whether the finished network is kept: it gets more val images right than the trial anneal, or there was none.
+def finish_wins(choice: Choice, finish: Trial | None, *, search: SearchConfig) -> bool:
+    """Tell whether the finished network is kept, and not that of the trial anneal, where there was one.
 
-    What is left of a pruned network was judged after its own cooldown, and stands like a trial anneal.
+    Where the trial anneal reached the target, the finish is kept unless it misses it: it was annealed for longer, and which of the two gets
+    some val images more right is mostly chance. Else it must get more of them right, and so must a fine-tuned network that was pruned.
     """
     if finish is None:
         return False
-    verdict, stands = choice.judged.verdict, choice.judged.step.left is not None
-    return not (verdict.annealed or stands) or finish.n_correct > round(verdict.val_accuracy * finish.n)
+    verdict, is_pruned = choice.judged.verdict, choice.judged.step.left is not None
+    if not (verdict.annealed or is_pruned):
+        return True
+    if verdict.annealed and verdict.reached:
+        return measured_accuracy(finish.n_correct, finish.n, search=search)[0] >= verdict.target
+    return finish.n_correct > round(verdict.val_accuracy * finish.n)
 
 
 def summary(
     choice: Choice,
     finish: Trial | None,
     *,
-    confidence: float,
+    search: SearchConfig,
     refinements: Sequence[Refinement] = (),
 ) -> dict[str, Any]:
     """Return verdict, reason, depth, and val accuracy of the network that is kept, with its Wilson interval."""
@@ -127,13 +133,13 @@ def summary(
         n_correct = refined.n_correct
     else:
         kept = {"reason": choice.reason, "depth": choice.judged.step.kept}
-        won = finish is not None and finish_wins(choice, finish)
+        won = finish is not None and finish_wins(choice, finish, search=search)
         n_correct = finish.n_correct if finish is not None and won else round(choice.judged.verdict.val_accuracy * n)
     return {
         "verdict": choice.verdict,
         **kept,
         "val_accuracy": n_correct / n,
-        "val_interval": wilson_interval(n_correct, n, confidence=confidence),
+        "val_interval": wilson_interval(n_correct, n, confidence=search.confidence),
     }
 
 

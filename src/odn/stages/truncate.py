@@ -50,7 +50,7 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
         finish = done.cooled.trial if done is not None and done.cooled is not None else None
         looks, rows = (done.refinements, done.rows) if done is not None else ((), ())
         entries = ledger(judged, choice, finish, refinements=looks, phase=config.mode.phase)
-        about, spent = summary(choice, finish, refinements=looks, confidence=config.search.confidence), full_network_epochs(entries)
+        about, spent = summary(choice, finish, refinements=looks, search=config.search), full_network_epochs(entries)
         with new_folder(model) as folder:
             phase = _write_network(folder, done, choice, config=config, search=search)
             refined = phase == "refine"
@@ -107,7 +107,7 @@ def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, con
     from_here = None
     if done is not None and done.refined is not None:
         phase, from_here = "refine", done.refined
-    elif done is not None and done.cooled is not None and finish_wins(choice, done.cooled.trial):
+    elif done is not None and done.cooled is not None and finish_wins(choice, done.cooled.trial, search=config.search):
         phase, from_here = "finish", done.cooled.network
     else:
         phase = "trial" if choice.judged.verdict.annealed else config.mode.phase
