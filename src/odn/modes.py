@@ -21,7 +21,6 @@ class Mode:
     exhaustive: bool = False  # the next depth is trained although the target is reached
     trial: bool = False  # a depth that may reach the target is annealed, and judged by that
     finish_epochs: Callable[[Any], int] = lambda config: config.finish.epochs
-    finish_anew: bool = True  # `finish.start: fresh` is possible
     cuts_inside: bool = False  # blocks and channels go, not only what is deeper
     any_ladder: bool = False  # `search.ladder` says which networks are tried; else they are the prefixes of the backbone
     phase: Literal["stable", "anneal"] = "stable"  # what training is called in the records
@@ -95,7 +94,6 @@ MODES = {
             strategy="odn.pruning.fitting",
             one_depth=True,
             finish_epochs=lambda config: config.prune.finetune_epochs,
-            finish_anew=False,
             cuts_inside=True,
             check=_prune,
             longer=_prune_longer,

@@ -13,6 +13,7 @@ REMOVED = {
     "search.distill": f"leave it out; {_TEACHING}",
     "search.reduce_depth": "leave it out; search.looks tries smaller networks on a spread ladder",
     "search.shave": "leave it out; search.looks tries smaller networks on a spread ladder",
+    "finish.start": f"leave it out; to train a depth anew, {_PREFIXES} and a schedule of that depth",
     "distill": f"leave the section out; {_TEACHING}",
     "auto": "leave the section out, and name the mode in search.mode: climb, or supernet for several networks from one training",
 }

@@ -261,9 +261,6 @@ class FinishConfig(Section):
     epochs: Annotated[int, Field(ge=0, le=10000)] = Field(
         default=40, description="of training that is kept unless it misses a target that the trial anneal reached; 0: none"
     )
-    start: Literal["grown", "fresh"] = Field(
-        default="grown", description="grown: a longer cooldown of the network | fresh: the depth is trained anew"
-    )
 
 
 class RegistryConfig(Section):

@@ -212,8 +212,6 @@ def _points(findings: Findings) -> str:
 
 def _setting_off(findings: Findings) -> str:
     if not findings.is_pruned:
-        if findings.config.finish.start == "fresh" and findings.weights_from == "finish":
-            return "The trial anneal starts where training ended, the finish from fresh weights."
         if findings.config.mode.judges_as_trained:
             return "Points stand where val was looked at."
         return "The trial anneal and the finish both start where training ended."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from odn.config import Config
 from odn.models.network import DepthNetwork
 from odn.searching.data import SearchData
-from odn.searching.growth import Cooled, cool_down, finish_state
+from odn.searching.growth import Cooled, cool_down
 from odn.searching.outcome import Choice, Judged, Refinement, finish_epochs, refines
 from odn.searching.strategy import Began, Checkpoints, Event, Inherited, Refined, refiner_of
 from odn.training.fit import EpochRow
@@ -61,9 +61,8 @@ def finished(
 
 
 def _finish(inherited: Inherited, *, epochs: int, data: SearchData, config: Config, checkpoints: Checkpoints) -> Iterator[Event | Cooled]:
-    """Anneal a depth for longer than its trial, or train it anew."""
+    """Anneal a depth for longer than its trial."""
     assert inherited.state is not None, "only what has a training state is finished"
-    state = finish_state(inherited.state, data=data, config=config)
-    inputs = [epochs, config.finish.start, *data.manifest.sha256.values(), state.network.depth]
+    inputs = [epochs, *data.manifest.sha256.values(), inherited.state.network.depth]
     checkpoint = checkpoints.of("truncate", "seed", "train", "augment", inputs=inputs)
-    yield from cool_down(state, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint)
+    yield from cool_down(inherited.state, data=data, config=config, name="finish", epochs=epochs, checkpoint=checkpoint)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from odn.config import Config
 from odn.data.batches import Images
-from odn.models.architecture import Architecture
 from odn.models.expansion import carried, expanded
 from odn.models.network import DepthNetwork, build
 from odn.searching.convergence import DepthStep, Trial, why_stop
@@ -134,14 +133,10 @@ def cool_down(
     epochs: int,
     checkpoint: Path | None,
 ) -> Iterator[Tick | EpochRow | Cooled]:
-    """Branch off a state, which stays as it is, and take the rate to zero; end with the `Cooled` network and one evaluation on val.
-
-    A training state that has taken no step begins with a warm-up.
-    """
+    """Branch off a state, which stays as it is, and take the rate to zero; end with the `Cooled` network and one evaluation on val."""
     branch = copy.deepcopy(state)
     architecture = branch.network.architecture
-    warmup_epochs = config.train.warmup_epochs if state.n_averaged == 0 else 0.0
-    phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, warmup_epochs=warmup_epochs)
+    phase = Phase(name=name, depth=architecture.depth, epochs=epochs, seed=config.seed, warmup_epochs=0.0)
     rows: list[EpochRow] = []
     for event in run_phase(branch, phase, data=data, config=config, checkpoint=checkpoint):
         yield event
@@ -162,7 +157,7 @@ def grown(before: TrainState | None, *, data: SearchData, config: Config, depth:
     Weights, average and momentum of what was there before are kept.
     """
     if before is None:
-        return _fresh(data.backbone.at(depth), data=data, config=config)
+        return TrainState.fresh(data.machine.to_device(build(data.backbone.at(depth), generator(config.seed, "weights"))))
     images = _example_images(data.train)
 
     def wider(old: DepthNetwork) -> DepthNetwork:
@@ -174,20 +169,6 @@ def grown(before: TrainState | None, *, data: SearchData, config: Config, depth:
     for name, parameter in network.named_parameters():
         momentum.setdefault(name, torch.zeros_like(parameter))
     return TrainState(network=network, momentum=momentum, average=average)
-
-
-def finish_state(trained: TrainState, *, data: SearchData, config: Config) -> TrainState:
-    """Return what the finish of an accepted depth sets off from: its state, or with `finish.start: fresh` the depth before any training.
-
-    A pruned network is what training made of it: there is no fresh one.
-    """
-    if config.finish.start == "grown" or not config.mode.finish_anew:
-        return trained
-    return _fresh(trained.network.architecture, data=data, config=config)
-
-
-def _fresh(architecture: Architecture, *, data: SearchData, config: Config) -> TrainState:
-    return TrainState.fresh(data.machine.to_device(build(architecture, generator(config.seed, "weights"))))
 
 
 def _example_images(train: Images) -> Tensor:
