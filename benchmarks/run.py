@@ -1,11 +1,11 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
 
-An arm is climb, growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
+An arm is climb, growth, paper, grid, supernet or prune (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
 the whole backbone, and the backbone pruned to the same bytes, each for the full-network epochs that growth took); torch_pruning_macs (the
 backbone pruned to the MACs of prune, for what prune took); torch_pruning_global or _taylor (pruned to the bytes of climb by one threshold
 for all layers, for what climb took; with _long for 6 epochs of the whole backbone and 100 after the cut, of which there are variants: see
 PRUNED); width (the whole backbone with all channels multiplied down to the bytes of climb, trained as climb trains); autogrow; or any of
-these with settings changed, such as `growth:growth.init=random`. Out of the supernet of the same seed come
+these with settings changed, such as `growth:growth.init=zero`. Out of the supernet of the same seed come
 `specialised:accuracy>=0.98` and `routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
 """
 
@@ -35,12 +35,13 @@ from odn.commands.preset import read_preset
 from odn.config import N_BLOCKS, Config, changed, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
+from odn.modes import MODES as MEANINGS
 from odn.routing.targets import Target
 from odn.searching.data import backbone_of, costs_at
 from odn.tracking import live
 from odn.training.device import choose_machine, processor_name
 
-MODES = ("climb", "growth", "paper", "grid", "supernet", "prune", "auto")
+MODES = ("climb", "growth", "paper", "grid", "supernet", "prune")
 FROM_SUPERNET = ("specialised", "routed")
 PRUNED = {
     "torch_pruning": Peer(like="growth", of="size_bytes"),
@@ -59,7 +60,6 @@ PRUNED = {
 ARMS = (*MODES, "scratch", "full", "width", *PRUNED, "autogrow", *FROM_SUPERNET)
 NEXT_SETTING = re.compile(r",(?=[a-z_.]+=)")
 BUDGETS = ("search.max_bytes", "search.max_macs", "search.max_params")
-COOLDOWN = 0.5  # of the epochs of an arm that trains one depth for a given budget
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,7 +141,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
 def _in_mode(config: Config, mode: str) -> Config:
     if mode == "paper":
         return _published(config)
-    schedule = {"search.schedule": [config.search.schedule[-1]]} if config.in_mode(mode).mode.one_depth else {}
+    schedule = {"search.schedule": [config.search.schedule[-1]]} if MEANINGS[mode].one_depth else {}
     return changed(config, schedule | {"search.mode": mode})
 
 
@@ -169,12 +169,10 @@ def _published(config: Config) -> Config:
 
 
 def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) -> Config:
-    """Return the settings that train one depth from scratch for so many full-network epochs, half of them cooling down."""
-    epochs = max(2, round(budget / epoch_cost(config, prepared=prepared, depth=depth)))
-    cooldown = max(1, round(COOLDOWN * epochs))
-    changes = {"search.mode": "scratch", "search.schedule": [depth], "search.cooldown_epochs": cooldown, "finish.epochs": 0}
-    changes |= dict.fromkeys(BUDGETS)
-    return changed(config, changes | {"growth.max_epochs": epochs - cooldown, "growth.min_epochs": 1})
+    """Return the settings that train one depth from scratch for so many full-network epochs, with the rate falling to 0 over them."""
+    epochs = max(1, round(budget / epoch_cost(config, prepared=prepared, depth=depth)))
+    changes = {"search.mode": "climb", "search.ladder": "prefix", "search.schedule": [depth], "climb.epochs": epochs}
+    return changed(config, changes | dict.fromkeys(BUDGETS))
 
 
 def _narrow(config: Config, *, most: int, prepared: Path) -> Config:

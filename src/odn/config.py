@@ -78,10 +78,6 @@ class Config(Settings):
         """Return what the configured mode means."""
         return self.search.meaning
 
-    def in_mode(self, mode: str) -> "Config":
-        """Return the same settings under another `search.mode`."""
-        return self.model_copy(update={"search": self.search.model_copy(update={"mode": mode})})
-
     @property
     def spreads(self) -> bool:
         """Return whether the rungs are thin networks that keep every stride, and not prefixes of the backbone."""
@@ -226,7 +222,6 @@ def _cross_check(config: Config, *, n_blocks: int, n_rungs: int) -> None:
             f"search.schedule: with search.mode {config.search.mode} one depth is trained; got {list(config.search.schedule)}; "
             f'leave the one that is meant, such as {{"{deepest}": {{after: 0}}}}'
         )
-    _check_teaching(config)
     if "\0" in (config.data.root or ""):
         raise ConfigError(f"data.root: no path has a zero byte in it; got {shown(config.data.root)}")
     _check_data(config)
@@ -245,21 +240,6 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"data.root: {config.data.root} needs data.source: s3; got data.source: {config.data.source}")
     if config.data.image_size is not None and config.data.source not in ("folder", "s3"):
         raise ConfigError(f"data.image_size: only folder and s3 images are resized; set it to null for {config.data.source}")
-
-
-def _check_teaching(config: Config) -> None:
-    mode, distill = config.mode, config.search.distill
-    if distill != "none" and not mode.taught:
-        raise ConfigError(f"search.distill: nobody teaches with search.mode {mode.name}; set it to none; got {distill}")
-    if distill in ("shallower", "exits") and not mode.inherits:
-        raise ConfigError(
-            f"search.distill: {distill} needs search.mode growth, as the depths of {mode.name} know nothing of one another; "
-            f"set it to none, full or a model of the registry"
-        )
-    if config.search.reduce_depth and not mode.reduced:
-        raise ConfigError(
-            f"search.reduce_depth: with search.mode {mode.name} there is no training state of the depth before to try; set it to false"
-        )
 
 
 def allowed(name: str) -> str:

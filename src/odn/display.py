@@ -13,10 +13,7 @@ PHASES = {
     "trial": "trial anneal",
     "finish": "finish",
     "supernet": "supernet",
-    "teacher": "teach",
-    "reduce": "reduce depth",
     "refine": "refine",
-    "mode-selection": "mode selection",
     "gates": "gates",
 }
 

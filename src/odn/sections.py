@@ -7,9 +7,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from odn.modes import MODES, Mode
 from odn.sanitize import escaped
 
-DISTILL = ("none", "shallower", "exits", "full", "models:/NAME/VERSION", "models:/NAME@ALIAS")
-TEACHER = r"^(none|shallower|exits|full|models:/[^/@\s]+(/[0-9]+|@[^/@\s]+))$"
-
 Source = Literal["digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"]
 Limit = Annotated[int, Field(ge=1, le=10**15)] | None
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -81,7 +78,6 @@ class TrainConfig(Section):
     ema_epochs: Annotated[float, Field(gt=0, le=100)] = Field(
         default=0.5, description="horizon of the moving average of the weights, epochs"
     )
-    aux_weight: ClosedFraction = Field(default=0.0, description="weight of the loss at the head of the depth grown from")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where the processor or GPU gains from it"
     )
@@ -103,12 +99,12 @@ class AugmentConfig(Section):
 class GrowthConfig(Section):
     """Say how a depth starts and when it has been trained enough to be judged; nothing here knows the target."""
 
-    init: Literal["zero", "random", "copy", "rewind"] = Field(default="copy", description="how a new block and its head start")
+    init: Literal["zero", "copy"] = Field(default="copy", description="how a new block and its head start")
     shortcut: Literal["avgpool", "conv"] = Field(
         default="avgpool", description="shortcut at a group change: average pool + 1x1, or strided 1x1"
     )
-    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=5, description="least epochs of the stable phase")
-    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=15, description="most epochs of the stable phase")
+    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=2, description="least epochs of the stable phase")
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=5, description="most epochs of the stable phase")
     patience: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="epochs over which the curve must still improve")
     min_gain: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.1, description="fraction of the error on val that `patience` epochs must remove, else the curve is flat"
@@ -118,11 +114,10 @@ class GrowthConfig(Section):
 class SearchConfig(Section):
     """Say when a depth is accepted."""
 
-    mode: Literal["climb", "growth", "paper", "grid", "scratch", "supernet", "auto", "prune"] = Field(
+    mode: Literal["climb", "growth", "paper", "grid", "supernet", "prune"] = Field(
         default="climb",
         description="climb: each rung of the ladder anew; growth: depths grow from one another; paper: the published procedure; "
-        "grid: climb to the top; scratch: one depth anew; supernet: all depths at once; "
-        "auto: growth or supernet, after a pilot training of all depths; prune: one depth, cut in training",
+        "grid: climb to the top; supernet: all depths at once; prune: one depth, cut in training",
     )
     ladder: Literal["spread", "prefix"] = Field(
         default="spread",
@@ -140,15 +135,6 @@ class SearchConfig(Section):
     )
     cooldown_gain: ClosedFraction = Field(
         default=0.75, description="maximum fraction of the val error that annealing is expected to remove"
-    )
-    distill: Annotated[str, Field(pattern=TEACHER)] = Field(
-        default="none",
-        examples=list(DISTILL),
-        description="who teaches a depth: none; shallower: the depth before; exits: each depth the exit of the one before; full: "
-        "a full-depth teacher trained first; models:/NAME/VERSION or models:/NAME@ALIAS: a network of the registry",
-    )
-    reduce_depth: bool = Field(
-        default=False, description="after a depth is accepted, try the one before it, distilled from the accepted network"
     )
     looks: Annotated[int, Field(ge=0, le=8)] = Field(
         default=2, description="networks between the accepted rung and the one before it that are tried, halving the interval"
@@ -172,8 +158,8 @@ class SearchConfig(Section):
 
     @property
     def n_looks(self) -> int:
-        """Count the networks that may be compared with the target."""
-        return len(self.schedule) + (self.looks if self.spreads else 0)
+        """Count the networks that may be compared with the target; behind trial anneals, the finish is one more."""
+        return len(self.schedule) + (self.looks if self.spreads else int(self.meaning.trial))
 
     @property
     def budget(self) -> dict[Literal["bytes", "macs", "params"], int]:
@@ -210,6 +196,9 @@ class PaperConfig(Section):
     lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.01, description="rate at which the first depth begins")
     later_lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.005, description="rate at which every later depth begins")
     patience: Annotated[int, Field(ge=1, le=10000)] = Field(default=23, description="epochs without progress that end a depth")
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
+        default=1000, description="most epochs of a depth; the published code has no bound"
+    )
 
 
 class SupernetConfig(Section):
@@ -229,29 +218,6 @@ class SupernetConfig(Section):
     cooldown: ClosedFraction = Field(default=0.3, description="fraction of the epochs, at the end, in which the rate falls to 0")
     widths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
         default=(1.0,), description="fractions of the inner channels of the blocks that are trained together; 1 is among them"
-    )
-
-
-class DistillConfig(Section):
-    """Say how a network learns from another, of `search.distill` and `search.reduce_depth`."""
-
-    weight: ClosedFraction = Field(default=0.5, description="of what the teacher says; the labels have the rest")
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=2.0, description="that softens the logits of both")
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=15, description="of a full-depth teacher that is trained here")
-    reduce_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
-        default=8, description="of the cooldown of a shallower depth that is tried"
-    )
-
-
-class AutoConfig(Section):
-    """Say how growth or supernet is chosen, of `search.mode: auto`."""
-
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=2, description="of the short training of all depths at once")
-    deep: ClosedFraction = Field(
-        default=0.5, description="fraction of the deepest scheduled depth; what needs more of it is trained as a supernet"
-    )
-    models: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="wanted from one training; more than one asks for a supernet"
     )
 
 
@@ -292,9 +258,8 @@ class PruneConfig(Section):
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""
 
-    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(default=20, description="of training that is kept if better on val; 0: none")
-    start: Literal["grown", "fresh"] = Field(
-        default="grown", description="grown: a longer cooldown of the network | fresh: the depth is trained anew"
+    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(
+        default=40, description="of training that is kept unless it misses a target that the trial anneal reached; 0: none"
     )
 
 
@@ -321,8 +286,6 @@ class Settings(Section):
     climb: ClimbConfig = ClimbConfig()
     paper: PaperConfig = PaperConfig()
     supernet: SupernetConfig = SupernetConfig()
-    distill: DistillConfig = DistillConfig()
-    auto: AutoConfig = AutoConfig()
     route: RouteConfig = RouteConfig()
     prune: PruneConfig = PruneConfig()
     finish: FinishConfig = FinishConfig()

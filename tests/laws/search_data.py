@@ -23,6 +23,7 @@ def small_config(**changes: dict[str, Any]) -> Config:
         "train": {"batch_size": 32, "warmup_epochs": 0.5, "precision": "fp32"},  # so that processors differ little
         "growth": {"min_epochs": 2, "max_epochs": 3, "patience": 1},
         "search": {"mode": "growth", "target": 0.45, "cooldown_epochs": 2, "cooldown_gain": 1.0, "schedule": [1, 2, 3]},
+        "paper": {"max_epochs": 3},
         "finish": {"epochs": 2},
     }
     for name in small | changes:

@@ -36,7 +36,7 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_a_search_in_memory_is_that_of_the_stages(searched: Stages, tmp_path: Path) -> None:
     """Records and weights are the same, of each depth and of the model."""
     steps, data = require_agreement(searched, tmp_path), open_data(searched.config, searched.prepared)
-    done, record = conclude(steps, data=data), read(searched.folder / "model/search.json")
+    done, record = conclude(steps, data=data, config=searched.config), read(searched.folder / "model/search.json")
     assert (done.depth, done.reason, list(done.val_interval)) == (record["depth"], record["reason"], record["val_interval"])
     assert [vars(entry) for entry in done.ledger] == record["ledger"]
     save_network(done.model, tmp_path)

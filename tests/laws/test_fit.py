@@ -18,7 +18,6 @@ from odn.routing.gate_task import Gated, train_gates
 from odn.searching.data import SearchData
 from odn.searching.growth import Cooled, Grown, cool_down, grown, train_depth
 from odn.searching.published import Published, Warm, train_published, untrained, warm_up
-from odn.searching.teaching import TrainedTeacher, train_teacher
 from odn.supernet.fitting import Supernet, train_supernet, untrained_supernet
 from odn.training import checkpoint as checkpoints
 from odn.training import fit as fitting
@@ -30,9 +29,8 @@ CONFIG: dict[str, Any] = {
     "model": {"width": 1 / 16},
     "train": {"batch_size": 16, "precision": "fp32"},
     "growth": {"min_epochs": 2, "max_epochs": 2, "patience": 1},
-    "paper": {"warmup_epochs": 2, "patience": 2},
+    "paper": {"warmup_epochs": 2, "patience": 2, "max_epochs": 2},
     "supernet": {"epochs": 3, "widths": [0.5, 1.0], "shrink": 0.3},
-    "distill": {"epochs": 2},
     "prune": {"budget": 0.3, "epochs": 4, "gate_lr": 0.5},
     "route": {"epochs": 2},
 }
@@ -61,7 +59,6 @@ def _published(data: SearchData, config: Config, checkpoint: Path | None) -> Ite
 METHODS: dict[str, Start] = {
     "a depth": lambda data, config, checkpoint: train_depth(None, data=data, config=config, depth=1, checkpoint=checkpoint),
     "a cooldown": _cooled,
-    "a teacher": lambda data, config, checkpoint: train_teacher(data=data, config=config, checkpoint=checkpoint),
     "the published warm-up": lambda data, config, checkpoint: warm_up(data=data, config=config, checkpoint=checkpoint),
     "a published depth": _published,
     "a supernet": lambda data, config, checkpoint: train_supernet(data=data, config=config, checkpoint=checkpoint),
@@ -82,7 +79,7 @@ def outcome(last: object) -> tuple[dict[str, torch.Tensor], Any]:
     match last:
         case Grown() | Pruned():
             network: nn.Module = last.state.average
-        case Cooled() | TrainedTeacher() | Warm() | Published() | Supernet() | Gated():
+        case Cooled() | Warm() | Published() | Supernet() | Gated():
             network = last.network
     return network.state_dict(), getattr(last, "rows", None)
 

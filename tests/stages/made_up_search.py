@@ -24,7 +24,7 @@ from odn.stages import report, truncate
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 N_VAL, N_TEST = 200, 60
 SEARCH = {"mode": "growth", "target": 0.97, "accept": "point", "confidence": 0.95, "cooldown_epochs": 2, "cooldown_gain": 0.5}
-SEARCH |= {"distill": "none", "reduce_depth": False, "ladder": "spread", "cost": "bytes", "looks": 2}
+SEARCH |= {"ladder": "spread", "cost": "bytes", "looks": 2}
 SEARCH |= {"max_bytes": None, "max_macs": None, "max_params": None}
 FULL = {"n_params": 11_172_810, "size_bytes": 44_729_800, "macs": 34_644_992}
 SHARES = {1: (75_338, 302_912, 4_756_096), 2: (149_322, 599_888, 9_474_688), 3: (379_722, 1_523_536, 12_767_872)}  # of FULL

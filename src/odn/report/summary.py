@@ -51,8 +51,6 @@ def summarize(
         Line(),
         *_entry("Verdict", f"{VERDICTS[findings.verdict]}: {kept_because(findings)}", style="" if findings.is_reached else mood),
     ]
-    for one in findings.reductions:
-        lines += _entry("Reduction", f"depth {one.depth} was tried again: {one.reason}.")
     for look in findings.refinements:
         lines += _entry("Refined", f"between rungs: {look.reason}.")
     lines += _entry(
@@ -63,7 +61,6 @@ def summarize(
         lines += _entry("Data", said, style="bad")
     lines += [Line(), *_saving_lines(findings), Line()]
     lines += _entry("Latency", BUSY, style="bad") if findings.busy else []
-    lines += _entry("Mode", findings.mode_selection) if findings.mode_selection else []
     lines += _entry("Search", _cost_words(findings))
     lines += _entry("Model", f"{model}/{_registered(findings, registration, standing)}")
     lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: odn report")

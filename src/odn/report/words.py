@@ -3,13 +3,10 @@
 from odn.report.findings import Findings, Interval, Saving
 
 PHASES = {
-    "mode-selection": "mode selection",
-    "teacher": "teacher",
     "stable": "training",
     "anneal": "training",
     "trial": "trial anneal",
     "finish": "finish",
-    "reduce": "depth reduction",
     "refine": "refinement",
 }
 VERDICTS = {"expand": "expand", "target_reached": "target reached", "exhausted": "exhausted"}

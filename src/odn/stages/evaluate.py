@@ -37,8 +37,8 @@ def run(
 ) -> dict[str, Any]:
     """Write the predictions, the accuracy with its Wilson interval, the costs before and after, and the measured latency.
 
-    The accepted network is compared, by McNemar's test, with the depth or rung before it, with the whole backbone where that was trained,
-    and where it was reduced with the depth that the search had accepted.
+    The accepted network is compared, by McNemar's test, with the depth or rung before it, and with the whole backbone where that was
+    trained.
 
     Raises:
         OutputError: the place of the predictions holds what odn did not write.
@@ -106,8 +106,7 @@ def _others(config: Config, card: Card, network: DepthNetwork) -> dict[str, int]
     if network.architecture.is_cut and not config.spreads:
         return {}
     before, whole = config.depth_before(card.depth), config.n_units if config.spreads else network.architecture.n_blocks
-    others = ({"shallower": before} if before else {}) | ({"full_depth": whole} if whole not in {card.depth, before} else {})
-    return others | ({"reduced_from": card.reduced_from} if card.reduced_from not in {None, whole} else {})
+    return ({"shallower": before} if before else {}) | ({"full_depth": whole} if whole not in {card.depth, before} else {})
 
 
 def _network_folder(depth: int, *, search: SearchFolder) -> Path | None:

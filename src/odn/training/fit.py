@@ -26,7 +26,7 @@ CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
 CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
 TICK_SECONDS = 0.5
 
-PhaseName = Literal["stable", "anneal", "trial", "finish", "gates", "teacher", "reduce", "refine", "warm-up"]
+PhaseName = Literal["stable", "anneal", "trial", "finish", "gates", "refine", "warm-up"]
 
 
 @dataclass(frozen=True)
