@@ -110,16 +110,18 @@ def _submit(options: argparse.Namespace) -> None:
     from pipelines.arguments import run_arguments
     from pipelines.compiled import read_compiled
     from pipelines.names import require_title
+    from pipelines.progress import names_of
 
     if options.name is not None:
         require_title("--name", options.name)
-    given = run_arguments(read_compiled(options.package), options.arguments)
+    spec = read_compiled(options.package)
+    given = run_arguments(spec, options.arguments)
     client = cluster.connect()
     run = cluster.submit(client, options.package, arguments=given, experiment=str(given.get("experiment", EXPERIMENT)), name=options.name)
     options.left = f"run {run} on the cluster goes on; see {cluster.run_url(client, run)}"
     print(sanitized(f"run {run}: {cluster.run_url(client, run)}"), flush=True)
     if options.wait:
-        cluster.wait(client, run)
+        cluster.wait(client, run, names=names_of(spec))
 
 
 def _schedule(options: argparse.Namespace) -> None:

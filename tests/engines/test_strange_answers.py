@@ -148,7 +148,7 @@ def waited_for(kubeflow: Kubeflow, *answers: Strange | None) -> None:
     kubeflow.runs[RUN] = {"run_id": RUN, "state": "SUCCEEDED"}
     client = cluster.connect(QUICK)
     kubeflow.strange = lambda *_: left.pop(0) if len(left) > 1 else left[0]
-    cluster.wait(client, RUN)
+    cluster.wait(client, RUN, names={})
 
 
 @pytest.mark.parametrize(

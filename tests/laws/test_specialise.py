@@ -15,10 +15,10 @@ from odn.errors import DataError, MissingInputError
 from odn.files import write_json
 from odn.models.stored_networks import load_network
 from odn.searching.folder import SearchFolder
+from odn.searching.targets import read_target, read_targets
 from odn.supernet import specialiser as searching
 from odn.supernet.specialiser import Specialiser
 from odn.supernet.subnetworks import Measured, Space
-from odn.searching.targets import read_target, read_targets
 from odn.training.evaluation import evaluate
 
 
