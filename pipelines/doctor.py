@@ -1,0 +1,104 @@
+"""Look at what a Kubeflow does to our runs and a person would not notice: whether a step that fails is tried again.
+
+Kubeflow Pipelines 2.17.0 ships its workflow controller with a default for every template, `retryPolicy: OnError`. It is merged into what a
+pipeline asks for, and a container that is killed, out of memory or past its deadline is Failed, not Error: it ends the run.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from odn.sanitize import sanitized
+from pipelines.door import ClusterError, one_line
+
+CONTROLLER = "workflow-controller-configmap"
+RETRIED = {"OnFailure", "Always"}
+SECONDS = 10
+PATCH = (
+    "kubectl -n {namespace} get configmap {name} -o yaml > controller.yaml; take `templateDefaults` out of its workflowDefaults, "
+    "and 'kubectl apply -f controller.yaml' while no run is going on"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Hold what was seen, and what to do about it; "" where all is well."""
+
+    seen: str
+    advice: str = ""
+
+
+def examine(namespace: str) -> list[Finding]:
+    """Look at the cluster of the current kubectl context, or of the pod that this runs in.
+
+    Raises:
+        ClusterError: there is no cluster to be had, or it does not let us look.
+    """
+    from kubernetes import client  # type: ignore[import-untyped]  # shipped without types
+
+    with _understood(namespace):
+        _configure()
+        held = client.CoreV1Api().read_namespaced_config_map(CONTROLLER, namespace, _request_timeout=SECONDS)
+    return [retries(held.data or {}, namespace=namespace)]
+
+
+def retries(data: dict[str, str], *, namespace: str) -> Finding:
+    """Say whether a step that fails is tried again, by what the workflow controller is configured with."""
+    try:
+        defaults = yaml.safe_load(data.get("workflowDefaults", "")) or {}
+        template = (defaults.get("spec") or {}).get("templateDefaults") or {}
+        policy = (template.get("retryStrategy") or {}).get("retryPolicy")
+    except (yaml.YAMLError, AttributeError):
+        return Finding(f"workflowDefaults in {CONTROLLER} cannot be read", f"look at it: kubectl -n {namespace} get configmap {CONTROLLER}")
+    if policy is None or policy in RETRIED:
+        return Finding("a training step that fails is tried again")
+    return Finding(
+        f"a step that is killed, out of memory or past its deadline is not tried again (templateDefaults have retryPolicy {policy})",
+        PATCH.format(namespace=namespace, name=CONTROLLER),
+    )
+
+
+def warning(namespace: str) -> str:
+    """Return a line for whoever starts a run; "" where all is well, or where nobody lets us look."""
+    try:
+        worrying = [one for one in examine(namespace) if one.advice]
+    except ClusterError:
+        return ""
+    return f"{worrying[0].seen}; 'python -m pipelines doctor' says what to do" if worrying else ""
+
+
+def _configure() -> None:
+    from kubernetes import config
+
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        config.load_incluster_config()
+    else:
+        config.load_kube_config()
+
+
+@contextlib.contextmanager
+def _understood(namespace: str) -> Iterator[None]:
+    """Turn what Kubernetes' client raises into a line."""
+    from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]
+    from kubernetes.config import ConfigException  # type: ignore[import-untyped]
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ConfigException as error:
+        raise ClusterError(f"no Kubernetes is configured here ({_words(error)}); let kubectl reach it, or set KUBECONFIG") from None
+    except ApiException as error:
+        raise ClusterError(
+            f"Kubernetes does not show the configmap {CONTROLLER} in {namespace} ({error.status} {_words(error.reason)}); "
+            "name the namespace of Kubeflow with --namespace, or ask somebody who may look"
+        ) from None
+    except (HTTPError, OSError) as error:
+        raise ClusterError(f"Kubernetes does not answer ({_words(error)}); see whether kubectl reaches it", passing=True) from None
+
+
+def _words(error: Any) -> str:
+    return sanitized(one_line(error))[:200]
