@@ -72,6 +72,9 @@ def _parser() -> Parser:
     )
     command.set_defaults(run=_doctor, left="nothing was changed")
     command.add_argument("--namespace", default=KUBEFLOW, help="of Kubeflow itself (default: %(default)s)")
+    command.add_argument(
+        "--mend", action="store_true", help="where it does not, change that configmap so that it does; refused while runs are going on"
+    )
 
     command = commands.add_parser("fetch", help="bring a registered model here, and version it with DVC")
     command.set_defaults(run=_fetch, left="the same command fetches it anew")
@@ -154,11 +157,14 @@ def _schedule(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from pipelines.doctor import examine
+    from pipelines.doctor import examine, mend
     from pipelines.names import require_subdomain
 
     require_subdomain("--namespace", options.namespace)
     findings = examine(options.namespace)
+    if options.mend and any(one.advice for one in findings):
+        mend(options.namespace)
+        findings = examine(options.namespace)
     for one in findings:
         print(sanitized(f"{one.seen}{'; to mend it: ' if one.advice else ''}{one.advice}"))
     options.worrying = any(one.advice for one in findings)

@@ -18,10 +18,8 @@ from pipelines.door import ClusterError, one_line
 CONTROLLER = "workflow-controller-configmap"
 RETRIED = {"OnFailure", "Always"}
 SECONDS = 10
-PATCH = (
-    "kubectl -n {namespace} get configmap {name} -o yaml > controller.yaml; take `templateDefaults` out of its workflowDefaults, "
-    "and 'kubectl apply -f controller.yaml' while no run is going on"
-)
+MEND = "'python -m pipelines doctor --mend --namespace {namespace}' takes that default out while no run is going on"
+WORKFLOWS = {"group": "argoproj.io", "version": "v1alpha1", "plural": "workflows"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,30 @@ def examine(namespace: str) -> list[Finding]:
     return [retries(held.data or {}, namespace=namespace)]
 
 
+def mend(namespace: str) -> None:
+    """Take the default for every template out of the controller's configuration; it then begins all running workflows anew.
+
+    Raises:
+        ClusterError: there is no cluster to be had, it does not let us look or write, or a run is going on.
+    """
+    from kubernetes import client
+
+    with _understood(namespace):
+        _configure()
+        found = client.CustomObjectsApi().list_namespaced_custom_object(namespace=namespace, **WORKFLOWS, _request_timeout=SECONDS)
+        going = [one["metadata"]["name"] for one in found["items"] if one.get("status", {}).get("phase") in {None, "Pending", "Running"}]
+        if going:
+            raise ClusterError(
+                f"{len(going)} runs are going on in {namespace}, such as {sanitized(going[0])}; mend it when they have ended"
+            )
+        core = client.CoreV1Api()
+        held = core.read_namespaced_config_map(CONTROLLER, namespace, _request_timeout=SECONDS)
+        defaults = yaml.safe_load((held.data or {}).get("workflowDefaults", "")) or {}
+        (defaults.get("spec") or {}).pop("templateDefaults", None)
+        body = {"data": {"workflowDefaults": yaml.safe_dump(defaults)}}
+        core.patch_namespaced_config_map(CONTROLLER, namespace, body, _request_timeout=SECONDS)
+
+
 def retries(data: dict[str, str], *, namespace: str) -> Finding:
     """Say whether a step that fails is tried again, by what the workflow controller is configured with."""
     try:
@@ -58,7 +80,7 @@ def retries(data: dict[str, str], *, namespace: str) -> Finding:
         return Finding("a training step that fails is tried again")
     return Finding(
         f"a step that is killed, out of memory or past its deadline is not tried again (templateDefaults have retryPolicy {policy})",
-        PATCH.format(namespace=namespace, name=CONTROLLER),
+        MEND.format(namespace=namespace),
     )
 
 
@@ -93,8 +115,8 @@ def _understood(namespace: str) -> Iterator[None]:
         raise ClusterError(f"no Kubernetes is configured here ({_words(error)}); let kubectl reach it, or set KUBECONFIG") from None
     except ApiException as error:
         raise ClusterError(
-            f"Kubernetes does not show the configmap {CONTROLLER} in {namespace} ({error.status} {_words(error.reason)}); "
-            "name the namespace of Kubeflow with --namespace, or ask somebody who may look"
+            f"Kubernetes refuses what concerns the configmap {CONTROLLER} in {namespace} ({error.status} {_words(error.reason)}); "
+            "name the namespace of Kubeflow with --namespace, or ask somebody who may"
         ) from None
     except (HTTPError, OSError) as error:
         raise ClusterError(f"Kubernetes does not answer ({_words(error)}); see whether kubectl reaches it", passing=True) from None

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,32 +14,46 @@ import yaml
 from pipelines.__main__ import main
 
 SHIPPED = "spec:\n  templateDefaults:\n    retryStrategy:\n      limit: '2'\n      retryPolicy: OnError\n"
-Serve = Callable[[dict[str, str] | None], None]
 
 
 @contextmanager
-def kubernetes(folder: Path, data: dict[str, str] | None) -> Iterator[None]:
-    """Serve the controller's configmap, or refuse to; a kubeconfig in the folder leads there."""
+def kubernetes(folder: Path, data: dict[str, str] | None, *, phases: tuple[str, ...] = ()) -> Iterator[None]:
+    """Serve the controller's configmap, which can be patched, and workflows in these phases; without data, refuse everything."""
 
     class Door(BaseHTTPRequestHandler):
         def log_message(self, *args: Any) -> None:
             """Say nothing."""
 
-        def do_GET(self) -> None:
-            """Answer with the configmap, or 403."""
-            known = self.path.endswith("/namespaces/kubeflow/configmaps/workflow-controller-configmap") and data is not None
-            body = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "data": data} if known else {"code": 403}).encode()
-            self.send_response(200 if known else 403)
+        def answer(self, content: dict[str, Any] | None) -> None:
+            """Send JSON, or 403."""
+            body = json.dumps(content or {"code": 403}).encode()
+            self.send_response(403 if content is None else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
+        def do_GET(self) -> None:
+            """Answer with the configmap or the workflows."""
+            if data is None:
+                self.answer(None)
+            elif self.path.endswith("/namespaces/kubeflow/workflows"):
+                self.answer({"items": [{"metadata": {"name": f"run-{n}"}, "status": {"phase": one}} for n, one in enumerate(phases)]})
+            else:
+                assert self.path.endswith("/namespaces/kubeflow/configmaps/workflow-controller-configmap"), self.path
+                self.answer({"apiVersion": "v1", "kind": "ConfigMap", "data": data})
+
+        def do_PATCH(self) -> None:
+            """Change the configmap."""
+            assert data is not None
+            data.update(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["data"])
+            self.answer({"apiVersion": "v1", "kind": "ConfigMap", "data": data})
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
     context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
-    config = {"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context], "current-context": "x", "users": []}
+    config = {"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context], "current-context": "x"}
     (folder / "kubeconfig").write_text(yaml.safe_dump(config | {"users": [{"name": "u", "user": {}}]}))
     try:
         yield
@@ -60,7 +74,7 @@ def test_a_controller_as_shipped_is_found_out(tmp_path: Path, capsys: pytest.Cap
     with kubernetes(tmp_path, {"workflowDefaults": SHIPPED}):
         assert main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert "is not tried again (templateDefaults have retryPolicy OnError); to mend it: kubectl -n kubeflow get configmap" in out
+    assert "is not tried again (templateDefaults have retryPolicy OnError); to mend it: 'python -m pipelines doctor --mend" in out
 
 
 @pytest.mark.parametrize("data", [{}, {"workflowDefaults": "spec: {}"}, {"workflowDefaults": SHIPPED.replace("OnError", "OnFailure")}])
@@ -71,11 +85,25 @@ def test_a_controller_that_retries_is_well(data: dict[str, str], tmp_path: Path,
     assert capsys.readouterr().out == "a training step that fails is tried again\n"
 
 
+def test_it_is_mended_between_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What else the controller is configured with stays; while a run is going on nothing is changed."""
+    data = {"workflowDefaults": SHIPPED + "  ttlStrategy:\n    secondsAfterCompletion: 60\n", "executor": "kept"}
+    with kubernetes(tmp_path, data, phases=("Succeeded", "Running")):
+        assert main(["doctor", "--mend"]) == 2
+    assert "1 runs are going on in kubeflow, such as run-1; mend it when they have ended" in capsys.readouterr().err
+    assert "templateDefaults" in data["workflowDefaults"]
+    with kubernetes(tmp_path, data, phases=("Succeeded", "Failed")):
+        assert main(["doctor", "--mend"]) == 0
+    assert yaml.safe_load(data["workflowDefaults"]) == {"spec": {"ttlStrategy": {"secondsAfterCompletion": 60}}}
+    assert data["executor"] == "kept"
+    assert capsys.readouterr().out == "a training step that fails is tried again\n"
+
+
 def test_who_may_not_look_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A refusal is one line, with what to do."""
     with kubernetes(tmp_path, None):
         assert main(["doctor"]) == 2
-    assert "Kubernetes does not show the configmap workflow-controller-configmap in kubeflow (403 " in capsys.readouterr().err
+    assert "Kubernetes refuses what concerns the configmap workflow-controller-configmap in kubeflow (403 " in capsys.readouterr().err
 
 
 def test_without_a_cluster_nothing_is_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
