@@ -36,7 +36,7 @@ def examine(namespace: str) -> list[Finding]:
     Raises:
         ClusterError: there is no cluster to be had, or it does not let us look.
     """
-    from kubernetes import client  # type: ignore[import-untyped]  # shipped without types
+    from kubernetes import client
 
     with _understood(namespace):
         _configure()
@@ -105,8 +105,8 @@ def _configure() -> None:
 @contextlib.contextmanager
 def _understood(namespace: str) -> Iterator[None]:
     """Turn what Kubernetes' client raises into a line."""
-    from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]
-    from kubernetes.config import ConfigException  # type: ignore[import-untyped]
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
 
     try:
