@@ -52,12 +52,14 @@ def configure(config: str, *, changes: Mapping[str, Any], repository: str, revis
         SystemExit: a setting is refused, or the data's place cannot be read (exit code 2, after a line on each).
     """
     from odn.storage import fingerprint
-    from odn.versioned import commit_of
+    from odn.versioned import commit_of, require_fetched
 
     checked = changed(read_config(config), changes)
     short = checked.to_short_json()
     if repository:
-        return short, commit_of(repository, revision=revision)
+        commit = commit_of(repository, revision=revision)
+        require_fetched(repository, revision=commit)
+        return short, commit
     if checked.data.source == "s3":
         assert checked.data.root is not None, "the config requires a root for s3"
         return short, fingerprint(checked.data.root)
