@@ -158,7 +158,7 @@ def test_what_passes_does_not_end_a_wait(passing: Strange, kubeflow: Kubeflow, c
     """A proxy that starts anew is told once, and waited out."""
     waited_for(kubeflow, passing, passing, None)
     out = capsys.readouterr()
-    assert "SUCCEEDED" in out.out
+    assert "the run has succeeded" in out.out
     assert out.err.count("odn: the run goes on; asking again for at most ") == 1
 
 
