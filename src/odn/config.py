@@ -4,6 +4,7 @@ The sections are in `odn.sections`. To Kubeflow the config travels as one canoni
 JSON string (`Config.to_json`), which reads back to an equal object.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -72,6 +73,18 @@ class Config(Settings):
     def to_json(self) -> str:
         """Return the canonical JSON: keys sorted, no spaces; equal configs give equal strings."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def to_short_json(self) -> str:
+        """Return canonical JSON of the settings that are not the defaults, and a digest of the defaults that it counts on."""
+        whole, usual = self.model_dump(mode="json"), Config().model_dump(mode="json")
+        changes: dict[str, Any] = {}
+        for name, value in whole.items():
+            if isinstance(value, dict):
+                differing = {key: one for key, one in value.items() if one != usual[name][key]}
+                changes |= {name: differing} if differing else {}
+            elif value != usual[name]:
+                changes[name] = value
+        return json.dumps({"changes": changes, "defaults": _defaults_digest()}, sort_keys=True, separators=(",", ":"))
 
     @property
     def mode(self) -> Mode:
@@ -146,6 +159,31 @@ def make_config(settings: Any) -> Config:
         ConfigError: one line for each refused setting: its name, what is allowed, the value, the nearest right name.
     """
     return _complete(read_json(settings, what="the config") if isinstance(settings, str) else settings)
+
+
+def read_config(text: str) -> Config:
+    """Read what `to_short_json` wrote, or the whole config as JSON.
+
+    Raises:
+        ConfigError: a setting is refused, or what was written counts on other defaults than this version of odn has.
+    """
+    content = read_json(text, what="the config")
+    if not isinstance(content, dict) or set(content) != {"changes", "defaults"}:
+        return _complete(content)
+    if content["defaults"] != _defaults_digest():
+        raise ConfigError(
+            "the config was written by a version of odn whose settings have other defaults than those of this one; "
+            "compile the pipeline, and build its image, from the same commit"
+        )
+    usual = Config().model_dump(mode="json")
+    changes = content["changes"] if isinstance(content["changes"], dict) else {"changes": content["changes"]}
+    merged = {name: usual[name] | value if isinstance(value, dict) and isinstance(usual.get(name), dict) else value
+              for name, value in changes.items()}  # fmt: skip
+    return _complete(usual | merged)
+
+
+def _defaults_digest() -> str:
+    return hashlib.sha256(Config().to_json().encode()).hexdigest()[:16]
 
 
 def settings(changes: Mapping[str, Any] | None = None, *, n_blocks: int | None = None, n_rungs: int | None = None) -> Config:
