@@ -90,7 +90,7 @@ def make_search(
     settings["search"] = SEARCH | {"schedule": list(range(1, len(right) + 1)), **search}
     settings["model"] = {"backbone": "resnet18", "stem": "cifar", "width": 1.0}
     settings["registry"]["name"] = "odn-digits"
-    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0, "start": "grown"}}), busy, duplicates or {})
+    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0}}), busy, duplicates or {})
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)
     for depth, (ema_correct, trial) in enumerate(right, start=1):
         _write_depth(made, depth=depth, ema_correct=ema_correct, trial=trial, channels=channels, n_classes=len(classes))
