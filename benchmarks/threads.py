@@ -22,7 +22,7 @@ from odn.errors import OdnError
 from odn.files import write_json
 from odn.searching.data import backbone_of, costs_at, search_data
 from odn.searching.growth import grown
-from odn.training.cores import usable_cores
+from odn.cores import usable_cores
 from odn.training.device import WORK_OF_A_THREAD, choose_machine, processor_name
 from odn.training.objective import Objective
 from odn.training.optim import Updates

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "code", _code, "digest the code that each stage runs", "source", "code")
     _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
-    _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared")
+    _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared", "progress")
     _add(commands, "open", _open, "decide to begin", "search")
     for name, run, text in (("train", _train, "train one depth, or rung"), ("check", _check, "judge one depth, or rung")):
         command = _add(commands, name, run, text, "prepared", "search", "progress")
@@ -167,7 +167,8 @@ def _fetch(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     out = options.prepared
-    _stage(options, data=options.data, train=out / "train", val=out / "val", test=out / "test", manifest=out / "dataset.json")
+    splits = {name: out / name for name in ("train", "val", "test")}
+    _stage(options, data=options.data, manifest=out / "dataset.json", progress=options.progress, **splits)
 
 
 def _open(options: argparse.Namespace) -> None:
