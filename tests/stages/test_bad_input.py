@@ -168,30 +168,11 @@ def test_images_of_different_sizes(project: Any, refused: Any, class_folders: Pa
     assert "0/0.png is 8x8; set data.image_size to resize them all, or make them one size" in message
 
 
-def test_images_smaller_than_asked(project: Any, refused: Any, class_folders: Path) -> None:
-    """Names the smallest, its size, how many there are, and what would do."""
-    for number, width in enumerate((9, 7)):
-        Image.new("L", (width, 20)).save(class_folders / "1" / f"z{number}.png")
-    for path in class_folders.rglob("?.png"):
-        Image.open(path).resize((10, 10)).save(path)
-    project.fetch(root=str(class_folders), image_size=10, **FOLDER)
-    message = refused("prepare")
-    assert "1/z1.png is 7x20 pixels, smaller than data.image_size 10 (2 of 32 images are); set it to 7 or less" in message
-
-
 def test_an_empty_file(project: Any, refused: Any, class_folders: Path) -> None:
     """A file of 0 bytes is called one."""
     (class_folders / "1" / "z.jpg").touch()
     project.configure(root=str(class_folders), **FOLDER)
     assert "1/z.jpg is empty (0 bytes); replace or remove it" in refused("fetch")
-
-
-def test_an_animation(project: Any, refused: Any, class_folders: Path) -> None:
-    """Which of its frames is meant is the user's to say."""
-    frames = [Image.new("L", (8, 8), grey) for grey in (0, 200)]
-    frames[0].save(class_folders / "1" / "z.gif", save_all=True, append_images=frames[1:])
-    project.fetch(root=str(class_folders), **FOLDER)
-    assert "1/z.gif has 2 frames; keep one of them as a still image" in refused("prepare")
 
 
 @pytest.mark.parametrize(

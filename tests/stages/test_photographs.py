@@ -77,6 +77,17 @@ def test_grey_photographs_among_color_ones_become_color(project: Any, capsys: py
     assert "1 of 13 images are grey, and become color of three equal channels: " in capsys.readouterr().err
 
 
+def test_images_smaller_than_asked_are_enlarged_and_told(project: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """How many there are, and the smallest by its name and size."""
+    photographs(project.raw, counts={"a": 6, "b": 6})
+    for number, width in enumerate((9, 7)):
+        photograph(project.raw / "b" / f"z{number}.png", seed=99 + number, size=(width, 20))
+    assert project.make(root=str(project.raw), image_size=16, **FOLDER).width == 16
+    said = capsys.readouterr().err
+    assert "2 of 14 images are smaller than data.image_size 16 and are enlarged, which adds no detail: the smallest, " in said
+    assert "b/z1.png, is 7x20 pixels" in said
+
+
 KILLED = """
 import os, signal, sys
 from odn.data import folder

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from odn.data.dataset import Images, Labels
 from odn.data.duplicates import DIGEST_BYTES, Digests, digests_of
-from odn.data.progress import Tick
+from odn.data.progress import Tick, untold
 from odn.data.sources import Part
 from odn.data.splits import Indices
 from odn.errors import DataError
@@ -59,7 +59,7 @@ class _Tally:
         return self.digests[-1]
 
 
-def write_split(folder: Path, *, part: Part, indices: Indices, shape: Shape, tick: Tick = lambda n: None) -> Written:
+def write_split(folder: Path, *, part: Part, indices: Indices, shape: Shape, tick: Tick = untold) -> Written:
     """Write images.npy and labels.npy of some images of a part; what an earlier process wrote of the same into the folder is kept.
 
     The digest of each image stands in a file beside them: what is whole by it is not decoded again. Who calls sees to it that the folder

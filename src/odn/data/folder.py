@@ -5,7 +5,7 @@ so that nothing is skipped silently.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def open_folder(folder: Path, *, image_size: int | None, show: Show = silent) ->
     Val and test are those of the folder where it has them, else None.
 
     Raises:
-        DataError: as `check_class_folders`, images of different sizes (unless they are resized), or one smaller than it shall become.
+        DataError: as `check_class_folders`, or images of different sizes (unless they are resized).
     """
     layout = _layout(folder, shown_as=str(folder))
     paths = _in_one(layout)
@@ -85,7 +85,7 @@ def open_folder(folder: Path, *, image_size: int | None, show: Show = silent) ->
     parts = {name: _part(files, root=folder, shape=shape, image_size=image_size) for name, files in layout.items()}
     return Raw(
         classes=tuple(layout["train"]), channels=channels, height=height, width=width,
-        train=parts["train"], val=parts.get("val"), test=parts.get("test"), notes=_grey_among_color(paths, headers),
+        train=parts["train"], val=parts.get("val"), test=parts.get("test"), notes=tuple(_notes(paths, headers, image_size=image_size)),
     )  # fmt: skip
 
 
@@ -174,19 +174,18 @@ def _common_size(paths: Sequence[Path], headers: Sequence[Header], *, image_size
                     "set data.image_size to resize them all, or make them one size"
                 )
         return first.height, first.width
-    sides = [min(one.height, one.width) for one in headers]
-    least = min(sides)
-    if least < image_size:
-        smallest, n_small = headers[sides.index(least)], sum(side < image_size for side in sides)
-        raise DataError(
-            f"{paths[sides.index(least)]} is {smallest.width}x{smallest.height} pixels, smaller than data.image_size {image_size} "
-            f"({n_small:,} of {len(sides):,} images are); set it to {least} or less, or remove or replace them"
-        )
     return image_size, image_size
 
 
-def _grey_among_color(paths: Sequence[Path], headers: Sequence[Header]) -> tuple[str, ...]:
+def _notes(paths: Sequence[Path], headers: Sequence[Header], *, image_size: int | None) -> Iterator[str]:
+    """Say what is done to images beside what was asked for."""
     grey = [path for path, header in zip(paths, headers, strict=True) if header.channels == 1]
-    if not grey or len(grey) == len(headers):
-        return ()
-    return (f"{len(grey):,} of {len(headers):,} images are grey, and become color of three equal channels: {grey[0]} is one",)
+    if 0 < len(grey) < len(headers):
+        yield f"{len(grey):,} of {len(headers):,} images are grey, and become color of three equal channels: {grey[0]} is one"
+    sides = [min(one.height, one.width) for one in headers]
+    if image_size is not None and min(sides) < image_size:
+        at, n_small = sides.index(min(sides)), sum(side < image_size for side in sides)
+        yield (
+            f"{n_small:,} of {len(sides):,} images are smaller than data.image_size {image_size} and are enlarged, which adds no detail: "
+            f"the smallest, {paths[at]}, is {headers[at].width}x{headers[at].height} pixels"
+        )

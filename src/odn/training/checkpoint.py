@@ -16,7 +16,6 @@ from odn.errors import DataError, MissingInputError
 from odn.files import locked, write_bytes
 from odn.models.stored_networks import misfit
 from odn.records import parse_record
-from odn.sanitize import sanitized
 
 T = TypeVar("T")
 
