@@ -232,7 +232,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         latency=options.metrics / "latency.json",
     )
     low, high = record["test_accuracy_low"], record["test_accuracy_high"]
-    _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}), {record['params_saved']:.1%} fewer parameters")
+    balanced = f", balanced {record['test_balanced_accuracy']:.2%}" if "test_balanced_accuracy" in record else ""
+    _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}){balanced}, {record['params_saved']:.1%} fewer parameters")
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -98,6 +98,17 @@ class AugmentConfig(Section):
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(default=10.0, description="largest rotation, degrees")
     scale: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="largest change of size, fraction")
     flip: bool = Field(default=False, description="mirror left to right with probability 1/2")
+    crop: ClosedFraction = Field(default=0.0, description="least area of a random crop that is resized to the whole; 0 for none")
+    jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="largest change of brightness, of contrast and of saturation, fraction"
+    )
+    trivial: bool = Field(default=False, description="TrivialAugment: one operation of 14 at a random strength")
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="alpha of the Beta distribution by which two images are blended; 0 for none"
+    )
+    cutmix: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="alpha of the Beta distribution of the area that a box of another image keeps; 0 for none"
+    )
 
 
 class GrowthConfig(Section):

@@ -119,6 +119,11 @@ class Predictions:
         """Count the images that are right."""
         return int(self.is_correct().sum())
 
+    def correct_of_classes(self, n_classes: int) -> list[int]:
+        """Count the images of each class that are right: (K,)."""
+        counts: list[int] = torch.bincount(self.labels[self.is_correct()], minlength=n_classes).tolist()
+        return counts
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one line an image."""
         columns = zip(self.labels.tolist(), self.predicted.tolist(), self.confidence.tolist(), strict=True)
