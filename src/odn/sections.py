@@ -33,12 +33,12 @@ class DataConfig(Section):
     source: Source = Field(default="digits", description="data set")
     root: str | None = Field(default=None, description="folder or s3://bucket/prefix of the raw files; null downloads them")
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
-        default=None, description="pixels a side that folder and s3 images are resized to"
+        default=None, description="pixels a side that the middle square of folder and s3 images is resized to"
     )
     max_images: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="training images kept, stratified, before val is split off"
     )
-    val_fraction: Fraction = Field(default=0.25, description="fraction of the training images that becomes val")
+    val_fraction: Fraction = Field(default=0.25, description="fraction of the training images that becomes val, where there is no val split")
     test_fraction: Fraction = Field(default=0.2, description="fraction of all images that becomes test, where the source has no test split")
     duplicates: Literal["warn", "drop", "refuse"] = Field(
         default="warn",
