@@ -38,7 +38,9 @@ class DataConfig(Section):
     max_images: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="training images kept, stratified, before val is split off"
     )
-    val_fraction: Fraction = Field(default=0.25, description="fraction of the training images that becomes val, where there is no val split")
+    val_fraction: Fraction = Field(
+        default=0.25, description="fraction of the training images that becomes val, where there is no val split"
+    )
     test_fraction: Fraction = Field(default=0.2, description="fraction of all images that becomes test, where the source has no test split")
     duplicates: Literal["warn", "drop", "refuse"] = Field(
         default="warn",

@@ -15,6 +15,7 @@ from PIL import Image
 from odn.data import folder as class_folder
 from odn.data.decoding import decode
 from odn.errors import DataError
+from odn.storage import upload_folder
 
 FOLDER: dict[str, Any] = {"source": "folder", "val_fraction": 0.2, "test_fraction": 0.2}
 
@@ -157,6 +158,17 @@ def test_splits_of_ones_own_are_taken_as_they_are(project: Any, own: tuple[str, 
         expected = [decode(path, channels=3, image_size=16) for path in sorted((project.raw / name).rglob("*.png"))]
         assert np.array_equal(project.split(name).images, expected)
     assert sum(counts["total"] for counts in manifest.counts.values()) == sum(2 * sizes[name] + 1 for name in own)
+
+
+def test_a_bucket_has_splits_of_ones_own_too(project: Any, s3: Any) -> None:
+    """The same folders under s3://bucket/prefix give the same arrays."""
+    for number, name in enumerate(("train", "test")):
+        photographs(project.raw / name, counts={"a": 8, "b": 8}, first=100 * number)
+    s3.create_bucket(Bucket="own-splits")
+    upload_folder(project.raw, address="s3://own-splits/v1")
+    here = project.make(root=str(project.raw), image_size=16, **FOLDER)
+    there = project.make(root="s3://own-splits/v1", image_size=16, **{**FOLDER, "source": "s3"})
+    assert there.sha256 == here.sha256
 
 
 def test_train_of_ones_own_is_shuffled(project: Any) -> None:

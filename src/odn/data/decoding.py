@@ -38,7 +38,7 @@ _standard_error = threading.Lock()  # held while it points nowhere
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it would log of a damaged file it raises as well
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # there is one for each image of a data set
 class Header:
     """Hold what an image's header says: how it will be seen, without decoding it."""
 

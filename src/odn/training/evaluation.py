@@ -60,7 +60,9 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine)
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
     index = torch.arange(0, len(train), max(1, len(train) // REESTIMATE_IMAGES))
-    size = -(-len(index) // max(1, round(len(index) / _for_size(REESTIMATE_BATCH, train, least=LEAST_REESTIMATE))))  # even batches: a last batch of one image has no variance
+    size = -(
+        -len(index) // max(1, round(len(index) / _for_size(REESTIMATE_BATCH, train, least=LEAST_REESTIMATE)))
+    )  # even batches: a last batch of one image has no variance
     network.train()
     for module in network.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
