@@ -53,8 +53,7 @@ class _Tally:
 
     def add(self, images: Images) -> Digests:
         """Count images (n, C, H, W), and return their digests."""
-        for channel in range(images.shape[1]):
-            self.histogram[channel] += np.bincount(images[:, channel].ravel(), minlength=N_VALUES)
+        self.histogram += histogram_of(images)
         self.digests.append(digests_of(images))
         return self.digests[-1]
 
@@ -116,9 +115,18 @@ def _header(n_images: int, shape: Shape) -> bytes:
     return file.getvalue()
 
 
-def _chunk(shape: Shape) -> int:
+def _chunk(shape: tuple[int, ...]) -> int:
     """Return how many images are held at once."""
     return max(1, CHUNK_BYTES // math.prod(shape))
+
+
+def histogram_of(images: Images) -> Histogram:
+    """Count how often each channel of images (N, C, H, W) takes each value; so many at once as a chunk holds, as counting widens them."""
+    histogram, chunk = np.zeros((images.shape[1], N_VALUES), np.int64), _chunk(images.shape[1:])
+    for start in range(0, len(images), chunk):
+        for channel in range(images.shape[1]):
+            histogram[channel] += np.bincount(images[start : start + chunk, channel].ravel(), minlength=N_VALUES)
+    return histogram
 
 
 def statistics(histogram: Histogram) -> Statistics:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from odn.config import settings
-from odn.data.arrays import N_VALUES, statistics
+from odn.data.arrays import histogram_of, statistics
 from odn.data.batches import Images, on_device
 from odn.data.dataset import Manifest, Split
 from odn.data.duplicates import Compared, digests_of, find_twins, told
@@ -160,7 +160,7 @@ class Data:
         twins = find_twins({n: Compared(digests=digests[n], labels=one.labels, name=_numbered(n)) for n, one in splits.items()})
         for line in told(twins, dropped={"train": 0, "val": 0}):
             warnings.warn(line, stacklevel=3)
-        pixels = statistics(_histogram(splits["train"].images))
+        pixels = statistics(histogram_of(splits["train"].images))
         counts = {
             name: {"total": len(split), "per_class": np.bincount(split.labels, minlength=n_classes).tolist()}
             for name, split in splits.items()
@@ -241,10 +241,6 @@ def _checked(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], *, where: 
 
 def _numbered(split: str) -> Any:
     return lambda index: f"{split} image {index}"
-
-
-def _histogram(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    return np.stack([np.bincount(images[:, channel].ravel(), minlength=N_VALUES) for channel in range(images.shape[1])])
 
 
 def _digest(split: Split) -> str:
