@@ -52,22 +52,23 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
         twins = _compared(written, selection)
         if config.data.duplicates == "refuse" and any(twins.counts().values()):
             raise DataError(*twins.problems(), "remove them from the raw data, or set data.duplicates to warn or drop")
-        goes = {name: twins.dropped(name) for name in ("train", "val")} if config.data.duplicates == "drop" else {}
+        drops = config.data.duplicates == "drop"
+        goes = {name: flags for name in ("train", "val") if drops and (flags := twins.dropped(name)).any()}
         folders = {name: stack.enter_context(new_folder(path)) for name, path in (("train", train), ("val", val), ("test", test))}
         for name, folder in folders.items():
-            if name in goes and goes[name].any():
+            if name in goes:
                 written[name] = _without(goes[name], begun / name, raw, name=name, into=folder)
                 selection[name] = selection[name].at(np.flatnonzero(~goes[name]))
             else:
                 for file in ("images.npy", "labels.npy"):
                     shutil.move(begun / name / file, folder / file)
         dropped = {name: int(goes[name].sum()) if name in goes else 0 for name in ("train", "val")}
-        twins = _compared(written, selection) if any(dropped.values()) else twins
+        twins = _compared(written, selection) if goes else twins
         pixels = statistics(written["train"].histogram)
         counts = {name: _counts(one.labels, n_classes=len(raw.classes)) for name, one in written.items()}
-        rare = small_classes(counts, classes=raw.classes), imbalances(counts, classes=raw.classes)
-        for line in (*raw.notes, *told(twins, dropped=dropped), *rare[0], *rare[1]):
-            sys.stderr.write(f"odn: warning: {sanitized(line)}\n")
+        for lines in (raw.notes, told(twins, dropped=dropped), *(of(counts, classes=raw.classes) for of in (small_classes, imbalances))):
+            for line in lines:
+                sys.stderr.write(f"odn: warning: {sanitized(line)}\n")
         digests = {name: sha256_of(folder / "images.npy", folder / "labels.npy") for name, folder in folders.items()}
         manifest.unlink(missing_ok=True)
     result = Manifest(
