@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 
 from odn.config import Config, load_config, make_config
+from odn.cores import usable_cores
 from odn.data.batches import training_batches
 from odn.data.dataset import Manifest, Split
 from odn.errors import OdnError
 from odn.files import write_json
 from odn.searching.data import backbone_of, costs_at, search_data
 from odn.searching.growth import grown
-from odn.training.cores import usable_cores
 from odn.training.device import WORK_OF_A_THREAD, choose_machine, processor_name
 from odn.training.optim import Updates
 from odn.training.seed import generator
