@@ -17,6 +17,7 @@ from odn import __version__
 from odn.arguments import Parser
 from odn.config import load_config
 from odn.errors import ConfigError, OdnError, TargetError
+from odn.model_commands import add_model_commands
 from odn.sanitize import escaped, sanitized
 from odn.searching.folder import SearchFolder
 
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     specialise.add_argument("--enumerate", action="store_true", help="evaluate all sub-networks, however many")
     specialise.add_argument("--no-predictor", action="store_true", help="evaluate each sub-network that evolution sees on val")
     specialise.add_argument("--no-latency-table", action="store_true", help="time each sub-network as a whole")
+    add_model_commands(commands)
     _add(commands, "show", _show, "print a summary of the search", "model", "metrics", "registered-weights", "registration", "report")
     return parser
 
