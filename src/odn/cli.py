@@ -11,15 +11,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odn import __version__
 from odn.arguments import Parser
-from odn.config import load_config
 from odn.errors import ConfigError, OdnError, TargetError
 from odn.model_commands import add_model_commands
 from odn.sanitize import escaped, sanitized
 from odn.searching.folder import SearchFolder
+
+if TYPE_CHECKING:
+    from odn.config import Config
 
 COMMANDS = ("cost", "preset", "route", "show", "specialise", "track")  # the others are stages of the pipeline
 FOLDERS = {  # flag: (default, help)
@@ -151,7 +153,13 @@ def _add(commands: Any, name: str, run: Any, text: str, *folders: str) -> argpar
 
 def _stage(options: argparse.Namespace, **paths: Any) -> Any:
     package = "commands" if options.stage in COMMANDS else "stages"
-    return importlib.import_module(f"odn.{package}.{options.stage}").run(load_config(options.params), **paths)
+    return importlib.import_module(f"odn.{package}.{options.stage}").run(_config(options), **paths)
+
+
+def _config(options: argparse.Namespace) -> "Config":
+    from odn.config import load_config
+
+    return load_config(options.params)
 
 
 def _search(options: argparse.Namespace) -> SearchFolder:
@@ -186,7 +194,7 @@ def _train(options: argparse.Namespace) -> None:
         search=_search(options),
         progress=options.progress,
     )
-    name = f"{load_config(options.params).unit} {depth}"
+    name = f"{_config(options).unit} {depth}"
     if step is None:
         _say(f"{name}: skipped, the search has ended before it")
     else:
@@ -203,7 +211,7 @@ def _check(options: argparse.Namespace) -> None:
         search=_search(options),
         progress=options.progress,
     )
-    name = f"{load_config(options.params).unit} {depth}"
+    name = f"{_config(options).unit} {depth}"
     _say(f"{name}: {verdict.verdict}: {verdict.reason}" if verdict else f"{name}: skipped, the search has ended before it")
 
 
@@ -217,7 +225,7 @@ def _truncate(options: argparse.Namespace) -> None:
         plots=options.plots,
         progress=options.progress,
     )
-    config = load_config(options.params)
+    config = _config(options)
     kept = f"{config.unit} {flat['depth']} of {config.n_units}"
     _say(f"{kept} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/")
 
@@ -304,7 +312,7 @@ def _route(options: argparse.Namespace) -> None:
     from odn.report.routed import describe
     from odn.routing.targets import Target
 
-    first = load_config(options.params).search.schedule[0]
+    first = _config(options).search.schedule[0]
     summary = _stage(
         options,
         kind=options.kind,

@@ -42,7 +42,7 @@ def onnx_file(
     ]
     inputs = [helper.make_tensor_value_info("images", input_type, ["batch", *image])]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", len(classes)]) for name in ("logits", "probabilities")]
-    constants = [numpy_helper.from_array(matrix, "matrix"), numpy_helper.from_array(np.float32(255), "scale")]
+    constants = [numpy_helper.from_array(matrix, "matrix"), numpy_helper.from_array(np.array(255, np.float32), "scale")]
     graph = helper.make_graph(nodes, "classifier", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     for key, value in (metadata(classes=classes, image=image) if about is None else about).items():

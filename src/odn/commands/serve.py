@@ -7,7 +7,6 @@ Config: none
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -41,10 +40,10 @@ def run(*, model: str | None, host: str, port: int, say: Callable[[str], None]) 
     """
     n_threads = usable_cores()
     served = Served(find_source(model), threads=1)  # a request a core: as many as there are cores are computed at a time
-    with contextlib.closing(_listen(host, port)) as listening:
+    with contextlib.closing(listen(host, port)) as listening:
         loaded, place = served.loaded, listening.getsockname()
         about = loaded.model.about
-        say(f"{loaded.name} version {loaded.version}: {len(about.classes)} classes, {about.image} images, {n_threads} threads")
+        say(f"{loaded.name} version {loaded.version}: {len(about.classes)} classes, {about.image} images, threads: {n_threads}")
         say(f"http://{place[0]}:{place[1]}/invocations and /v2/models/{loaded.name}/infer (stop with Ctrl-C)")
         app = make_app(served, n_threads=n_threads)
         config = uvicorn.Config(
@@ -64,10 +63,20 @@ async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
     await server.serve(sockets=[listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Listen as TCP by name: only then asyncio sends each part of an answer at once, where TCP would hold it back for 40 ms.
+
+    Raises:
+        OutputError: the host is not known, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(MOST_CONNECTIONS)
     except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else error
+        listening.close()
+        reason = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot listen at {host} port {port} ({reason}); choose another: odn serve --port {port % 65535 + 1}") from None
+    return listening
