@@ -15,7 +15,6 @@ from odn.tracking.connection import Connection, connect
 from odn.tracking.place import tracking_place
 from serving.onnx_files import onnx_file
 
-WEIGHTS = "b" * 64
 Register = Callable[..., str]
 
 
@@ -25,9 +24,8 @@ def register(store: Path) -> Register:
     connection: Connection = connect(tracking_place())
     connection.client.create_registered_model("digits")
 
-    def make(*, seed: int, **changed: Any) -> str:
+    def make(*, seed: int, digest: str = "", **changed: Any) -> str:
         client, files = connection.client, {"model.onnx": onnx_file(seed=seed), "model.int8.onnx": onnx_file(seed=seed + 100)}
-        run = client.create_run(connection.experiment_id)
         artifacts = [
             {"format": name, "file": file, "sha256": hashlib.sha256(files[file]).hexdigest(), "bytes": len(files[file]), "accuracy": 0.9}
             for name, file in (("onnx", "model.onnx"), ("onnx-int8", "model.int8.onnx"))
@@ -36,9 +34,13 @@ def register(store: Path) -> Register:
         folder.mkdir()
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        (folder / "export.json").write_text(json.dumps({"model_sha256": WEIGHTS, "artifacts": artifacts, **changed}))
-        client.log_artifacts(run.info.run_id, str(folder), "export")
-        version = client.create_model_version("digits", run_id=run.info.run_id, source=str(folder), tags={"odn.weights_sha256": WEIGHTS})
+        record = json.dumps({"model_sha256": "b" * 64, "artifacts": artifacts, **changed})
+        (folder / "export.json").write_text(record)
+        model_id = client.create_logged_model(connection.experiment_id).model_id
+        client.log_model_artifacts(model_id, str(folder), "export")
+        client.finalize_logged_model(model_id, "READY")
+        tags = {"odn.export_sha256": digest or hashlib.sha256(record.encode()).hexdigest()}
+        version = client.create_model_version("digits", source=f"models:/{model_id}", model_id=model_id, tags=tags)
         client.set_registered_model_alias("digits", "champion", version.version)
         return str(version.version)
 
@@ -72,10 +74,10 @@ def test_a_newer_champion_takes_the_place_of_the_older(store: Path, register: Re
     ("changed", "fault"),
     [
         ({"artifacts": []}, "no artifact of the format onnx; there are: none"),
-        ({"artifacts": [{"format": "onnx", "file": "model.onnx", "sha256": "c" * 64}]}, "is not the file that was certified for it"),
+        ({"artifacts": [{"format": "onnx", "file": "model.onnx", "sha256": "c" * 64}]}, "is not the file that was registered"),
         ({"artifacts": [{"format": "onnx", "file": "../model.onnx", "sha256": "c" * 64}]}, "names a file outside its folder"),
         ({"artifacts": 5}, "export/export.json in MLflow's artifacts is damaged"),
-        ({"model_sha256": "c" * 64}, "is not the file that was certified for it"),
+        ({"digest": "c" * 64}, "export/export.json in MLflow's artifacts is not the file that was registered"),
     ],
 )
 def test_what_is_not_the_certified_file_is_refused(
@@ -100,8 +102,7 @@ def test_a_version_that_is_not_there_is_refused(register: Register, reference: s
 def test_a_version_without_exported_files_is_refused(register: Register, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a search leaves it that was registered before there was an export."""
     connection = connect(tracking_place())
-    run = connection.client.create_run(connection.experiment_id)
-    connection.client.create_model_version("digits", run_id=run.info.run_id, source=str(store))
+    connection.client.create_model_version("digits", source=str(store))
     assert main(["fetch-model", "models:/digits/1"]) == 2
     assert "has no exported files" in capsys.readouterr().err
 

@@ -1,4 +1,8 @@
-"""Bring one exported file of a registered version from MLflow: the very bytes that were certified, of the weights that are registered."""
+"""Bring one exported file of a registered version from MLflow: the very bytes that were certified.
+
+The files lie beside the logged model, models:/NAME/VERSION/export/FILE, with export.json, which lists them; a tag of the version holds its
+digest.
+"""
 
 import tempfile
 from dataclasses import dataclass
@@ -8,14 +12,15 @@ from typing import TYPE_CHECKING, Self
 from odn.errors import TrackingError
 from odn.files import sha256_of
 from odn.records import Part, Sha256, parse_record
-from odn.tracking.connection import AwayError, Connection, answering, connect, failures
+from odn.tracking.connection import AwayError, Connection, answering, connect, failures, import_mlflow
 from odn.tracking.download import find_reference
 from odn.tracking.place import tracking_place
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-FOLDER, LISTING = "export", "export.json"  # the artifact set of a version: in its run, below this folder
+FOLDER, LISTING = "export", "export.json"
+LISTING_TAG = "odn.export_sha256"  # of a version: the digest of its export.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,6 @@ class Artifact(Part):
 class Listing(Part):
     """List what was exported of a model: a part of export.json."""
 
-    model_sha256: Sha256  # of the weights that all of them were made of
     artifacts: tuple[Artifact, ...]
 
 
@@ -99,21 +103,28 @@ class Registered:
         if Path(found.file).name != found.file:
             raise TrackingError(f"{shown}: {LISTING} names a file outside its folder, {found.file!r}; the store is damaged")
         path = self._download(version, found.file, scratch)
-        if sha256_of(path) != found.sha256 or listing.model_sha256 != version.tags.get("odn.weights_sha256"):
-            raise TrackingError(
-                f"{shown}: {FOLDER}/{found.file} in MLflow's artifacts is not the file that was certified for it; "
-                "the search was registered again with other weights, or the store is damaged"
-            )
+        self._require(path, found.sha256, shown=shown)
         return Brought(str(version.name), str(version.version), found, path.read_bytes())
 
     def _listing(self, version: "ModelVersion", scratch: Path, *, shown: str) -> Listing:
-        names = {Path(one.path).name for one in self.connection.client.list_artifacts(str(version.run_id), FOLDER)}
-        if LISTING not in names:
+        if LISTING_TAG not in version.tags:
             raise TrackingError(f"{shown} has no exported files; export and register it with 'dvc repro'")
+        path = self._download(version, LISTING, scratch)
+        self._require(path, version.tags[LISTING_TAG], shown=shown)
         try:
-            return parse_record(Listing, self._download(version, LISTING, scratch).read_bytes())
+            return parse_record(Listing, path.read_bytes())
         except ValueError as error:
             raise TrackingError(f"{shown}: {FOLDER}/{LISTING} in MLflow's artifacts is damaged: {error}") from None
 
+    def _require(self, path: Path, digest: str, *, shown: str) -> None:
+        if sha256_of(path) != digest:
+            raise TrackingError(
+                f"{shown}: {FOLDER}/{path.name} in MLflow's artifacts is not the file that was registered; the store is damaged, "
+                "or 'dvc repro register' broke off: run it again"
+            )
+
     def _download(self, version: "ModelVersion", name: str, scratch: Path) -> Path:
-        return Path(self.connection.client.download_artifacts(str(version.run_id), f"{FOLDER}/{name}", str(scratch)))
+        address = self.connection.place.address
+        uri = f"models:/{version.name}/{version.version}/{FOLDER}/{name}"
+        download = import_mlflow().artifacts.download_artifacts
+        return Path(download(artifact_uri=uri, dst_path=str(scratch), tracking_uri=address, registry_uri=address))
