@@ -29,7 +29,7 @@ def add_model_commands(commands: Any) -> None:
     fetch = _add(commands, "fetch-model", _fetch_model, "bring a registered model to a device as one file")
     fetch.add_argument("reference", metavar="models:/NAME@ALIAS", help="or models:/NAME/VERSION")
     fetch.add_argument("--format", default="onnx", help="which of the exported files, such as onnx-int8 (default: %(default)s)")
-    fetch.add_argument("--out", type=Path, help="file or folder to write to (default: its own name, here)")
+    fetch.add_argument("--out", help="file, or folder with a slash at its end, to write to (default: its own name, here)")
 
 
 def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:

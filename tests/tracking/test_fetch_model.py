@@ -53,6 +53,8 @@ def test_a_file_comes_whole_and_is_not_written_twice(store: Path, register: Regi
     assert main(["fetch-model", "models:/digits@champion", "--format", "onnx-int8", "--out", "device/net.onnx"]) == 0
     assert (store / "device/net.onnx").read_bytes() == onnx_file(seed=101)
     assert "net.onnx: onnx-int8 of digits version 1" in capsys.readouterr().out
+    assert main(["fetch-model", "models:/digits@champion", "--out", "other/"]) == 0
+    assert (store / "other/model.onnx").read_bytes() == onnx_file(seed=1)
     assert main(["fetch-model", "models:/digits/1"]) == 0
     assert (store / "model.onnx").read_bytes() == onnx_file(seed=1)
     assert main(["fetch-model", "models:/digits/1"]) == 0

@@ -24,8 +24,10 @@ class Fetched:
     was_there: bool
 
 
-def run(reference: str, *, format_name: str, out: Path | None) -> Fetched:
+def run(reference: str, *, format_name: str, out: str | None) -> Fetched:
     """Write the file of a format, whole or not at all, after its digest was held against the one that was certified.
+
+    `out` is the file, or the folder that it goes to under its own name: one that is there, or that ends in a slash.
 
     Raises:
         TrackingError: the store cannot be reached, has no such version or format, or gives another file.
@@ -33,8 +35,8 @@ def run(reference: str, *, format_name: str, out: Path | None) -> Fetched:
     """
     registered = Registered.connected(reference)
     brought = registered.bring(registered.version(), format_name=format_name)
-    path = out if out is not None else Path(brought.artifact.file)
-    if path.is_dir():
+    path = Path(out if out is not None else brought.artifact.file)
+    if path.is_dir() or (out or "").endswith("/"):
         path /= brought.artifact.file
     if path.exists():
         if sha256_of(path) == brought.artifact.sha256:
