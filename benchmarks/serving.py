@@ -138,19 +138,23 @@ def alone(path: Path, pixels: Images, *, seconds: float) -> dict[str, float]:
     return {"a_second": round(len(took) / sum(took), 1), "p50_ms": round(1e3 * float(np.median(took)), 3)}
 
 
-def cold_starts(path: Path, pixels: Images, folder: Path) -> dict[str, list[float]]:
-    """Time whole processes, one after the other: `odn predict` on one image, and `import torch`; in seconds, ascending."""
+def cold_starts(path: Path, pixels: Images, folder: Path) -> dict[str, dict[str, list[float]]]:
+    """Time whole processes, `odn predict` on one image and `import torch`: seconds on the clock and of a processor, ascending."""
     Image.fromarray(pixels[0, 0] if len(pixels[0]) == 1 else pixels[0].transpose(1, 2, 0)).save(folder / "image.png")
     predict = [sys.executable, "-m", "odn", "predict", str(folder / "image.png"), "--model", str(path)]
     commands = {"odn predict": predict, "import torch": [sys.executable, "-c", "import torch"]}
-    took: dict[str, list[float]] = {name: [] for name in commands}
-    for number in range(STARTS + 1):
-        for name, command in commands.items():
-            started = perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            if number:  # the first reads files that the others find in memory
-                took[name].append(round(perf_counter() - started, 2))
-    return {name: sorted(one) for name, one in took.items()}
+    took = {
+        name: [_timed(command) for _ in range(STARTS + 1)][1:] for name, command in commands.items()
+    }  # the first finds no file in memory
+    return {name: {"clock": sorted(clock for clock, _ in one), "processor": sorted(used for _, used in one)} for name, one in took.items()}
+
+
+def _timed(command: Sequence[str]) -> tuple[float, float]:
+    before, started = os.times(), perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return round(perf_counter() - started, 2), round(used, 2)
 
 
 def measure(model: Path, *, batch: int, n_clients: int, seconds: float) -> dict[str, Any]:
