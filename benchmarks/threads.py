@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from odn.config import Config, load_config, make_config
+from odn.cores import usable_cores
 from odn.data.batches import training_batches
 from odn.data.dataset import Manifest, Split
 from odn.errors import OdnError
 from odn.files import write_json
 from odn.searching.data import backbone_of, costs_at, search_data
 from odn.searching.growth import grown
-from odn.training.cores import usable_cores
 from odn.training.device import WORK_OF_A_THREAD, choose_machine, processor_name
 from odn.training.objective import Objective
 from odn.training.optim import Updates

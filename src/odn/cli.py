@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "code", _code, "digest the code that each stage runs", "source", "code")
     _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
-    _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared")
+    _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared", "progress")
     _add(commands, "open", _open, "decide to begin", "search")
     for name, run, text in (("train", _train, "train one depth, or rung"), ("check", _check, "judge one depth, or rung")):
         command = _add(commands, name, run, text, "prepared", "search", "progress")
@@ -177,7 +177,8 @@ def _fetch(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     out = options.prepared
-    _stage(options, data=options.data, train=out / "train", val=out / "val", test=out / "test", manifest=out / "dataset.json")
+    splits = {name: out / name for name in ("train", "val", "test")}
+    _stage(options, data=options.data, manifest=out / "dataset.json", progress=options.progress, **splits)
 
 
 def _open(options: argparse.Namespace) -> None:
@@ -241,7 +242,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         latency=options.metrics / "latency.json",
     )
     low, high = record["test_accuracy_low"], record["test_accuracy_high"]
-    _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}), {record['params_saved']:.1%} fewer parameters")
+    balanced = f", balanced {record['test_balanced_accuracy']:.2%}" if "test_balanced_accuracy" in record else ""
+    _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}){balanced}, {record['params_saved']:.1%} fewer parameters")
 
 
 def _report(options: argparse.Namespace) -> None:

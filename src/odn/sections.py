@@ -33,12 +33,14 @@ class DataConfig(Section):
     source: Source = Field(default="digits", description="data set")
     root: str | None = Field(default=None, description="folder or s3://bucket/prefix of the raw files; null downloads them")
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
-        default=None, description="pixels a side that folder and s3 images are resized to"
+        default=None, description="pixels a side that the middle square of folder and s3 images is resized to"
     )
     max_images: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="training images kept, stratified, before val is split off"
     )
-    val_fraction: Fraction = Field(default=0.25, description="fraction of the training images that becomes val")
+    val_fraction: Fraction = Field(
+        default=0.25, description="fraction of the training images that becomes val, where there is no val split"
+    )
     test_fraction: Fraction = Field(default=0.2, description="fraction of all images that becomes test, where the source has no test split")
     duplicates: Literal["warn", "drop", "refuse"] = Field(
         default="warn",
@@ -98,6 +100,17 @@ class AugmentConfig(Section):
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(default=10.0, description="largest rotation, degrees")
     scale: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="largest change of size, fraction")
     flip: bool = Field(default=False, description="mirror left to right with probability 1/2")
+    crop: ClosedFraction = Field(default=0.0, description="least area of a random crop that is resized to the whole; 0 for none")
+    jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="largest change of brightness, of contrast and of saturation, fraction"
+    )
+    trivial: bool = Field(default=False, description="TrivialAugment: one operation of 14 at a random strength")
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="alpha of the Beta distribution by which two images are blended; 0 for none"
+    )
+    cutmix: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="alpha of the Beta distribution of the area that a box of another image keeps; 0 for none"
+    )
 
 
 class GrowthConfig(Section):

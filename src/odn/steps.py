@@ -82,7 +82,7 @@ def prepare(config: str, *, repository: str, version: str, dataset: str, test: s
         else:
             fetch.run(settings, downloads=raw)
         splits = {"train": folder / "train", "val": folder / "val", "test": Path(test)}
-        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", **splits)
+        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", progress=_progress(), **splits)
     opening.run(settings, search=SearchFolder(Path(search)))
     write_text(Path(table), split_table({split: count["total"] for split, count in manifest.counts.items()}))
     return {"source": manifest.source, "classes": len(manifest.classes), **{f"sha256_{k}": v for k, v in manifest.sha256.items()}}

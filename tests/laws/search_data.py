@@ -35,7 +35,7 @@ def prepare_digits(config: Config, folder: Path) -> Path:
     prepared = folder / "work" / "prepared"
     fetch.run(config, downloads=folder / "data")
     splits = {split: prepared / split for split in ("train", "val", "test")}
-    prepare.run(config, data=folder / "data", manifest=prepared / "dataset.json", **splits)
+    prepare.run(config, data=folder / "data", manifest=prepared / "dataset.json", progress=folder / "progress", **splits)
     return prepared
 
 

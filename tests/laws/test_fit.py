@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from laws.search_data import open_data, prepare_digits, small_config
-from odn.config import Config
+from odn.config import Config, changed
 from odn.models.cost import part_macs
 from odn.models.network import build
 from odn.pruning.fitting import Pruned, train_pruned
@@ -36,6 +36,7 @@ CONFIG: dict[str, Any] = {
     "prune": {"budget": 0.3, "epochs": 4, "gate_lr": 0.5},
     "route": {"epochs": 2},
 }
+PHOTOGRAPHS = {"augment.crop": 0.5, "augment.jitter": 0.2, "augment.trivial": True, "augment.mixup": 0.2, "augment.cutmix": 1.0}
 
 
 def _gates(data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[object]:
@@ -87,12 +88,12 @@ def outcome(last: object) -> tuple[dict[str, torch.Tensor], Any]:
     return network.state_dict(), getattr(last, "rows", None)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "augment"), [*((method, {}) for method in METHODS), (next(iter(METHODS)), PHOTOGRAPHS)])
 def test_a_training_broken_off_after_every_step_ends_with_the_same_bytes(
-    method: str, data: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, augment: dict[str, Any], data: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed while each checkpoint is written, one a step, and begun anew: rows and weights are those of a quiet run."""
-    config, start = small_config(**CONFIG), METHODS[method]
+    config, start = changed(small_config(**CONFIG), augment), METHODS[method]
     *_, last = start(data, config, None)
     quiet_tensors, quiet_rows = outcome(last)
     monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)

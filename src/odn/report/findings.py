@@ -124,6 +124,7 @@ class Findings:
     mode_selection: str  # why search.mode auto chose as it did; empty where the mode was given
     test_accuracy: float
     test_interval: Interval
+    balanced_accuracy: float | None  # on test, the mean over classes; None where classes are about equal in number
     n_test: int
     savings: tuple[Saving, ...]  # parameters, bytes, MACs, latency of one image, then of larger batches
     comparisons: tuple[Comparison, ...]
@@ -233,6 +234,7 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
         refinements=tuple(_refinement(one, confidence=config.search.confidence) for one in search.refinements),
         test_accuracy=evaluation.test_accuracy,
         test_interval=(evaluation.test_accuracy_low, evaluation.test_accuracy_high),
+        balanced_accuracy=evaluation.test_balanced_accuracy,
         n_test=evaluation.n_test,
         savings=(*_counted(evaluation), *_measured(latency)),
         comparisons=_comparisons(evaluation),

@@ -18,6 +18,7 @@ from odn.report.words import (
     VERDICTS,
     amount,
     backbone_of,
+    balanced,
     headline,
     kept_because,
     kept_blocks,
@@ -102,7 +103,11 @@ def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     parameters, size, macs, latency = findings.savings[:4]
     of_all = f"of all {findings.n_blocks} blocks"
     keys = [
-        ("Accuracy on test", f"{findings.test_accuracy:.2%}", f"{span(findings.test_interval)} ({_confidence(findings)} interval)"),
+        (
+            "Accuracy on test",
+            f"{findings.test_accuracy:.2%}",
+            f"{span(findings.test_interval)} ({_confidence(findings)} interval){balanced(findings.balanced_accuracy)}",
+        ),
         (
             f"{_sentence(findings.unit)} kept",
             f"{findings.depth} of {findings.n_units}{', channels cut' if findings.is_pruned else ''}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from odn.report.findings import Depth, Findings
-from odn.report.words import BUSY, PHASES, VERDICTS, amount, headline, kept_because, kept_blocks, leaks, remedies, saving, span
+from odn.report.words import BUSY, PHASES, VERDICTS, amount, balanced, headline, kept_because, kept_blocks, leaks, remedies, saving, span
 from odn.sanitize import sanitized
 
 WIDTH = 100  # columns
@@ -57,7 +57,8 @@ def summarize(
         lines += _entry("Refined", f"between rungs: {look.reason}.")
     lines += _entry(
         "Test",
-        f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}",
+        f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}"
+        f"{balanced(findings.balanced_accuracy)}",
     )
     for said in leaks(findings):
         lines += _entry("Data", said, style="bad")

@@ -48,6 +48,11 @@ def span(interval: Interval) -> str:
     return f"{interval[0]:.2%} to {interval[1]:.2%}"
 
 
+def balanced(accuracy: float | None) -> str:
+    """Write balanced accuracy to stand behind accuracy; nothing where classes are about equal in number."""
+    return "" if accuracy is None else f"; balanced, the mean over classes, {accuracy:.2%}"
+
+
 def narrow_span(interval: Interval) -> str:
     """Write an interval of accuracies for a column of a table."""
     return f"{100 * interval[0]:.2f}–{interval[1]:.2%}"

@@ -29,6 +29,7 @@ class Evaluation(Record):
     test_accuracy_low: Fraction
     test_accuracy_high: Fraction
     n_test: Positive
+    test_balanced_accuracy: Fraction | None = None  # where classes of test are imbalanced
     n_params: Positive
     n_params_full: Positive
     params_saved: Saved

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from odn.config import Config
+from odn.data.balance import balanced_accuracy, is_imbalanced
 from odn.data.batches import on_device
 from odn.data.dataset import Manifest, read_manifest, verified_split
 from odn.files import new_folder, require_own_folder, write_json
@@ -57,6 +58,9 @@ def run(
     seen = predictions_of(network)
     low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
     accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
+    per_class = manifest.counts["test"]["per_class"]
+    if is_imbalanced(per_class):
+        accuracy["test_balanced_accuracy"] = balanced_accuracy(seen.correct_of_classes(manifest.n_classes), per_class)
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
     card = read_record(Card, model / "card.json", made_by="truncate")
     for name, depth in _others(config, card, network).items():
