@@ -28,11 +28,11 @@ import onnx
 import torch
 from PIL import Image
 
+from odn.cores import usable_cores
 from odn.data.dataset import Images
 from odn.files import write_bytes, write_json
 from odn.serving.model import answer
 from odn.serving.onnx_model import read_onnx
-from odn.training.cores import usable_cores
 from odn.training.device import processor_name
 
 SWAP_SECONDS = 2.5  # a little more than the server lets pass between two looks

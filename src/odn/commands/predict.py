@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from odn.cores import usable_cores
 from odn.data.dataset import Images
 from odn.data.single_image import decode_image, is_image
 from odn.errors import DataError, MissingInputError
 from odn.serving.model import MOST_AT_ONCE, ImageShape, answer
 from odn.serving.sources import Loaded, find_source
-from odn.training.cores import usable_cores
 
 STDIN = "-"
 SHOWN = 3  # classes of an image in a table

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
+from odn.cores import usable_cores
 from odn.errors import OutputError
 from odn.serving.server import MOST_WAITING, make_app
 from odn.serving.sources import find_source
 from odn.serving.swapping import Served
-from odn.training.cores import usable_cores
 
 IDLE_SECONDS = 75  # for which a client's connection is kept without a request
 STOP_SECONDS = 30  # in which what was asked before a stop is answered

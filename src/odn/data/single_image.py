@@ -3,18 +3,16 @@
 C channels, H height, W width. No torch.
 """
 
-import io
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from odn.data.dataset import Images
-from odn.data.folder import _opened, _pixels, _unheard
+from odn.data.decoding import check_header, decode, odd_images_raise, read_header
 from odn.errors import DataError
 
-_one_at_a_time = threading.Lock()  # the filters of warnings, and standard error, are the whole process's
+_one_at_a_time = threading.Lock()  # the filters of warnings are the whole process's
 
 
 def decode_image(content: bytes, *, shown: str, shape: tuple[int, int, int]) -> Images:
@@ -25,28 +23,27 @@ def decode_image(content: bytes, *, shown: str, shape: tuple[int, int, int]) -> 
     Raises:
         DataError: it is no image, it is damaged, or it would lose by a conversion that nobody asked for.
     """
-    channels, height, width = shape
-    file: Any = io.BytesIO(content)
-    with _one_at_a_time, _opened(file, shown_as=shown) as image, _unheard(image):
-        pixels = _pixels(image, path=Path(shown), image_size=width)
-    if width != height:
-        raise DataError(f"{shown}: images are resized to squares, and this model takes {width}x{height}")
-    planes = pixels.reshape(height, width, -1).transpose(2, 0, 1)
-    if len(planes) == channels:
-        return np.ascontiguousarray(planes)
-    if len(planes) == 1:
-        return np.repeat(planes, channels, axis=0)
-    if channels == 1 and (planes == planes[:1]).all():
-        return np.ascontiguousarray(planes[:1])
-    kinds = {1: "grey", 3: "color"}
-    raise DataError(f"{shown} is {kinds[len(planes)]}, and the model takes {kinds.get(channels, f'{channels} channels')}; convert it")
+    (channels, height, width), name = shape, Path(shown)
+    with _one_at_a_time, odd_images_raise():
+        found = read_header(name, content=content)
+        image_size = width if width == height else None
+        pixels = decode(name, channels=max(channels, found.channels), image_size=image_size, content=content)
+    if pixels.shape[1:] != (height, width):
+        raise DataError(
+            f"{shown} is {pixels.shape[2]}x{pixels.shape[1]}; images are resized to squares, and this model takes {width}x{height}"
+        )
+    if len(pixels) == channels:
+        return np.ascontiguousarray(pixels)
+    if channels == 1 and (pixels == pixels[:1]).all():
+        return np.ascontiguousarray(pixels[:1])
+    raise DataError(f"{shown} is color, and the model takes {'grey' if channels == 1 else f'{channels} channels'}; convert it")
 
 
 def is_image(content: bytes) -> bool:
     """Tell whether bytes begin as an image file does."""
-    file: Any = io.BytesIO(content)
     try:
-        with _one_at_a_time, _opened(file, shown_as="the content"):
-            return True
+        with _one_at_a_time, odd_images_raise():
+            check_header(Path(), shown_as="the content", content=content)
     except DataError:
         return False
+    return True
