@@ -126,7 +126,7 @@ def test_nothing_heavy_is_imported(project: Path) -> None:
 @pytest.mark.parametrize(("mode", "format_name"), KINDS)
 def test_an_image_is_decoded_as_prepare_decodes_it(tmp_path: Path, mode: str, format_name: str) -> None:
     """Upright, in the same channels, resized to the same pixels: what val was measured with is what a device gets."""
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 60, 3)).astype(np.uint8)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         image = Image.fromarray(pixels).convert(mode)
