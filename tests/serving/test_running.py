@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from odn.commands.serve import listen
 from odn.errors import RequestError
 from odn.files import write_bytes
 from odn.serving import server as serving_server
-from odn.serving.server import MOST_WAITING, Desk
-from odn.serving.sources import find_source
+from odn.serving.server import MOST_WAITING, Desk, make_app
+from odn.serving.sources import Loaded, Source, find_source
 from odn.serving.swapping import Served
 from serving.onnx_files import expected, onnx_file
 from serving.running import Running
@@ -111,6 +111,45 @@ def test_a_model_that_cannot_take_its_place_leaves_the_present_one(
     served.look()
     assert served.loaded.version != before.version
     assert "is served now" in capsys.readouterr().err
+
+
+def test_a_file_that_is_written_again_is_no_new_model(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same bytes are the same version, and nothing is said."""
+    served = Served(find_source(None), threads=1)
+    write_bytes(project / "export/model.onnx", onnx_file())
+    served.look()
+    assert capsys.readouterr().err == ""
+
+
+class Broken:
+    """Be a place whose looks break off as no place should."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.is_broken = source, False
+
+    def stamp(self) -> Hashable:
+        """Break off."""
+        if self.is_broken:
+            raise KeyError("a fault of a library")
+        return self.source.stamp()
+
+    def load(self, *, threads: int) -> Loaded:
+        """Load the model."""
+        return self.source.load(threads=threads)
+
+
+def test_looks_that_break_off_are_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The server goes on with its model, and says that it follows no more."""
+    place = Broken(find_source(None))
+    app = make_app(Served(place, threads=1), n_threads=1, look_seconds=0.01)
+    place.is_broken = True
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.sleep(0.5)
+
+    asyncio.run(run())
+    assert "no other model is looked for any more (KeyError('a fault of a library'))" in capsys.readouterr().err
 
 
 def test_a_stop_answers_what_was_asked(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from odn.errors import RequestError
+from odn.sanitize import sanitized
 from odn.serving import open_inference, scoring
 from odn.serving.model import answer
 from odn.serving.sources import Loaded
@@ -61,17 +63,22 @@ def make_app(served: Served, *, n_threads: int, look_seconds: float = LOOK_SECON
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         following = asyncio.create_task(served.follow(every=desk.look_seconds))
+        following.add_done_callback(_tell_of_end)
         try:
             yield
         finally:
             following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
             desk.pool.shutdown()
 
     desk = Desk(served, ThreadPoolExecutor(n_threads, thread_name_prefix="odn"), look_seconds)
     routes = [*_scoring(desk), *_open_inference(desk)]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={RequestError: _refused, HTTPException: _not_here})
+
+
+def _tell_of_end(following: asyncio.Task[None]) -> None:
+    """Say so where a fault of ours, or of a library, ends the looks for another model: the present one is served on."""
+    if not following.cancelled() and (fault := following.exception()) is not None:
+        sys.stderr.write(f"odn: no other model is looked for any more ({sanitized(repr(fault))}); start 'odn serve' again\n")
 
 
 def _scoring(desk: Desk) -> list[Route]:

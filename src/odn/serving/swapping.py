@@ -45,7 +45,8 @@ class Served:
             self._say(f"version {self._loaded.version} is served on: {error}")
             return
         old, self._loaded, self._stamp = self._loaded, new, stamp
-        self._say(f"version {new.version} is served now, in the place of {old.version}")
+        if new.version != old.version:  # a file may be written again as it was
+            self._say(f"version {new.version} is served now, in the place of {old.version}")
 
     def _say(self, line: str) -> None:
         """Say a line once, not at each look."""
