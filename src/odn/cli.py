@@ -11,14 +11,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odn import __version__
 from odn.arguments import Parser
-from odn.config import load_config
 from odn.errors import ConfigError, OdnError, TargetError
+from odn.model_commands import add_model_commands
 from odn.sanitize import escaped, sanitized
 from odn.searching.folder import SearchFolder
+
+if TYPE_CHECKING:
+    from odn.config import Config
 
 COMMANDS = ("cost", "preset", "route", "show", "specialise", "track")  # the others are stages of the pipeline
 FOLDERS = {  # flag: (default, help)
@@ -132,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     specialise.add_argument("--enumerate", action="store_true", help="evaluate all sub-networks, however many")
     specialise.add_argument("--no-predictor", action="store_true", help="evaluate each sub-network that evolution sees on val")
     specialise.add_argument("--no-latency-table", action="store_true", help="time each sub-network as a whole")
+    add_model_commands(commands)
     _add(commands, "show", _show, "print a summary of the search", "model", "metrics", "registered-weights", "registration", "report")
     return parser
 
@@ -148,7 +152,13 @@ def _add(commands: Any, name: str, run: Any, text: str, *folders: str) -> argpar
 
 def _stage(options: argparse.Namespace, **paths: Any) -> Any:
     package = "commands" if options.stage in COMMANDS else "stages"
-    return importlib.import_module(f"odn.{package}.{options.stage}").run(load_config(options.params), **paths)
+    return importlib.import_module(f"odn.{package}.{options.stage}").run(_config(options), **paths)
+
+
+def _config(options: argparse.Namespace) -> "Config":
+    from odn.config import load_config
+
+    return load_config(options.params)
 
 
 def _search(options: argparse.Namespace) -> SearchFolder:
@@ -184,7 +194,7 @@ def _train(options: argparse.Namespace) -> None:
         search=_search(options),
         progress=options.progress,
     )
-    name = f"{load_config(options.params).unit} {depth}"
+    name = f"{_config(options).unit} {depth}"
     if step is None:
         _say(f"{name}: skipped, the search has ended before it")
     else:
@@ -201,7 +211,7 @@ def _check(options: argparse.Namespace) -> None:
         search=_search(options),
         progress=options.progress,
     )
-    name = f"{load_config(options.params).unit} {depth}"
+    name = f"{_config(options).unit} {depth}"
     _say(f"{name}: {verdict.verdict}: {verdict.reason}" if verdict else f"{name}: skipped, the search has ended before it")
 
 
@@ -215,7 +225,7 @@ def _truncate(options: argparse.Namespace) -> None:
         plots=options.plots,
         progress=options.progress,
     )
-    config = load_config(options.params)
+    config = _config(options)
     kept = f"{config.unit} {flat['depth']} of {config.n_units}"
     _say(f"{kept} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/")
 
@@ -304,7 +314,7 @@ def _route(options: argparse.Namespace) -> None:
     from odn.report.routed import describe
     from odn.routing.targets import Target
 
-    first = load_config(options.params).search.schedule[0]
+    first = _config(options).search.schedule[0]
     summary = _stage(
         options,
         kind=options.kind,

@@ -5,6 +5,7 @@ OdnError                 anything a user can mend; the command line prints it an
 ├── DataError            data, or a record of a stage, is damaged or not what it should be
 ├── MissingInputError    a stage's input is not there yet: an earlier stage has to run
 ├── OutputError          the place of an output holds what odn did not write
+├── RequestError         a request to a server cannot be answered as it is
 ├── StorageError         an s3:// address cannot be read or written
 ├── TargetError          no network meets a target that was asked for
 ├── TrackingError        the MLflow server cannot be reached or refuses
@@ -44,6 +45,14 @@ class MissingInputError(OdnError):
 
 class OutputError(OdnError):
     """Refuse to replace what odn did not write."""
+
+
+class RequestError(OdnError):
+    """Refuse a request; `status` is what HTTP says of it."""
+
+    def __init__(self, sentence: str, *, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class TargetError(OdnError):

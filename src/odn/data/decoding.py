@@ -3,6 +3,7 @@
 C channels, H height, W width. What opens images in several threads does so inside `odd_images_raise`.
 """
 
+import io
 import logging
 import os
 import re
@@ -56,23 +57,23 @@ def odd_images_raise() -> Iterator[None]:
         yield
 
 
-def check_header(path: Path, *, shown_as: str) -> None:
-    """Require that a file begins as an image does.
+def check_header(path: Path, *, shown_as: str, content: bytes | None = None) -> None:
+    """Require that a file, or `content`, begins as an image does.
 
     Raises:
         DataError: it does not; it is named as the user knows it.
     """
-    with _opened(path, shown_as=shown_as):
+    with _opened(path, shown_as=shown_as, content=content):
         pass
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of an image.
+def read_header(path: Path, *, content: bytes | None = None) -> Header:
+    """Read the header of an image: of the file, or of `content`, which then only bears the name.
 
     Raises:
         DataError: the file is no image, or one that has no plain 8-bit form.
     """
-    with _opened(path) as image:
+    with _opened(path, content=content) as image:
         width, height = image.size
         # Only where a header holds Exif: looking for it elsewhere would decode the whole image.
         if "exif" in image.info and image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS:
@@ -80,15 +81,16 @@ def read_header(path: Path) -> Header:
         return Header(channels=_channels(image, path=path), height=height, width=width)
 
 
-def decode(path: Path, *, channels: int, image_size: int | None) -> npt.NDArray[np.uint8]:
+def decode(path: Path, *, channels: int, image_size: int | None, content: bytes | None = None) -> npt.NDArray[np.uint8]:
     """Decode an image to (C, H, W), upright; grey becomes three equal channels where three are asked for.
 
-    With `image_size` the middle square, as wide as the short side, is resized to so many pixels a side, bilinear and antialiased.
+    With `image_size` the middle square, as wide as the short side, is resized to so many pixels a side, bilinear and antialiased. With
+    `content` no file is read, and `path` is but the name that an error shows.
 
     Raises:
         DataError: the file is truncated or corrupt, or holds transparent pixels.
     """
-    with _opened(path) as image, _unheard(image):
+    with _opened(path, content=content) as image, _unheard(image):
         if image_size is not None and image.format in ("JPEG", "MPO"):
             image.draft(image.mode, (REDUCED_TO * image_size, REDUCED_TO * image_size))
         upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
@@ -121,14 +123,18 @@ def _channels(image: Image.Image, *, path: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path, *, shown_as: str | None = None) -> Iterator[Image.Image]:
+def _opened(path: Path, *, shown_as: str | None = None, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open one image to look at; whatever Pillow raises meanwhile becomes a DataError that names the file."""
-    shown, mend = (shown_as, "") if shown_as else (str(path), f" under data.root, then {MEND}")
+    shown, mend = shown_as or str(path), "" if shown_as or content is not None else f" under data.root, then {MEND}"
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
             yield image
     except UnidentifiedImageError:
-        what = "is empty (0 bytes)" if path.stat().st_size == 0 else f"is not an image in one of the formats {', '.join(FORMATS)}"
+        what = (
+            "is empty (0 bytes)"
+            if (path.stat().st_size if content is None else len(content)) == 0
+            else f"is not an image in one of the formats {', '.join(FORMATS)}"
+        )
         raise DataError(f"{shown} {what}; replace or remove it{mend}") from None
     except TOO_LARGE as error:
         found = re.search("[0-9]+", str(error))
