@@ -31,7 +31,8 @@ from benchmarks.peers.pruning import Peer, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
 from odn.commands.preset import read_preset
-from odn.config import N_BLOCKS, Config, changed, load_config
+from odn.backbones import n_blocks_of
+from odn.config import Config, changed, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
 from odn.routing.targets import Target
@@ -111,7 +112,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
     like = next((one for one in results if (one.arm, one.seed) == (name, config.seed)), None)
     if like is None:
         raise OdnError(f"{arm}: its budget is that of {name} on the same seed, which has not run; name {name} before it")
-    depth = like.depth if kind == "scratch" else N_BLOCKS[config.model.backbone]
+    depth = like.depth if kind == "scratch" else n_blocks_of(config.model.backbone, config.model.arguments)
     if kind not in PRUNED:
         fixed = _for_budget(config, depth=depth, budget=like.full_network_epochs, prepared=prepared)
         return run_search(fixed, arm=arm, prepared=prepared, folder=folder)

@@ -10,7 +10,8 @@ from google.protobuf import json_format
 from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from odn.config import N_BLOCKS, Config, load_config, make_config, rungs_of
+from odn.backbones import can_be_narrowed, n_blocks_of
+from odn.config import Config, load_config, make_config, rungs_of
 from odn.errors import ConfigError, MissingInputError
 from odn.files import write_text
 from pipelines.graph import NAME, build
@@ -42,7 +43,8 @@ def settings_for(params: Path, *, backbone: str | None) -> Config:
         return config
     settings = config.model_dump(mode="json")
     settings["model"]["backbone"] = backbone
-    n_steps = rungs_of(backbone, width=config.model.width) if config.spreads and backbone in N_BLOCKS else N_BLOCKS.get(backbone, 1)
+    spreads = config.spreads and can_be_narrowed(backbone)
+    n_steps = rungs_of(backbone, width=config.model.width) if spreads else n_blocks_of(backbone, config.model.arguments)
     settings["search"]["schedule"] = list(range(1, n_steps + 1))
     return make_config(settings)
 

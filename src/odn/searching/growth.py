@@ -226,7 +226,8 @@ def grown(before: TrainState | None, *, data: SearchData, config: Config, depth:
 
     def wider(old: DepthNetwork) -> DepthNetwork:
         fresh = generator(config.seed, "weights", depth)
-        return expanded(old, depth, init=config.growth.init, generator=fresh, heads=heads, images=images)
+        whole = data.backbone  # a training state that was read from a file knows no pretrained weights
+        return expanded(old, depth, init=config.growth.init, generator=fresh, heads=heads, images=images, backbone=whole)
 
     network, average = data.machine.to_device(wider(before.network)), data.machine.to_device(wider(before.average)).requires_grad_(False)
     momentum = carried(before.momentum, old=before.network, new=network)
@@ -242,7 +243,7 @@ def finish_state(trained: TrainState, *, data: SearchData, config: Config) -> Tr
     """
     if config.finish.start == "grown" or not config.mode.finish_anew:
         return trained
-    return _fresh(trained.network.architecture, data=data, config=config)
+    return _fresh(data.backbone.at(trained.network.depth), data=data, config=config)
 
 
 def _fresh(architecture: Architecture, *, data: SearchData, config: Config, heads: Sequence[int] | None = None) -> TrainState:
