@@ -30,8 +30,8 @@ from benchmarks.neighbours import run_routed, run_specialised
 from benchmarks.peers.pruning import Peer, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
-from odn.commands.preset import read_preset
 from odn.backbones import n_blocks_of
+from odn.commands.preset import read_preset
 from odn.config import Config, changed, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError

@@ -69,9 +69,11 @@ def facts(backbone: str) -> Facts:
         library, known = backbone.partition("/")[0], list(_rows()) if row is None else [f"{name}.{one}" for one in row["tags"]]
         near = difflib.get_close_matches(backbone, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ConfigError(f"model.backbone: {library} has no network {backbone} that can be cut; {hint}'odn backbones' lists those that can")
-    known = {**row, **row["tags"].get(tag, {}), "tags": list(row["tags"])}
-    return Facts(name=backbone, **{key: tuple(value) if isinstance(value, list) else value for key, value in known.items()})
+        raise ConfigError(
+            f"model.backbone: {library} has no network {backbone} that can be cut; {hint}'odn backbones' lists those that can"
+        )
+    found: dict[str, Any] = {**row, **row["tags"].get(tag, {}), "tags": list(row["tags"])}
+    return Facts(name=backbone, **{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()})
 
 
 def n_blocks_of(backbone: str, arguments: Mapping[str, Any]) -> int:
@@ -105,7 +107,7 @@ def _n_own_blocks(backbone: str, arguments: str) -> int:
         inspect.signature(build).bind(in_channels=1, **json.loads(arguments))
     except (ImportError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"model.backbone: {backbone} names no function that takes in_channels and model.arguments and returns a stem and blocks: {error}"
+            f"model.backbone: {backbone} names no function that takes in_channels and model.arguments and returns stem and blocks: {error}"
         ) from None
     _OWN[backbone] = build
     import torch

@@ -18,7 +18,7 @@ from odn.models.pretrained import with_weights
 from odn.models.stored_networks import load_network, save_network, weights_digest
 
 N_CLASSES = 5
-NETWORKS: dict[str, dict[str, Any]] = {  # one of every row of the table at least; blocks are left out where that makes it quicker
+NETWORKS: dict[str, dict[str, Any]] = {  # one of every row of the table at least
     "timm/resnet18": {},
     "timm/seresnext26d_32x4d": {},
     "timm/regnety_002": {},
@@ -37,7 +37,7 @@ NETWORKS: dict[str, dict[str, Any]] = {  # one of every row of the table at leas
     "torchvision/mobilenet_v3_small": {},
     "torchvision/efficientnet_b0": {},
     "torchvision/convnext_tiny": {},
-    "torchvision/vit_b_32": {"num_layers": 2, "hidden_dim": 64, "num_heads": 2, "mlp_dim": 64},
+    "torchvision/vit_b_32": {},
 }
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -45,11 +45,9 @@ each_network = pytest.mark.parametrize("name", NETWORKS)
 def described(name: str, *, side: int = 64, in_channels: int = 3) -> Architecture:
     """Describe a network for images of a size, random weights."""
     known, arguments = facts(name), dict(NETWORKS[name])
-    n_blocks = arguments.get("num_layers", known.n_blocks)
+    n_blocks = known.n_blocks
     if known.sized is not None:
         arguments[known.sized] = side
-    if name == "torchvision/vit_b_32":
-        arguments["patch_size"] = 16
     return Architecture(
         family=name.partition("/")[0], name=name, arguments=arguments, in_channels=in_channels, n_classes=N_CLASSES,
         n_blocks=n_blocks, depth=n_blocks,
@@ -154,8 +152,5 @@ def test_the_table_says_what_the_library_makes(name: str) -> None:
 
 def original_as_published(name: str) -> nn.Module:
     """Make the library's network with its own arguments."""
-    architecture = Architecture(
-        family=name.partition("/")[0], name=name, arguments={}, in_channels=3, n_classes=1000, n_blocks=1, depth=1
-    )
+    architecture = Architecture(family=name.partition("/")[0], name=name, arguments={}, in_channels=3, n_classes=1000, n_blocks=1, depth=1)
     return model_of(architecture, n_classes=1000)
-

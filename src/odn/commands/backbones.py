@@ -82,9 +82,7 @@ def _row(name: str, *, macs: int | None) -> BackboneRow:
     if name in RESNETS:
         return BackboneRow(name=name, n_blocks=RESNETS[name], n_params=None, macs=macs, size=None, has_weights="none")
     known = facts(name)
-    return BackboneRow(
-        name=name, n_blocks=known.n_blocks, n_params=known.n_params, macs=macs, size=known.size, has_weights=_weights(known)
-    )
+    return BackboneRow(name=name, n_blocks=known.n_blocks, n_params=known.n_params, macs=macs, size=known.size, has_weights=_weights(known))
 
 
 def _macs(name: str, *, config: Config, shape: Shape) -> int | None:
@@ -95,9 +93,7 @@ def _macs(name: str, *, config: Config, shape: Shape) -> int | None:
     model = config.model.model_copy(update={"backbone": name, "arguments": {}, "weights": None})
     size = {"height": shape.height, "width": shape.width}
     try:
-        whole = configured(
-            config.model_copy(update={"model": model}), in_channels=shape.channels, n_classes=shape.n_classes, **size
-        )
+        whole = configured(config.model_copy(update={"model": model}), in_channels=shape.channels, n_classes=shape.n_classes, **size)
     except ConfigError:
         return None
     return cost(whole, **size).macs

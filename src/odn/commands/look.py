@@ -69,7 +69,14 @@ class Look:
         """Return the table as text, with the settings that it suggests."""
         heads = ("depth", "probe, % of val", "parameters", "bytes", "MACs", "ms")
         lines = [
-            (f"{row.depth}", f"{row.val_accuracy:.2%}", f"{row.n_params:,}", f"{row.size_bytes:,}", f"{row.macs:,}", f"{row.latency_ms:.2f}")
+            (
+                f"{row.depth}",
+                f"{row.val_accuracy:.2%}",
+                f"{row.n_params:,}",
+                f"{row.size_bytes:,}",
+                f"{row.macs:,}",
+                f"{row.latency_ms:.2f}",
+            )
             for row in self.rows
         ]
         widths = [max(len(line[column]) for line in (heads, *lines)) for column in range(len(heads))]
@@ -117,7 +124,9 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, out: Path) -> L
     with new_folder(out) as folder:
         write_json(folder / "look.json", asdict(look) | {"data_sha256": dict(manifest.sha256)})
         write_table(folder / "depths.csv", [asdict(row) for row in rows])
-        draw_look(folder / "look.png", rows=[asdict(row) for row in rows], title=f"{look.backbone} on {look.source}", depth=suggestion.depth)
+        draw_look(
+            folder / "look.png", rows=[asdict(row) for row in rows], title=f"{look.backbone} on {look.source}", depth=suggestion.depth
+        )
     return look
 
 
@@ -138,8 +147,8 @@ def suggest(rows: Sequence[LookRow]) -> Suggestion:
     low, high = wilson_interval(best.val_correct, best.n_val, confidence=0.95)
     target = int(best.val_accuracy * 200) / 200
     why = (
-        f"Frozen, depth {best.depth} is best: {best.val_accuracy:.2%} ({low:.2%} to {high:.2%}); depth {enough} is within a standard error. "
-        f"Training should reach as much with fewer blocks. Suggested settings:"
+        f"Frozen, depth {best.depth} is best: {best.val_accuracy:.2%} ({low:.2%} to {high:.2%}); depth {enough} is within a standard "
+        f"error. Training should reach as much with fewer blocks. Suggested settings:"
     )
     return Suggestion(schedule=tuple(chosen), target=min(max(target, 0.005), 0.995), depth=enough, why=why)
 

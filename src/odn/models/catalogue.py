@@ -13,7 +13,7 @@ from odn.models.layouts import blocks_of, layout_of
 from odn.models.outside import imported_timm
 
 MOST_PARAMS = 1_000_000_000
-MODULES = ("byobnet", "convnext", "deit", "efficientnet", "mobilenetv3", "regnet", "resnet", "vision_transformer")  # of timm
+MODULES = ("byobnet", "convnext", "deit", "efficientnet", "mobilenetv3", "mobilevit", "regnet", "resnet", "vision_transformer")  # of timm
 PREFIXES = ("convnext", "efficientnet", "mobilenet", "resnet", "resnext", "vit", "wide_resnet")  # of torchvision's names
 
 
@@ -43,8 +43,8 @@ def row(model: nn.Module, *, library: str) -> dict[str, Any] | None:
 def _stride(model: nn.Module) -> int:
     """Return the pixels of an image that one position of the last map stands for."""
     if hasattr(model, "feature_info"):
-        return int(model.feature_info[-1]["reduction"])  # type: ignore[index, union-attr]
-    return int(getattr(model, "patch_size", 32))  # type: ignore[arg-type]
+        return int(model.feature_info[-1]["reduction"])
+    return int(getattr(model, "patch_size", 32))
 
 
 def _timm() -> tuple[list[str], Any]:
@@ -65,9 +65,10 @@ def _trained_on(model: nn.Module, *, name: str, library: str) -> dict[str, Any]:
     if library == "torchvision":
         return {"size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "tags": {}}
     timm = imported_timm()
-    usual = _images(model.pretrained_cfg)
+    cfg: Any = model.pretrained_cfg
+    usual = _images(cfg)
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
-    first = model.pretrained_cfg.get("tag", "")
+    first = cfg.get("tag", "")
     ordered = sorted(tags, key=lambda tag: (tag != first, tag))
     others = {tag: _images(timm.get_pretrained_cfg(f"{name}.{tag}").to_dict()) for tag in ordered}
     return {**usual, "tags": {tag: {key: value for key, value in one.items() if value != usual[key]} for tag, one in others.items()}}

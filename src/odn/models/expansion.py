@@ -91,7 +91,7 @@ def carried(state: Mapping[str, Tensor], *, old: DepthNetwork, new: DepthNetwork
 def _read_alike(new: nn.Module, old: nn.Module) -> bool:
     """Return whether two heads read features of one kind: as many, behind tails of one kind."""
     kinds = [[type(module) for module in head.modules()] for head in (new, old)]
-    return new.weight.shape == old.weight.shape and kinds[0] == kinds[1]  # type: ignore[union-attr]
+    return new.weight.shape == old.weight.shape and kinds[0] == kinds[1]
 
 
 def _features(network: DepthNetwork, images: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ def n_features(model: nn.Module, layout: Layout) -> int:
 def place_of_classifier(model: nn.Module, layout: Layout) -> str:
     """Return the name that the classifier has among the modules of the network."""
     classifier = _found(model, layout.classifier)
-    return next(name for name, module in model.named_modules() if module is classifier)
+    return str(next(name for name, module in model.named_modules() if module is classifier))
 
 
 class Average(nn.Module):

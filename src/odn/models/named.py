@@ -31,7 +31,9 @@ def backbone(
         ConfigError, DataError, MissingInputError: there is no such network, or the weights are not there, or not this network's.
     """
     if is_outside(name):
-        return _outside(name, in_channels=in_channels, n_classes=n_classes, seed=seed, weights=weights, size=image_size, arguments=arguments)
+        return _outside(
+            name, in_channels=in_channels, n_classes=n_classes, seed=seed, weights=weights, size=image_size, arguments=arguments
+        )
     made_by = family(name)
     if not isinstance(made_by, Registered):
         raise ValueError(f"{name} is not a function that was registered; a residual network is made by odn.resnet")

@@ -15,8 +15,23 @@ if TYPE_CHECKING:
 NAME = re.compile(r"(timm|torchvision)/[a-z0-9_]+(\.[a-z0-9_]+)?")
 LIBRARIES = ("timm", "torchvision")
 TAKEN = frozenset(  # arguments that are said otherwise, or that read files and addresses
-    "cache_dir checkpoint_path exportable features_only in_chans model_name no_jit num_classes pretrained pretrained_cfg "
-    "pretrained_cfg_overlay progress scriptable weights weights_backbone".split()
+    [
+        "cache_dir",
+        "checkpoint_path",
+        "exportable",
+        "features_only",
+        "in_chans",
+        "model_name",
+        "no_jit",
+        "num_classes",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "progress",
+        "scriptable",
+        "weights",
+        "weights_backbone",
+    ]
 )
 
 
@@ -120,9 +135,7 @@ def _widths(name: str, in_channels: int, arguments: str) -> tuple[int, ...]:
     from odn.models.layouts import blocks_of, layout_of, stem_of
 
     library, given = name.partition("/")[0], json.loads(arguments)
-    described = Architecture(
-        family=library, name=name, arguments=given, in_channels=in_channels, n_classes=1, n_blocks=1, depth=1
-    )
+    described = Architecture(family=library, name=name, arguments=given, in_channels=in_channels, n_classes=1, n_blocks=1, depth=1)
     with torch.device("meta"), torch.no_grad():
         model = model_of(described).eval()
         layout = layout_of(model, library=library)

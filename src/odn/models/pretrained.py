@@ -8,7 +8,6 @@ import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -59,7 +58,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingInputError(f"model.weights: there is no file {path}; check the path, which is relative to the folder of params.yaml")
     try:
-        found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        found = (
+            safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} holds more than tensors, such as code, and was not loaded ({_first_line(error)}); save the weights alone: "
@@ -116,8 +117,8 @@ def fitted(architecture: Architecture, tensors: Mapping[str, Tensor], *, shown_a
         lacks = f"it lacks {_some(missing)}" if missing else ""
         has = f"it has {_some(strange)}, which the network has not" if strange else ""
         raise DataError(
-            f"{shown_as} is not of {architecture.name}: {' and '.join(one for one in (lacks, has) if one)}; name a file with the library's own "
-            "names (examples/rename_weights.py writes one, where only the names are others)"
+            f"{shown_as} is not of {architecture.name}: {' and '.join(one for one in (lacks, has) if one)}; name a file with the "
+            "library's own names (examples/rename_weights.py writes one, where only the names are others)"
         )
     ready = {name: _adapted(name, found[name], like=tensor) if name in found else torch.zeros((), dtype=tensor.dtype)
              for name, tensor in wanted.items()}  # fmt: skip

@@ -21,7 +21,11 @@ def draw_look(path: Path, *, rows: Sequence[dict[str, Any]], title: str, depth: 
         above.set_ylabel("accuracy on val")
         above.yaxis.set_major_formatter("{x:.0%}")
         above.set_title(f"Linear probes on frozen features: {title}", loc="left", color=LIGHT.ink)
-        for name, shown, color in (("size_bytes", "bytes", LIGHT.muted), ("macs", "MACs", LIGHT.finish), ("latency_ms", "latency", LIGHT.trial)):
+        for name, shown, color in (
+            ("size_bytes", "bytes", LIGHT.muted),
+            ("macs", "MACs", LIGHT.finish),
+            ("latency_ms", "latency", LIGHT.trial),
+        ):
             below.plot(depths, [row[name] / rows[-1][name] for row in rows], marker=".", label=shown, color=color)
         below.set_ylabel("of the whole")
         below.yaxis.set_major_formatter("{x:.0%}")

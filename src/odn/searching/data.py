@@ -7,8 +7,8 @@ from odn.config import Config
 from odn.data.batches import Images, n_steps, on_device
 from odn.data.dataset import Manifest, Split, read_manifest, verified_split
 from odn.models.architecture import Architecture
-from odn.models.cost import Cost, cost
 from odn.models.configured import configured
+from odn.models.cost import Cost, cost
 from odn.searching.pretraining import pretrained
 from odn.training.device import Machine, choose_machine
 
@@ -53,9 +53,7 @@ def opened(prepared: Path, *, config: Config, weights: Path | None = None) -> Se
 
 def backbone_of(config: Config, manifest: Manifest) -> Architecture:
     """Describe the configured backbone for these data."""
-    return configured(
-        config, in_channels=manifest.channels, n_classes=manifest.n_classes, height=manifest.height, width=manifest.width
-    )
+    return configured(config, in_channels=manifest.channels, n_classes=manifest.n_classes, height=manifest.height, width=manifest.width)
 
 
 def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:

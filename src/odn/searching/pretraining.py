@@ -55,5 +55,7 @@ def pretrained(architecture: Architecture, folder: Path, *, config: Config) -> A
 
     found = read_record(Pretraining, folder / "pretrained.json", made_by="open")
     if found.backbone != config.model.backbone or found.sha256 is None:
-        raise ConfigError(f"{folder} holds weights of {found.backbone}, the settings say {config.model.backbone}; run 'dvc repro open' first")
+        raise ConfigError(
+            f"{folder} holds weights of {found.backbone}, the settings say {config.model.backbone}; run 'dvc repro open' first"
+        )
     return with_weights(architecture, read_weights(folder / "weights.safetensors"), shown_as=f"model.weights {config.model.weights}")

@@ -17,8 +17,8 @@ from odn.config import Config
 from odn.data.arrays import Written, statistics, write_split
 from odn.data.checksums import verify_checksums
 from odn.data.dataset import Labels, Manifest
-from odn.data.normalisation import normalisation
 from odn.data.duplicates import Compared, Twins, find_twins, small_classes, told
+from odn.data.normalisation import normalisation
 from odn.data.selection import Selection, select
 from odn.data.sources import open_raw
 from odn.data.splits import check_labels

@@ -1,4 +1,4 @@
-"""Orthogonalise the momentum of convolution kernels and of the matrices of transformers: every direction of a kernel's update gets the same length.
+"""Orthogonalise the momentum of convolution kernels and of matrices: every direction of an update gets the same length.
 
 Source: Jordan et al., Muon: an optimizer for hidden layers (2024), whose iteration and coefficients these are; Liu et al.,
 arXiv 2502.16982, section 2.1. torch.optim.Muon takes matrices only, and imports torch._dynamo (see `optim`).
