@@ -57,10 +57,16 @@ class Outside(Prefixes):
         weights = getattr(architecture, "weights", None)
         if weights is not None and not next(model.parameters()).is_meta:
             model.load_state_dict(weights, strict=False)  # what is missing is the classifier: see `pretrained.fitted`
-        layout, depth = layout_of(model, library=self.library), architecture.depth
+        try:
+            layout, depth = layout_of(model, library=self.library), architecture.depth
+        except ValueError as error:
+            raise ConfigError(f"model.backbone: {architecture.name}: {error}") from None
         blocks = blocks_of(model, layout)
         if len(blocks) != architecture.n_blocks:
-            raise ValueError(f"n_blocks: {architecture.name} has {len(blocks)} blocks with these arguments; got {architecture.n_blocks}")
+            raise ConfigError(
+                f"model.arguments: {architecture.name} has {architecture.n_blocks} blocks, and {len(blocks)} with {architecture.arguments}; "
+                "leave out what changes their number"
+            )
         key = architecture.name, architecture.in_channels, json.dumps(architecture.arguments, sort_keys=True)
         inner, last = _widths(*key), n_features(model, layout)
         tails = tails_of(model, layout, widths=inner)
@@ -84,8 +90,7 @@ def model_of(architecture: Architecture, *, n_classes: int = 1) -> "nn.Module":
     """Make the library's own network; its classifier is not used.
 
     Raises:
-        ConfigError: the library is not there.
-        ValueError: it has no such network, or its constructor refuses the arguments.
+        ConfigError: the library is not there, has no such network, or its constructor refuses the arguments.
     """
     library, _, name = architecture.name.partition("/")
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in architecture.arguments.items()}
@@ -96,7 +101,7 @@ def model_of(architecture: Architecture, *, n_classes: int = 1) -> "nn.Module":
         return _of_torchvision(name, n_classes=n_classes, in_channels=architecture.in_channels, arguments=arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, AttributeError) as error:
         given = f" with the arguments {architecture.arguments}" if arguments else ""
-        raise ValueError(f"{architecture.name} cannot be made{given}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"model.backbone: {architecture.name} cannot be made{given}: {' '.join(str(error).split())}") from None
 
 
 def imported_timm() -> Any:

@@ -6,8 +6,10 @@ C channels, O outputs, T tokens, h rows and w columns of a kernel or of a grid o
 import dataclasses
 import math
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -58,9 +60,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingInputError(f"model.weights: there is no file {path}; check the path, which is relative to the folder of params.yaml")
     try:
-        found = (
-            safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} holds more than tensors, such as code, and was not loaded ({_first_line(error)}); save the weights alone: "
@@ -74,6 +74,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(name, str) and isinstance(one, Tensor) for name, one in found.items()):
         raise DataError(f"{path} holds no tensors by name; save the weights alone: safetensors.torch.save_file(model.state_dict(), FILE)")
     return dict(found)
+
+
+def _unpickled(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of another protocol than torch's: what cannot be read is refused
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def timm_weights(backbone: str) -> dict[str, Tensor]:
