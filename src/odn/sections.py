@@ -47,8 +47,7 @@ class DataConfig(Section):
     )
     normalise: Literal["data", "backbone"] | None = Field(
         default=None,
-        description="mean and deviation of: data: the training images; backbone: the images that its weights were trained on; "
-        "null: backbone where model.weights are set, else data",
+        description="by mean and deviation of train, or of what the backbone was trained on; null: backbone if it has weights, else data",
     )
 
     @property
@@ -64,21 +63,17 @@ class ModelConfig(Section):
     backbone: Annotated[str, Field(pattern=PATTERN)] = Field(
         default="resnet18",
         examples=list(KINDS),
-        description="a ResNet of odn, a network of timm or torchvision ('odn backbones' lists them), or a function of one's own that "
-        "returns a stem and a list of blocks",
+        description="a ResNet of odn, a network of timm or torchvision, or a function of one's own that returns a stem and blocks",
     )
     weights: str | None = Field(
         default=None,
-        description="pretrained weights of a library's network: a file .safetensors or .pth, an s3:// address of one, or timm: its own, "
-        "from the local cache or the hub; null: random ones",
+        description="pretrained: a file, an s3:// address of one, or timm: its own, from the local cache or the hub; null: random",
     )
-    arguments: dict[str, Any] = Field(
-        default={}, description="further arguments of the constructor of a library's network, or of one's own function"
-    )
+    arguments: dict[str, Any] = Field(default={}, description="further ones of a library's constructor, or of one's own function")
     stem: Literal["cifar", "imagenet"] = Field(
-        default="cifar", description="of a ResNet of odn: 3x3 stride 1, or 7x7 stride 2 with a max pool"
+        default="cifar", description="of odn's ResNets: 3x3 stride 1, or 7x7 stride 2 with a max pool"
     )
-    width: Annotated[float, Field(gt=0, le=4)] = Field(default=0.25, description="of a ResNet of odn: multiplier of every channel count")
+    width: Annotated[float, Field(gt=0, le=4)] = Field(default=0.25, description="of odn's ResNets: multiplier of every channel count")
 
 
 class TrainConfig(Section):

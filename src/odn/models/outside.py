@@ -64,8 +64,8 @@ class Outside(Prefixes):
         blocks = blocks_of(model, layout)
         if len(blocks) != architecture.n_blocks:
             raise ConfigError(
-                f"model.arguments: {architecture.name} has {architecture.n_blocks} blocks, and {len(blocks)} with {architecture.arguments}; "
-                "leave out what changes their number"
+                f"model.arguments: {architecture.name} has {architecture.n_blocks} blocks, and {len(blocks)} with "
+                f"{architecture.arguments}; leave out what changes their number"
             )
         key = architecture.name, architecture.in_channels, json.dumps(architecture.arguments, sort_keys=True)
         inner, last = _widths(*key), n_features(model, layout)

@@ -96,10 +96,10 @@ def timm_weights(backbone: str) -> dict[str, Tensor]:
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except OSError as error:
-        where = f"https://huggingface.co/{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
+        where = f"{cfg.hf_hub_id} on the Hugging Face hub" if cfg.hf_hub_id else cfg.url
         raise MissingInputError(
             f"model.weights: timm's own of {backbone} are not in the local cache, and the hub cannot be reached ({_first_line(error)}); "
-            f"on a machine that can, get model.safetensors from {where}, bring it here, and set model.weights to its path"
+            f"on a machine that can, get model.safetensors of {where}, bring it here, and set model.weights to its path"
         ) from None
 
 
