@@ -156,7 +156,7 @@ def test_a_network_is_made_by_its_name(published: dict[str, torch.Tensor], tmp_p
     """With the weights of a file, and for the size of the images where it matters."""
     safetensors.torch.save_file(published, tmp_path / "lite.safetensors")
     network = backbone(LITE, in_channels=3, n_classes=5, weights=tmp_path / "lite.safetensors")
-    assert torch.equal(network.stem[0].weight, published["conv_stem.weight"])  # type: ignore[index, union-attr]
+    assert torch.equal(network.stem[0].weight, published["conv_stem.weight"])  # type: ignore[index]
     transformer = backbone("timm/vit_tiny_patch16_224", in_channels=1, n_classes=3, image_size=32, patch_size=4)
     assert transformer(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
     with pytest.raises(ConfigError, match="timm has no network timm/resnet81 that can be cut; did you mean timm/resnet"):

@@ -42,9 +42,9 @@ def row(model: nn.Module, *, library: str) -> dict[str, Any] | None:
 
 def _stride(model: nn.Module) -> int:
     """Return the pixels of an image that one position of the last map stands for."""
-    if hasattr(model, "feature_info"):
-        return int(model.feature_info[-1]["reduction"])
-    return int(getattr(model, "patch_size", 32))
+    stages: Any = getattr(model, "feature_info", None)
+    patch: Any = getattr(model, "patch_size", 32)
+    return int(stages[-1]["reduction"] if stages is not None else patch)
 
 
 def _timm() -> tuple[list[str], Any]:
