@@ -73,8 +73,8 @@ def facts(backbone: str) -> Facts:
             f"model.backbone: {library} has no network {backbone} that can be cut; {hint}'odn backbones' lists those that can"
         )
     found: dict[str, Any] = {**row, **row["tags"].get(tag, {}), "tags": list(row["tags"])}
-    known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
-    return Facts(name=backbone, **known)
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+    return Facts(name=backbone, **fields)
 
 
 def n_blocks_of(backbone: str, arguments: Mapping[str, Any]) -> int:
