@@ -172,7 +172,7 @@ class Tokens(nn.Module):
         x = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
         if self.positions is not None and not self.all_have_positions:
             x = x + self.positions
-        x = torch.cat([*(token.expand(len(x), -1, -1) for token in self.ahead), x], dim=1) if len(self.ahead) else x
+        x = torch.cat([*(token.expand(x.shape[0], -1, -1) for token in self.ahead), x], dim=1) if len(self.ahead) else x
         return x + self.positions if self.positions is not None and self.all_have_positions else x
 
 
