@@ -44,7 +44,7 @@ def test_an_old_value_is_refused_with_the_new_one(old: tuple[str, str], new: str
     settings, (name, value) = yaml.safe_load(PARAMS.read_text()), old
     section, key = name.split(".")
     settings[section][key] = value
-    assert refusals(settings) == [f"{name}: must be one of zero, random, copy, rewind; got '{value}' (renamed to {new})"]
+    assert refusals(settings) == [f"{name}: must be one of zero, random, copy, rewind, pretrained; got '{value}' (renamed to {new})"]
 
 
 def test_what_settings_are_renamed_to_is_there() -> None:
