@@ -26,7 +26,7 @@ PUBLISHED: dict[str, tuple[str, int, float]] = {  # backbone, blocks, target les
 
 @pytest.mark.parametrize("name", NAMES)
 def test_preset_is_accepted(name: str) -> None:
-    """Applied to the settings that ship, it gives settings: for the data set of its name, or for any with the mode or first weights of it."""
+    """Applied to the settings that ship, it gives settings: for the data set of its name, or any with its mode or first weights."""
     config = changed(load_config(ROOT / "params.yaml"), read_preset(name, folder=FOLDER))
     assert name.rpartition("/")[2] in (config.data.source, config.search.mode, config.growth.init)
 
