@@ -85,6 +85,10 @@ lock: $(READY) ## Write both requirements.lock anew from pyproject.toml: newest 
 	eval "$$lock --all-extras --group dev $(UPGRADE) --output-file requirements.lock"; \
 	eval "$$lock --extra step --no-emit-package odn --constraint requirements.lock --output-file components/requirements.lock"
 
+.PHONY: backbones
+backbones: $(READY) ## Write the table of backbones anew, from the installed timm and torchvision: some minutes
+	@$(BIN)/python -m odn.models.catalogue
+
 # Only what is in build/image can get into it. The build may see a certificate and an index that pip is told of, and keeps neither.
 .PHONY: image
 image: $(READY) ## Build the image of Kubeflow's steps; another name or base: IMAGE=name:tag BASE_IMAGE=python:3.12-slim

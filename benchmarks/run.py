@@ -31,8 +31,9 @@ from benchmarks.neighbours import run_routed, run_specialised
 from benchmarks.peers.pruning import Peer, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
+from odn.backbones import n_blocks_of
 from odn.commands.preset import read_preset
-from odn.config import N_BLOCKS, Config, changed, load_config
+from odn.config import Config, changed, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
 from odn.modes import MODES as MEANINGS
@@ -123,7 +124,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         done = run_search(_narrow(config, most=like.size_bytes, prepared=prepared), arm=arm, prepared=prepared, folder=folder)
         spent = config.climb.epochs * done.macs / _full_macs(config, prepared=prepared)
         return replace(done, full_network_epochs=spent)  # of the backbone at its own width
-    depth = like.depth if kind == "scratch" else N_BLOCKS[config.model.backbone]
+    depth = like.depth if kind == "scratch" else n_blocks_of(config.model.backbone, config.model.arguments)
     if kind not in PRUNED:
         fixed = _for_budget(config, depth=depth, budget=like.full_network_epochs, prepared=prepared)
         return run_search(fixed, arm=arm, prepared=prepared, folder=folder)
@@ -177,7 +178,7 @@ def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) ->
 
 def _narrow(config: Config, *, most: int, prepared: Path) -> Config:
     """Return the settings that train the whole backbone at the largest width with no more than `most` bytes."""
-    manifest, depth = read_manifest(prepared / "dataset.json"), N_BLOCKS[config.model.backbone]
+    manifest, depth = read_manifest(prepared / "dataset.json"), n_blocks_of(config.model.backbone, config.model.arguments)
     changes = {"search.ladder": "prefix", "search.schedule": [depth]} | dict.fromkeys(BUDGETS)
     for width in (config.model.width * step / 500 for step in range(500, 0, -1)):
         narrow = changed(config, changes | {"model.width": width})

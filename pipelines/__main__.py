@@ -44,7 +44,7 @@ def _parser() -> Parser:
     command.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
     command.add_argument("--out", type=Path, default=PACKAGE, help="(default: %(default)s)")
     command.add_argument("--image", required=True, help="of every step, by digest or git-sha tag; see 'make image'")
-    command.add_argument("--backbone", choices=("resnet18", "resnet34", "resnet50"), help="another than the settings', at all its depths")
+    command.add_argument("--backbone", help="another than the settings', at all its depths")
     command.add_argument("--gpus", type=int, default=0, help="for each training step (default: %(default)s)")
     command.add_argument("--cpu", default="", help="that each training step requests, such as 4")
     command.add_argument("--memory", default="", help="of each training step, such as 8Gi")

@@ -11,7 +11,8 @@ from google.protobuf import json_format
 from kfp import compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from odn.config import N_BLOCKS, Config, load_config, make_config, rungs_of
+from odn.backbones import can_be_narrowed, n_blocks_of
+from odn.config import Config, load_config, make_config, rungs_of
 from odn.errors import ConfigError, MissingInputError
 from odn.files import write_text
 from pipelines.graph import NAME, build
@@ -44,7 +45,8 @@ def settings_for(params: Path, *, backbone: str | None) -> Config:
         return config
     settings = config.model_dump(mode="json")
     settings["model"]["backbone"] = backbone
-    n_steps = rungs_of(backbone, width=config.model.width) if config.spreads and backbone in N_BLOCKS else N_BLOCKS.get(backbone, 1)
+    spreads = config.spreads and can_be_narrowed(backbone)
+    n_steps = rungs_of(backbone, width=config.model.width) if spreads else n_blocks_of(backbone, config.model.arguments)
     settings["search"]["schedule"] = list(range(1, n_steps + 1))
     return make_config(settings)
 
@@ -53,8 +55,11 @@ def compile_pipeline(config: Config, *, platform: Platform, out: Path) -> None:
     """Write the pipeline's YAML, whole or not at all; the same settings and platform give the same bytes.
 
     Raises:
-        ConfigError: `out` cannot be such a file.
+        ConfigError: `out` cannot be such a file, or `model.weights` is a file of this machine.
     """
+    weights = config.model.weights
+    if weights is not None and weights != "timm" and not weights.startswith("s3://"):
+        raise ConfigError(f"model.weights: a cluster's steps do not see {weights}; put it into a bucket and name it s3://…, or say timm")
     if out.suffix not in SUFFIXES or out.is_dir():
         raise ConfigError(f"--out: expected a file that ends in .yaml; got {out}{' (a folder)' if out.is_dir() else ''}")
     with tempfile.TemporaryDirectory() as scratch:

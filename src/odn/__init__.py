@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from odn.errors import OdnError
     from odn.library import Certificate, Step, certify, load, resnet, save, search
     from odn.models.families import register
-    from odn.models.network import DepthNetwork, backbone
+    from odn.models.named import backbone
+    from odn.models.network import DepthNetwork
     from odn.searching.climb import SearchResult
 
 __all__ = [
@@ -45,7 +46,7 @@ _PLACES = {
     "search": "odn.library",
     "register": "odn.models.families",
     "DepthNetwork": "odn.models.network",
-    "backbone": "odn.models.network",
+    "backbone": "odn.models.named",
     "SearchResult": "odn.searching.climb",
 }
 

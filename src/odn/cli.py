@@ -23,7 +23,7 @@ from odn.searching.folder import SearchFolder
 if TYPE_CHECKING:
     from odn.config import Config
 
-COMMANDS = ("cost", "preset", "route", "show", "specialise", "track")  # the others are stages of the pipeline
+COMMANDS = ("backbones", "cost", "look", "preset", "route", "show", "specialise", "track")  # the others are stages of the pipeline
 FOLDERS = {  # flag: (default, help)
     "source": ("src/odn", "the source code of odn"),
     "code": ("work/code", "a file a stage, with digests of the code that it runs"),
@@ -40,6 +40,7 @@ FOLDERS = {  # flag: (default, help)
     "registered-weights": ("work/registered.json", "which weights are registered"),
     "registration": (".odn/registration.json", "which version they became there"),
     "routed": ("routed", "a folder a kind of routing"),
+    "look": ("look", "what frozen features know at every depth"),
     "progress": (".odn/progress", "interrupted phases, to be resumed"),
 }
 
@@ -126,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --search)")
     route.add_argument("--no-register", action="store_true", help="keep it out of MLflow")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
+    _add(commands, "look", _look, "fit a linear probe to frozen features at every depth", "prepared", "search", "look")
+    listing = _add(commands, "backbones", _backbones, "list the backbones that can be cut", "prepared")
+    listing.add_argument("filter", nargs="?", default="", help="part of the name, such as efficientnet_lite or 'timm/vit_*'")
     preset = _add(commands, "preset", _preset, "print a preset of params/ as options of 'dvc exp run'")
     preset.add_argument("name", help="such as paper/mnist")
     places = ("prepared", "search", "model", "specialised")
@@ -335,6 +339,15 @@ def _at_most_one(name: str, values: Sequence[float]) -> float | None:
     if len(values) > 1:
         raise ConfigError(f"--{name.replace('_', '-')}: stands {len(values)} times, with {', '.join(map('{:g}'.format, values))}; keep one")
     return values[0] if values else None
+
+
+def _look(options: argparse.Namespace) -> None:
+    print(_stage(options, prepared=options.prepared, search=_search(options), out=options.look).describe())
+    _say(f"written to {options.look}/")
+
+
+def _backbones(options: argparse.Namespace) -> None:
+    print(_stage(options, wanted=options.filter, prepared=options.prepared).describe())
 
 
 def _cost(options: argparse.Namespace) -> None:

@@ -16,13 +16,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
+from odn.backbones import can_be_narrowed, is_outside, n_blocks_of
 from odn.errors import ConfigError
 from odn.modes import Mode
 from odn.plain import read_json, read_yaml
 from odn.refusals import REFUSED, allowed_in, missing_in, refusals, shown
 from odn.sections import SearchConfig, Settings
 
-N_BLOCKS = {"resnet18": 8, "resnet34": 16, "resnet50": 16}  # a law holds it equal to models.zoo, without importing torch here
 LEAST_RUNGS = {"resnet18": 8, "resnet34": 9, "resnet50": 9}  # of a spread ladder, at width 0.25 and below
 DEPTH = re.compile(r"[1-9][0-9]{0,3}")  # as a key of the schedule: no 01, and no digits of another script
 
@@ -107,7 +107,12 @@ class Config(Settings):
         model = self.model
         if self.spreads:
             return 1 if self.search.budget else rungs_of(model.backbone, width=model.width)
-        return N_BLOCKS[model.backbone]
+        return n_blocks_of(model.backbone, model.arguments)
+
+    @property
+    def normalises_by_backbone(self) -> bool:
+        """Return whether images are normalised as those that the backbone was trained on, and not by their own mean and deviation."""
+        return self.data.normalise == "backbone" or (self.data.normalise is None and self.model.weights is not None)
 
     def require_pair(self, depth: int, *, after: int) -> None:
         """Require that the schedule grows `depth` from `after`.
@@ -135,7 +140,7 @@ class Config(Settings):
 
 def rungs_of(backbone: str, *, width: float) -> int:
     """Count the rungs of a spread ladder, up to the backbone itself: each has about half the bytes of the next, or somewhat more."""
-    return max(LEAST_RUNGS[backbone], 1 + halvings_of(backbone, width=width))
+    return max(LEAST_RUNGS[backbone], 1 + halvings_of(backbone, width=width)) if can_be_narrowed(backbone) else 1
 
 
 def halvings_of(backbone: str, *, width: float) -> int:
@@ -227,9 +232,31 @@ def _complete(settings: Any, *, n_blocks: int | None = None, n_rungs: int | None
     if missing:
         raise ConfigError(*refusals([], Config, missing=missing))
     model = config.model
-    most = n_rungs or rungs_of(model.backbone, width=model.width)
-    _cross_check(config, n_blocks=n_blocks or N_BLOCKS[model.backbone], n_rungs=most)
+    n_blocks = n_blocks or n_blocks_of(model.backbone, model.arguments)
+    _check_backbone(config, n_blocks=n_blocks)
+    _cross_check(config, n_blocks=n_blocks, n_rungs=n_rungs or rungs_of(model.backbone, width=model.width))
     return config
+
+
+def _check_backbone(config: Config, *, n_blocks: int) -> None:
+    model, wrong = config.model, []
+    if config.spreads and not can_be_narrowed(model.backbone):
+        wrong.append(
+            f"search.ladder: {model.backbone} cannot be narrowed, and is searched by its prefixes; set it to prefix, and search.schedule "
+            f"to depths up to {n_blocks} ('odn preset pretrained' prints settings for pretrained networks)"
+        )
+    if model.weights is not None and not is_outside(model.backbone):
+        wrong.append(f"model.weights: only networks of timm and torchvision have them, not {model.backbone}; set it to null")
+    if model.weights == "timm" and not model.backbone.startswith("timm/"):
+        wrong.append(f"model.weights: timm has none of {model.backbone}; name a file")
+    if config.data.normalise == "backbone" and not is_outside(model.backbone):
+        wrong.append(f"data.normalise: nobody says on which images {model.backbone} was trained; set it to data or null")
+    if model.arguments and can_be_narrowed(model.backbone):
+        wrong.append(f"model.arguments: {model.backbone} takes none; set it to {{}}")
+    if model.weights is not None and config.mode.inherits and config.growth.init != "pretrained":
+        wrong.append(f"growth.init: {config.growth.init} would replace pretrained blocks as they are added; set it to pretrained")
+    if wrong:
+        raise ConfigError(*wrong)
 
 
 def _cross_check(config: Config, *, n_blocks: int, n_rungs: int) -> None:

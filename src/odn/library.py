@@ -184,7 +184,8 @@ def _configured(network: DepthNetwork, *, target: float, changes: Mapping[str, A
     ladder = changes.get("search.ladder", "spread" if isinstance(family, Spreadable) else "prefix")
     n_rungs = family.n_rungs(whole) if isinstance(family, Spreadable) else None
     n_steps = n_rungs if n_rungs is not None and ladder == "spread" and mode in MODES and MODES[mode].any_ladder else whole.n_blocks
-    defaults = {"search.mode": mode, "search.ladder": ladder, "search.schedule": list(range(1, n_steps + 1))}
+    init = {"growth.init": "pretrained"} if hasattr(whole, "weights") else {}
+    defaults = {**init, "search.mode": mode, "search.ladder": ladder, "search.schedule": list(range(1, n_steps + 1))}
     return settings({**defaults, **changes, "search.target": target}, n_blocks=whole.n_blocks, n_rungs=n_rungs)
 
 

@@ -16,6 +16,7 @@ class Mode:
 
     name: str
     strategy: str  # module that holds its `STRATEGY`; imported when something is trained
+    inherits: bool = False  # a depth grows from the one before it
     one_depth: bool = False  # the schedule names a single depth
     together: bool = False  # the first depth trains all of the schedule, so that it depends on all of it
     exhaustive: bool = False  # the next depth is trained although the target is reached
@@ -74,7 +75,7 @@ MODES = {
     for mode in (
         Mode(name="climb", **_CLIMB),
         Mode(name="grid", **_CLIMB, exhaustive=True),
-        Mode(name="growth", strategy="odn.searching.growth", trial=True),
+        Mode(name="growth", strategy="odn.searching.growth", inherits=True, trial=True),
         Mode(
             name="paper",
             strategy="odn.searching.published",

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from odn.backbones import KINDS, PATTERN
 from odn.modes import MODES, Mode
 from odn.sanitize import escaped
 
@@ -43,6 +44,10 @@ class DataConfig(Section):
         default="warn",
         description="equal images in two splits, twice in one, or under two labels: told; taken out of train and val; or refused",
     )
+    normalise: Literal["data", "backbone"] | None = Field(
+        default=None,
+        description="by mean and deviation of train, or of what the backbone was trained on; null: backbone if it has weights, else data",
+    )
 
     @property
     def name(self) -> str:
@@ -54,9 +59,20 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Name the backbone that is grown."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = Field(default="resnet18", description="row of the zoo")
-    stem: Literal["cifar", "imagenet"] = Field(default="cifar", description="3x3 stride 1, or 7x7 stride 2 with a max pool")
-    width: Annotated[float, Field(gt=0, le=4)] = Field(default=0.25, description="multiplier of every channel count")
+    backbone: Annotated[str, Field(pattern=PATTERN)] = Field(
+        default="resnet18",
+        examples=list(KINDS),
+        description="a ResNet of odn, a network of timm or torchvision, or a function of one's own that returns a stem and blocks",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="pretrained: a file, an s3:// address of one, or timm: its own, from the local cache or the hub; null: random",
+    )
+    arguments: dict[str, Any] = Field(default={}, description="further ones of a library's constructor, or of one's own function")
+    stem: Literal["cifar", "imagenet"] = Field(
+        default="cifar", description="of odn's ResNets: 3x3 stride 1, or 7x7 stride 2 with a max pool"
+    )
+    width: Annotated[float, Field(gt=0, le=4)] = Field(default=0.25, description="of odn's ResNets: multiplier of every channel count")
 
 
 class TrainConfig(Section):
@@ -112,7 +128,9 @@ class AugmentConfig(Section):
 class GrowthConfig(Section):
     """Say how a depth starts and when it has been trained enough to be judged; nothing here knows the target."""
 
-    init: Literal["zero", "copy"] = Field(default="copy", description="how a new block and its head start")
+    init: Literal["zero", "copy", "pretrained"] = Field(
+        default="copy", description="how a new block and its head start; pretrained: as model.weights have it"
+    )
     shortcut: Literal["avgpool", "conv"] = Field(
         default="avgpool", description="shortcut at a group change: average pool + 1x1, or strided 1x1"
     )

@@ -86,6 +86,22 @@ def download_prefix(address: str, *, folder: Path) -> list[Path]:
     return sorted(files.values())
 
 
+def download_file(address: str, *, folder: Path) -> Path:
+    """Copy one object into the folder, and return its file.
+
+    Raises:
+        StorageError: the store cannot be reached or refuses, or there is no such object.
+    """
+    place = parse_address(address)
+    key = place.prefix.rstrip("/")
+    target = folder / _relative(key, place=Address(place.bucket, "")).rpartition("/")[2]
+    with _explained(place) as client:
+        if not any(entry["Key"] == key for entry in _listing(client, Address(place.bucket, key))):
+            raise StorageError(f"{place} is not there at {_endpoint(client)}; check the address and AWS_ENDPOINT_URL")
+        client.download_file(place.bucket, key, str(target), Config=_one_thread())
+    return target
+
+
 def fingerprint(address: str) -> str:
     """Return a digest of the names, sizes and ETags below the prefix: another one where an object was added, changed or removed.
 

@@ -70,6 +70,21 @@ def test_a_ladder_has_a_level_for_each_rung(tmp_path: Path) -> None:
     assert "name: train rung 9\n" in yaml.safe_dump(spec)
 
 
+def test_weights_of_this_machine_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pod sees no file of ours; a bucket, or timm's own weights, are compiled for every depth of the backbone."""
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["search"]["ladder"] = "prefix"
+    for weights in ("lite0.safetensors", "timm"):
+        settings["model"] |= {"backbone": "timm/tf_efficientnet_lite0", "weights": weights}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+        if weights == "timm":
+            compiled(tmp_path, params=tmp_path / "params.yaml")
+        else:
+            options = ["--params", str(tmp_path / "params.yaml"), "--image", IMAGE, "--out", str(tmp_path / "pipeline.yaml")]
+            assert compile_with(*options) == 2
+            assert "a cluster's steps do not see lite0.safetensors" in capsys.readouterr().err
+
+
 def test_names_read_like_prose(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """What the page of a run shows is a sentence or part of one."""
     text = yaml.safe_dump(everything[0])

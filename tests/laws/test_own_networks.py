@@ -11,7 +11,8 @@ from odn.errors import ConfigError, DataError
 from odn.models.cost import cost, part_macs
 from odn.models.expansion import expanded
 from odn.models.families import register
-from odn.models.network import DepthNetwork, backbone, build, draw
+from odn.models.named import backbone
+from odn.models.network import DepthNetwork, build, draw
 from odn.models.stored_networks import load_network, save_network
 from odn.pruning.gates import gates_of
 from odn.routing.gated import gated

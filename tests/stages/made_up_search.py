@@ -88,7 +88,7 @@ def make_search(
     """Write a search whose depths got `right` of 200 val images right: before, and after a cooldown where there was one."""
     settings = yaml.safe_load(PARAMS.read_text())
     settings["search"] = SEARCH | {"schedule": list(range(1, len(right) + 1)), **search}
-    settings["model"] = {"backbone": "resnet18", "stem": "cifar", "width": 1.0}
+    settings["model"] |= {"backbone": "resnet18", "stem": "cifar", "width": 1.0}
     settings["registry"]["name"] = "odn-digits"
     made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0}}), busy, duplicates or {})
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)

@@ -10,6 +10,7 @@ import yaml
 from odn.config import Config, make_config
 from odn.data.dataset import Manifest
 from odn.errors import TrackingError
+from odn.models.architecture import Architecture
 from odn.tracking.connection import connect
 from odn.tracking.place import tracking_place
 from odn.tracking.publish import Model, publish_model
@@ -27,7 +28,7 @@ def config() -> Config:
     return make_config(yaml.safe_load(PARAMS.read_text()))
 
 
-def published(folder: Path, *, seed: int = 0, **metrics: float) -> Registration:
+def published(folder: Path, *, seed: int = 0, described: Architecture | None = None, **metrics: float) -> Registration:
     """Register a network that was drawn and not trained."""
     import torch
 
@@ -36,7 +37,7 @@ def published(folder: Path, *, seed: int = 0, **metrics: float) -> Registration:
     from odn.models.stored_networks import load_network, save_network
     from odn.tracking.versions import log_classifier
 
-    architecture = configured(config(), in_channels=1, n_classes=10, depth=1)
+    architecture = described or configured(config(), in_channels=1, n_classes=10, depth=1)
     save_network(build(architecture, torch.Generator().manual_seed(seed)), folder)
     model = Model(
         name="odn-digits-macs-0.3",
@@ -72,6 +73,22 @@ def test_a_model_is_registered_once_and_loads_without_odn(store: Path, images: n
     with as_default_store(connect(tracking_place())):
         answers = mlflow.pyfunc.load_model("models:/odn-digits-macs-0.3@candidate").predict(images)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_transformer_of_timm_takes_any_number_of_images(store: Path, images: np.ndarray) -> None:
+    """What MLflow loads holds no number of images fixed, though a class token is put before each one's patches."""
+    import mlflow
+
+    from odn.tracking.versions import as_default_store
+
+    small = {"patch_size": 2, "embed_dim": 12, "num_heads": 2, "img_size": 8}
+    vit = Architecture(family="timm", name="timm/vit_tiny_patch16_224", arguments=small, in_channels=1, n_classes=10, n_blocks=12, depth=1)
+    published(store / "vit", described=vit)
+    with as_default_store(connect(tracking_place())):
+        model = mlflow.pyfunc.load_model("models:/odn-digits-macs-0.3@candidate")
+    whole = model.predict(images)
+    assert len(images) > 3
+    np.testing.assert_allclose(model.predict(images[:3]), whole[:3], atol=1e-6)  # sums of other batches, in another order
 
 
 def test_other_weights_are_a_new_version(store: Path) -> None:

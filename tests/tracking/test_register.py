@@ -12,7 +12,7 @@ import pytest
 
 from odn.errors import MissingInputError, TrackingError
 from odn.stages import register
-from odn.tracking.registry import Registration
+from odn.tracking.registry import Registration, logged_name
 from odn.tracking.standing import standing
 
 CONSUMER = """
@@ -146,3 +146,10 @@ def test_a_version_that_was_deleted_is_known_to_be_gone(store: Path) -> None:
     assert standing(there, weights_sha256=weights)[1] == "gone"
     (store / "mlflow.db").write_text("no database")
     assert standing(there, weights_sha256=weights)[1] == "unasked"
+
+
+def test_a_backbone_of_a_library_has_a_name_that_mlflow_takes() -> None:
+    """Neither the slash of timm/NAME nor the dot of its tag nor a colon stands in it."""
+    assert logged_name("timm/vit_tiny_patch16_224.augreg_in21k", "depth-2") == "timm-vit_tiny_patch16_224-augreg_in21k-depth-2"
+    assert logged_name("resnet18", "rung-2") == "resnet18-rung-2"
+    assert logged_name("module:mine.made:build", "depth-1") == "module-mine-made-build-depth-1"

@@ -151,7 +151,8 @@ def test_entry_of_a_list_is_refused_as_the_list() -> None:
 def test_wrong_choice_is_refused_with_the_choices_and_the_nearest() -> None:
     """A misspelt choice lists all choices and the one that was probably meant."""
     assert refusal(settings_with(model__backbone="resnet-18")) == (
-        "model.backbone: must be one of resnet18, resnet34, resnet50; got 'resnet-18' (did you mean resnet18?)"
+        "model.backbone: must be one of resnet18, resnet34, resnet50, timm/NAME, torchvision/NAME, module:PACKAGE.MODULE:FUNCTION; "
+        "got 'resnet-18' (did you mean resnet18?)"
     )
 
 

@@ -26,7 +26,7 @@ PUBLISHED: dict[str, tuple[str, int, float]] = {  # backbone, blocks, target les
 
 @pytest.mark.parametrize("name", NAMES)
 def test_preset_is_accepted(name: str) -> None:
-    """Applied to the settings that ship, it gives settings: for the data set of its name, or for any with the mode of its name.
+    """Applied to the settings that ship, it gives settings: for the data set of its name, or for any with its mode or first weights.
 
     That for photographs leaves the folder to the user, and says no data at all.
     """
@@ -36,7 +36,7 @@ def test_preset_is_accepted(name: str) -> None:
         assert not [key for key in preset if key.startswith("data.")]
         changed(config, {"data.source": "folder", "data.root": "images", "data.image_size": 224})
     else:
-        assert name.rpartition("/")[2] in (config.data.source, config.search.mode)
+        assert name.rpartition("/")[2] in (config.data.source, config.search.mode, config.growth.init)
 
 
 def test_the_five_published_rows_are_there() -> None:

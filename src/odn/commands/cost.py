@@ -13,10 +13,11 @@ from odn.data.dataset import read_manifest
 from odn.data.sources import SOURCES
 from odn.errors import MissingInputError
 from odn.models.architecture import Architecture
+from odn.models.configured import configured
 from odn.models.cost import Cost, cost
 from odn.models.ladder import ladder_of
 from odn.models.network import build
-from odn.models.resnet_shapes import configured, cut_of
+from odn.models.resnet_shapes import cut_of
 from odn.models.timing import Timing, forward_pass, timed
 from odn.sanitize import sanitized
 from odn.training.device import choose_machine
@@ -101,9 +102,9 @@ def run(config: Config, *, prepared: Path) -> CostTable:
     Raises:
         MissingInputError: the source's shape is only known once it is prepared.
     """
-    shape = _shape(config, prepared=prepared)
-    first = configured(config, in_channels=shape.channels, n_classes=shape.n_classes)
+    shape = shape_of(config, prepared=prepared)
     size = {"height": shape.height, "width": shape.width}
+    first = configured(config, in_channels=shape.channels, n_classes=shape.n_classes, **size)
     ladder = dict(enumerate(ladder_of(first, config=config, **size), start=1))
     device = choose_machine(config.train, macs=cost(first, **size).macs).device.type
     calls = {
@@ -119,12 +120,17 @@ def run(config: Config, *, prepared: Path) -> CostTable:
 
 def _channels(architecture: Architecture) -> str:
     """Write the channels of a network that was cut: `10, 13 (4), 16 (5)`; nothing for a prefix."""
-    cut = cut_of(architecture)
+    cut = cut_of(architecture) if architecture.family == "resnet" else None
     blocks = [] if cut is None else [f"{block.out} ({'-'.join(map(str, block.inner))})" for block in cut.blocks]
     return "" if cut is None else ", ".join([str(cut.stem), *blocks])
 
 
-def _shape(config: Config, *, prepared: Path) -> Shape:
+def shape_of(config: Config, *, prepared: Path) -> Shape:
+    """Return what the configured data's images are like: the prepared ones, else what is known of the source.
+
+    Raises:
+        MissingInputError: the source's shape is only known once it is prepared.
+    """
     name, path = config.data.source, prepared / "dataset.json"
     if path.exists():
         manifest = read_manifest(path)

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from odn.models.abilities import Skippable
 from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, empty
+from odn.models.prefixes import Prefixes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,43 @@ class CountsByFormula(Protocol):
 @functools.lru_cache(maxsize=256)
 def cost(architecture: Architecture, height: int, width: int) -> Cost:
     """Count the network with only the head at its depth, for images of `height` x `width`."""
+    if isinstance(architecture.made_by, Prefixes):
+        return _prefix_costs(architecture.whole, height, width)[architecture.depth - 1]
     network = empty(architecture, heads=(architecture.depth,), device="meta")
     return _cost(network, part_macs(network, height, width))
+
+
+@functools.lru_cache(maxsize=64)
+def _prefix_costs(whole: Architecture, height: int, width: int) -> tuple[Cost, ...]:
+    """Count every prefix of a backbone by one pass through the whole: making a large network, and computing it, takes a second."""
+    network = empty(whole, heads=range(1, whole.n_blocks + 1), device="meta")
+    macs, size = part_macs(network, height, width), _Size.of(network.stem)
+    macs_so_far, found = macs.stem, []
+    for depth, block in enumerate(network.blocks, start=1):
+        size += _Size.of(block)
+        macs_so_far += macs.residuals[depth - 1] + macs.shortcuts[depth - 1]
+        there = size + _Size.of(network.head(depth))
+        found.append(Cost(n_params=there.n_params, size_bytes=there.size_bytes, macs=macs_so_far + macs.heads[depth]))
+    return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Size:
+    """Count the parameters, and the bytes of the state dict, of a part of a network."""
+
+    n_params: int
+    size_bytes: int
+
+    @classmethod
+    def of(cls, module: torch.nn.Module) -> "_Size":
+        """Count a module's."""
+        return cls(
+            n_params=sum(parameter.numel() for parameter in module.parameters()),
+            size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()),
+        )
+
+    def __add__(self, other: "_Size") -> "_Size":
+        return _Size(self.n_params + other.n_params, self.size_bytes + other.size_bytes)
 
 
 def cost_of(network: DepthNetwork, height: int, width: int) -> Cost:
@@ -66,11 +102,8 @@ def cost_of(network: DepthNetwork, height: int, width: int) -> Cost:
 
 
 def _cost(network: DepthNetwork, macs: PartMacs) -> Cost:
-    return Cost(
-        n_params=sum(parameter.numel() for parameter in network.parameters()),
-        size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()),
-        macs=macs.total,
-    )
+    size = _Size.of(network)
+    return Cost(n_params=size.n_params, size_bytes=size.size_bytes, macs=macs.total)
 
 
 def part_macs(network: DepthNetwork, height: int, width: int) -> PartMacs:

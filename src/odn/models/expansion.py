@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from odn.models.abilities import Growable, able
+from odn.models.architecture import Architecture
 from odn.models.network import DepthNetwork, build
 
-Init = Literal["zero", "copy"]
+Init = Literal["zero", "copy", "pretrained"]
 
 
 @torch.no_grad()
@@ -22,6 +23,7 @@ def expanded(
     init: Init,
     generator: torch.Generator,
     images: Tensor | None = None,
+    backbone: Architecture | None = None,
 ) -> DepthNetwork:
     """Return a new network of `depth` blocks that starts from `network`, on its device and in its mode.
 
@@ -30,6 +32,8 @@ def expanded(
     - `zero`: as the blocks' `start_silent` says. Inside a group of a ResNet the logits stay equal bit for bit, in eval and in train
       mode; where the group changes and the shortcut is `avgpool`, within 1e-5 in eval mode where H and W are even.
     - `copy`: each tensor copies the one of that name and shape in the block before, where both pass maps of one size on; else fresh.
+    - `pretrained`: blocks with the weights that `backbone`, which describes the whole network, has for them; the head is fresh where it
+      reads other features than the old one.
 
     The new head is the old one where the width stays and [W, 0] where it grows. It is the only one. `images`
     (N, C, H, W), a batch as in training, lets a changed group keep its logits in train mode too, and after BatchNorm is re-estimated.
@@ -41,7 +45,8 @@ def expanded(
     """
     if depth <= network.depth or network.depth not in network.head_depths:
         raise ValueError(f"cannot expand to depth {depth}: have {network.depth} blocks and heads at {list(network.head_depths)}")
-    wider = build(network.architecture.at(depth), generator, heads=(depth,))
+    described = network.architecture if backbone is None else backbone
+    wider = build(described.at(depth), generator, heads=(depth,))
     old, new = network.state_dict(), wider.state_dict()
     for name in new.keys() & old.keys():
         new[name].copy_(old[name])
@@ -53,7 +58,8 @@ def expanded(
         for before, new_block in pairwise(list(wider.blocks)[network.depth - 1 :]):
             if getattr(new_block, "passes_on", True):
                 _copy_alike(before, new_block)
-    _widen(new, old, depth=depth, old_depth=network.depth)
+    if init != "pretrained" or _read_alike(wider.head(depth), network.head(network.depth)):
+        _widen(new, old, depth=depth, old_depth=network.depth)
     return wider.to(next(network.parameters()).device).train(network.training)
 
 
@@ -73,8 +79,15 @@ def carried(state: Mapping[str, Tensor], *, old: DepthNetwork, new: DepthNetwork
         source = state.get(names.get(name, ""))
         if source is not None:
             result[name] = torch.zeros_like(parameter, dtype=source.dtype, device=source.device)
-            result[name][tuple(slice(0, size) for size in source.shape)] = source
+            shared = tuple(slice(0, min(sizes)) for sizes in zip(source.shape, parameter.shape, strict=True))
+            result[name][shared] = source[shared]
     return result
+
+
+def _read_alike(new: nn.Module, old: nn.Module) -> bool:
+    """Return whether two heads read features of one kind: as many, behind tails of one kind."""
+    kinds = [[type(module) for module in head.modules()] for head in (new, old)]
+    return new.weight.shape == old.weight.shape and kinds[0] == kinds[1]
 
 
 def _features(network: DepthNetwork, images: Tensor) -> Tensor:
@@ -96,5 +109,6 @@ def _copy_alike(source: nn.Module, target: nn.Module) -> None:
 def _widen(new: Mapping[str, Tensor], old: Mapping[str, Tensor], *, depth: int, old_depth: int) -> None:
     weight, old_weight = new[f"heads.{depth}.weight"], old[f"heads.{old_depth}.weight"]
     weight.zero_()
-    weight[:, : old_weight.shape[1]] = old_weight  # (K, C): [W, 0]
+    shared = min(weight.shape[1], old_weight.shape[1])
+    weight[:, :shared] = old_weight[:, :shared]  # (K, C): [W, 0]
     new[f"heads.{depth}.bias"].copy_(old[f"heads.{old_depth}.bias"])

@@ -6,11 +6,13 @@ What only some networks can do beyond being computed (start a block as an identi
 import copy
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from odn.backbones import own_builds
 from odn.models.architecture import Architecture
+from odn.models.outside import LIBRARIES, Outside
+from odn.models.prefixes import Parts, Prefixes, is_plain
 from odn.models.resnet_family import ResNet
 
 if TYPE_CHECKING:
@@ -20,22 +22,11 @@ A = TypeVar("A", bound=Architecture)
 Build = Callable[..., "tuple[nn.Module, Sequence[nn.Module]]"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """Hold the modules of a network: what comes before the first block, and the blocks that are kept.
-
-    `widths` counts the features that a head reads behind each block; None: a forward pass finds them.
-    """
-
-    stem: "nn.Module"
-    blocks: "Sequence[nn.Module]"
-    widths: Sequence[int] | None = None
-
-
 class Family(Protocol):
     """Say how networks of a kind are described; `network.MAKERS`, or the family itself, makes them."""
 
     draws_itself: bool  # its modules come with their first weights; else `network.draw` gives them theirs
+    knows_meta: bool  # its modules can be made on the device `meta`, of shapes alone
 
     def check(self, architecture: Architecture) -> None:
         """Refuse a description that no network has.
@@ -52,24 +43,6 @@ class Family(Protocol):
 
     def groups(self, architecture: Architecture) -> tuple[int, ...]:
         """Return the group of each block of the whole backbone, both counted from 0: a width is chosen for a group."""
-
-
-class Prefixes:
-    """Be the base of families whose networks are kept to a depth and not cut otherwise."""
-
-    draws_itself = True
-
-    def at(self, architecture: A, depth: int) -> A:
-        """Return the description of the first `depth` blocks."""
-        return dataclasses.replace(architecture, depth=depth)
-
-    def whole(self, architecture: A) -> A:
-        """Return the description of all blocks."""
-        return dataclasses.replace(architecture, depth=architecture.n_blocks)
-
-    def groups(self, architecture: Architecture) -> tuple[int, ...]:
-        """Put all blocks into one group."""
-        return (0,) * architecture.n_blocks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +72,8 @@ class OwnFamily(Prefixes):
             raise ValueError(f"the network is made of modules of somebody's own ({architecture.name}), which no file holds; {way_out}")
         mine = architecture.parts
         blocks = [copy.deepcopy(block).cpu() for block in mine.blocks[: architecture.depth]]
-        return Parts(copy.deepcopy(mine.stem).cpu(), blocks, mine.widths)
+        tails = None if mine.tails is None else [copy.deepcopy(tail) for tail in mine.tails[: architecture.depth]]
+        return Parts(copy.deepcopy(mine.stem).cpu(), blocks, mine.widths, tails)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +98,7 @@ class Registered(Prefixes):
         except TypeError as error:
             raise ValueError(f"arguments: the function takes {takes}; {error}") from None
         for name, value in arguments.items():
-            if not _is_plain(value):
+            if not is_plain(value):
                 raise ValueError(f"arguments: {name} must be plain JSON, which architecture.json holds; got {value!r}")
 
     def parts(self, architecture: Architecture) -> Parts:
@@ -135,16 +109,8 @@ class Registered(Prefixes):
         return Parts(stem, list(blocks)[: architecture.depth])
 
 
-def _is_plain(value: object) -> bool:
-    """Tell whether a value is the same when it is written as JSON and read again."""
-    try:
-        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
-    except (TypeError, ValueError):
-        return False
-
-
 OWN = "own"
-_FAMILIES: dict[str, Family] = {"resnet": ResNet(), OWN: OwnFamily()}
+_FAMILIES: dict[str, Family] = {"resnet": ResNet(), OWN: OwnFamily(), **{name: Outside(name) for name in LIBRARIES}}
 
 
 def family(name: str) -> Family:
@@ -153,6 +119,8 @@ def family(name: str) -> Family:
     Raises:
         ValueError: there is none of this name.
     """
+    if name in own_builds():
+        return Registered(own_builds()[name])
     if name not in _FAMILIES:
         known = ", ".join(sorted(_FAMILIES))
         raise ValueError(f"family: must be one of {known}; got {name!r}; odn.register makes one of your own known")

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from odn.models.architecture import Architecture
-from odn.models.families import OWN, OwnArchitecture, OwnFamily, Parts, Registered, family
+from odn.models.families import OWN, OwnArchitecture, OwnFamily, Registered
+from odn.models.outside import Outside
+from odn.models.prefixes import Parts
 from odn.models.resnet import make_parts
 
 MAKERS: dict[str, Callable[[Architecture], Parts]] = {"resnet": make_parts}  # of the families that do not make themselves
@@ -21,11 +23,19 @@ TRIED_SIZES = (32, 64, 28, 224, 16, 8)  # pixels a side, of the forward pass tha
 
 
 class Head(nn.Linear):
-    """Average the features over positions, then classify: (N, C, H, W), (N, T, C) or (N, C) -> (N, K)."""
+    """Average the features over positions, or do what the `tail` does, then classify: (N, C, H, W), (N, T, C) or (N, C) -> (N, K)."""
+
+    def __init__(self, in_features: int, out_features: int, tail: nn.Module | None = None) -> None:
+        super().__init__(in_features, out_features)
+        self.tail = tail
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what is classified: (N, C)."""
+        return pooled(x) if self.tail is None else self.tail(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        return super().forward(pooled(x))
+        return super().forward(self.features(x))
 
 
 def pooled(x: Tensor) -> Tensor:
@@ -39,7 +49,8 @@ class DepthNetwork(nn.Module):
     """Classify images at any depth that has a head.
 
     `stem` reads images (N, C, H, W); block number d, from 1, is `blocks[d - 1]`, and its output is what block d + 1 reads: (N, C, H, W),
-    (N, T, C) or (N, C). Heads are linear layers over the averaged features, at the depths `heads`, or at the last block alone.
+    (N, T, C) or (N, C). Heads are linear layers over the averaged features, at the depths `heads`, or at the last block alone; where
+    there are `tails`, one a block or None, a head computes that instead of the average: (N, ...) -> (N, C).
     `image_shape` (C, H, W) is needed where neither the blocks' `out_channels` nor a forward pass of a square image says how many
     features a head reads. `architecture` is for families that describe their networks; other networks describe themselves.
 
@@ -59,21 +70,24 @@ class DepthNetwork(nn.Module):
         image_shape: tuple[int, int, int] | None = None,
         architecture: Architecture | None = None,
         widths: Sequence[int] | None = None,
+        tails: Sequence[nn.Module | None] | None = None,
     ) -> None:
         super().__init__()
         if not blocks:
             raise ValueError("blocks: a network has one at least; got none")
         if architecture is None:
             in_channels = image_shape[0] if image_shape is not None else _in_channels(stem)
-            widths = widths_of(stem, blocks, in_channels=in_channels, image_shape=image_shape)
-            architecture = _describe(Parts(stem, list(blocks), widths), in_channels=in_channels, n_classes=n_classes)
+            widths = widths_of(stem, blocks, in_channels=in_channels, image_shape=image_shape, tails=tails)
+            architecture = _describe(Parts(stem, list(blocks), widths, tails), in_channels=in_channels, n_classes=n_classes)
         assert widths is not None, "a family counts them"
         depths = _checked((len(blocks),) if heads is None else heads, len(blocks))
         self.architecture = architecture
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
         device = next((parameter.device for parameter in self.blocks.parameters()), None)
-        self.heads = nn.ModuleDict({str(depth): Head(widths[depth - 1], n_classes).to(device) for depth in depths})
+        tails = [None] * len(blocks) if tails is None else tails
+        made = {str(depth): Head(widths[depth - 1], n_classes, tails[depth - 1]).to(device) for depth in depths}
+        self.heads = nn.ModuleDict(made)
 
     @property
     def depth(self) -> int:
@@ -162,7 +176,7 @@ def build(
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator, which is then as it was
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             network = _made(architecture, heads=heads)
-        drawn = list(network.heads.modules())
+        drawn = list(network.heads.values())  # what stands in their tails came with its weights
     else:
         network = empty(architecture, heads=heads)
         drawn = list(network.modules())
@@ -186,7 +200,7 @@ def empty(architecture: Architecture, *, heads: Iterable[int], device: str = "cp
 
     Networks that draw themselves have their first weights, and are on the CPU whatever the device: they may not know `meta`.
     """
-    if architecture.made_by.draws_itself:
+    if architecture.made_by.draws_itself and not (device == "meta" and architecture.made_by.knows_meta):
         with torch.random.fork_rng(devices=[]):
             return _made(architecture, heads=heads)
     # Not made on `meta` and moved: the first such move in a process imports 480 modules of torch, and takes half a second.
@@ -199,10 +213,18 @@ def _made(architecture: Architecture, *, heads: Iterable[int]) -> DepthNetwork:
     if architecture.family in MAKERS:
         parts = MAKERS[architecture.family](architecture)
     else:
-        assert isinstance(made_by, (OwnFamily, Registered)), "any other family has a maker"
+        assert isinstance(made_by, (OwnFamily, Registered, Outside)), "any other family has a maker"
         parts = made_by.parts(architecture)
     widths = parts.widths or widths_of(parts.stem, parts.blocks, in_channels=architecture.in_channels)
-    return DepthNetwork(parts.stem, parts.blocks, n_classes=architecture.n_classes, heads=heads, architecture=architecture, widths=widths)
+    return DepthNetwork(
+        parts.stem,
+        parts.blocks,
+        n_classes=architecture.n_classes,
+        heads=heads,
+        architecture=architecture,
+        widths=widths,
+        tails=parts.tails,
+    )
 
 
 @torch.no_grad()
@@ -232,27 +254,14 @@ def draw(module: nn.Module, generator: torch.Generator, *, as_torch: bool = Fals
         module.bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
 
 
-def backbone(name: str, *, in_channels: int, n_classes: int, seed: int = 0, **arguments: Any) -> DepthNetwork:
-    """Make the whole network of a family that was registered, with first weights from the seed.
-
-    Raises:
-        ValueError: there is no such family, or it does not take these arguments.
-    """
-    made_by = family(name)
-    if not isinstance(made_by, Registered):
-        raise ValueError(f"{name} is not a function that was registered; a residual network is made by odn.resnet")
-    made_by.require(in_channels, arguments)
-    with torch.random.fork_rng(devices=[]):
-        n_blocks = len(made_by.build(in_channels=in_channels, **arguments)[1])
-    architecture = Architecture(
-        family=name, name=name, arguments=arguments, in_channels=in_channels, n_classes=n_classes, n_blocks=n_blocks, depth=n_blocks
-    )
-    return build(architecture, torch.Generator().manual_seed(seed))
-
-
 @torch.no_grad()
 def widths_of(
-    stem: nn.Module, blocks: Sequence[nn.Module], *, in_channels: int, image_shape: tuple[int, int, int] | None = None
+    stem: nn.Module,
+    blocks: Sequence[nn.Module],
+    *,
+    in_channels: int,
+    image_shape: tuple[int, int, int] | None = None,
+    tails: Sequence[nn.Module | None] | None = None,
 ) -> list[int]:
     """Count the features that a head reads behind each block: by the blocks' `out_channels`, else by a forward pass of an empty image.
 
@@ -260,10 +269,11 @@ def widths_of(
         ValueError: the pass fails.
     """
     named = [getattr(block, "out_channels", None) for block in blocks]
-    if all(isinstance(width, int) for width in named):
+    if all(isinstance(width, int) for width in named) and tails is None:
         return named  # type: ignore[return-value]
     sizes = [image_shape] if image_shape is not None else [(in_channels, size, size) for size in TRIED_SIZES]
-    modules = nn.ModuleList([stem, *blocks])
+    tails = [None] * len(blocks) if tails is None else tails
+    modules = nn.ModuleList([stem, *blocks, *(tail for tail in tails if tail is not None)])
     was_training = [module.training for module in modules.modules()]
     modules.eval()
     why: Exception | None = None
@@ -271,7 +281,7 @@ def widths_of(
         for size in sizes:
             try:
                 with torch.random.fork_rng(devices=[]):  # modules may draw also while they are evaluated
-                    return _passed(modules, torch.zeros(1, *size, device=next(modules.parameters()).device))
+                    return _passed(stem, blocks, tails, torch.zeros(1, *size, device=next(modules.parameters()).device))
             except (RuntimeError, ValueError) as error:
                 why = error
     finally:
@@ -282,12 +292,11 @@ def widths_of(
     raise ValueError(f"blocks: {asked} do not pass through stem and blocks ({why}); {way_out}") from None
 
 
-def _passed(modules: nn.ModuleList, x: Tensor) -> list[int]:
-    stem, *blocks = modules
+def _passed(stem: nn.Module, blocks: Sequence[nn.Module], tails: Sequence[nn.Module | None], x: Tensor) -> list[int]:
     widths, x = [], stem(x)
-    for block in blocks:
+    for block, tail in zip(blocks, tails, strict=True):
         x = block(x)
-        widths.append(int(pooled(x).shape[1]))
+        widths.append(int((pooled(x) if tail is None else tail(x)).shape[1]))
     return widths
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from odn.models.abilities import Layers
 from odn.models.architecture import Architecture
-from odn.models.families import Parts
+from odn.models.prefixes import Parts
 from odn.models.resnet_shapes import VARIANTS, BlockShape, arguments_of, block_shapes, stem_channels
 
 

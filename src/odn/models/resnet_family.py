@@ -18,6 +18,7 @@ class ResNet:
     """Be the family of residual networks."""
 
     draws_itself = False
+    knows_meta = True
 
     def check(self, architecture: Architecture) -> None:
         """Refuse unknown variants, arguments and cuts."""

@@ -56,6 +56,8 @@ def load_network(folder: Path, *, like: DepthNetwork | None = None) -> DepthNetw
         network = described(architecture, tensors)
     except ValueError as error:
         raise DataError(f"{weights} is not for the network of {path}: {error}; delete both and run 'dvc repro'") from None
+    if architecture.made_by.draws_itself:  # it may have buffers that no file holds
+        network = empty(architecture, heads=network.head_depths)
     _fill(network, tensors, weights)
     return network.eval()
 

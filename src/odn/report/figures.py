@@ -97,7 +97,7 @@ def draw_depths(findings: Findings, theme: Theme) -> bytes:
     _legend(axes, theme, [("o", theme.muted, theme.paper, "EMA accuracy"), *annealed, ("s", theme.finish, theme.finish, "kept")])
     axes.set_xticks(range(1, last_unit + 1))
     axes.set_xlabel("rung of the ladder" if findings.config.spreads else "depth: residual blocks kept")
-    return _png(figure)
+    return png(figure)
 
 
 def draw_cost(findings: Findings, theme: Theme) -> bytes:
@@ -137,7 +137,7 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} MB")
     axes.xaxis.set_minor_formatter(lambda *_: "")
     axes.set_xlabel(f"size of the weights, log scale; numbers are {findings.unit}s")
-    return _png(figure)
+    return png(figure)
 
 
 def draw_ledger(findings: Findings, theme: Theme) -> bytes:
@@ -161,7 +161,7 @@ def draw_ledger(findings: Findings, theme: Theme) -> bytes:
     phases = [("s", theme.of_phase(name), theme.of_phase(name), f"{PHASES[name]} {cost:.2f}") for name, cost in findings.by_phase().items()]
     _legend(axes, theme, phases)
     axes.set_xlabel("full-network epochs")
-    return _png(figure)
+    return png(figure)
 
 
 def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> bytes:
@@ -191,7 +191,7 @@ def draw_curves(findings: Findings, history: Sequence[Epoch], theme: Theme) -> b
     _legend(axes, theme, [*phases, ("", theme.muted, theme.muted, "train")])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch" if has_room else f"epoch; numbers within are {findings.unit}s")
-    return _png(figure)
+    return png(figure)
 
 
 def draw_mistakes(mistakes: Sequence[Mistake], theme: Theme) -> bytes:
@@ -208,7 +208,7 @@ def draw_mistakes(mistakes: Sequence[Mistake], theme: Theme) -> bytes:
         text = f"{_drawable(mistake.label)}\n→ {_drawable(mistake.predicted)}\n{mistake.confidence:.0%} sure"
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, "linespacing": 1.25, "parse_math": False}
         axes.text(0.5, -0.06, text, transform=axes.transAxes, color=theme.ink, **style)
-    return _png(figure)
+    return png(figure)
 
 
 class _Scale:
@@ -328,7 +328,8 @@ def _legend(axes: "Axes", theme: Theme, entries: Sequence[tuple[str, str, str, s
     axes.legend(handles=[handle(*entry) for entry in entries], loc="lower left", **style)
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
+    """Return a picture, the same bytes each time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     file = io.BytesIO()

@@ -1,5 +1,6 @@
 """Say findings in words and numbers; the same ones in the terminal and on the page."""
 
+from odn.backbones import can_be_narrowed
 from odn.report.findings import Findings, Interval, Saving
 
 PHASES = {
@@ -90,7 +91,7 @@ def kept_blocks(findings: Findings) -> str:
 def backbone_of(findings: Findings) -> str:
     """Name the backbone, with its width where that is not the published one."""
     width = findings.config.model.width
-    return findings.backbone if width == 1 else f"{findings.backbone} at width {width:g}"
+    return findings.backbone if width == 1 or not can_be_narrowed(findings.backbone) else f"{findings.backbone} at width {width:g}"
 
 
 def range_of(findings: Findings) -> str:
@@ -180,7 +181,7 @@ def remedies(findings: Findings) -> list[str]:
         found.append(f"go deeper: search.schedule ends at depth {last.depth}, and {findings.backbone} has {findings.n_blocks} blocks")
     elif findings.backbone in NEXT_BACKBONE:
         found.append(f"a deeper backbone: model.backbone {NEXT_BACKBONE[findings.backbone]}")
-    if config.model.width < 1:
+    if config.model.width < 1 and can_be_narrowed(findings.backbone):
         found.append(f"a wider backbone: model.width {config.model.width:g}")
     if longer is not None and not findings.is_pruned:
         found.append(f"train longer: {longer}")

@@ -7,8 +7,9 @@ from odn.config import Config
 from odn.data.batches import Images, n_steps, on_device
 from odn.data.dataset import Manifest, Split, read_manifest, verified_split
 from odn.models.architecture import Architecture
+from odn.models.configured import configured
 from odn.models.cost import Cost, cost
-from odn.models.resnet_shapes import configured
+from odn.searching.pretraining import pretrained
 from odn.training.device import Machine, choose_machine
 
 FORWARD_SHARE = 1 / 3  # of a training pass: a backward pass takes two products for each of the forward pass
@@ -31,24 +32,28 @@ def search_data(train: Split, val: Split, *, manifest: Manifest, machine: Machin
     return SearchData(train=there["train"], val=there["val"], manifest=manifest, machine=machine, backbone=backbone)
 
 
-def opened(prepared: Path, *, config: Config) -> SearchData:
+def opened(prepared: Path, *, config: Config, weights: Path | None = None) -> SearchData:
     """Open train and val on the device that the config asks for, with the threads that it gives; the test split is not touched.
+
+    `weights` is the folder of pretrained ones, which a stage needs that makes networks anew.
 
     Raises:
         MissingInputError: data is not prepared.
         DataError: it is not what was prepared.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or the backbone is not for such images.
     """
     manifest = read_manifest(prepared / "dataset.json")
     backbone = backbone_of(config, manifest)
     machine = choose_machine(config.train, macs=costs_at(backbone, manifest).macs)
+    if weights is not None:
+        backbone = pretrained(backbone, weights, config=config)
     train, val = (verified_split(prepared / name, manifest=manifest) for name in ("train", "val"))
     return search_data(train, val, manifest=manifest, machine=machine, backbone=backbone)
 
 
 def backbone_of(config: Config, manifest: Manifest) -> Architecture:
     """Describe the configured backbone for these data."""
-    return configured(config, in_channels=manifest.channels, n_classes=manifest.n_classes)
+    return configured(config, in_channels=manifest.channels, n_classes=manifest.n_classes, height=manifest.height, width=manifest.width)
 
 
 def costs_at(architecture: Architecture, manifest: Manifest) -> Cost:

@@ -10,6 +10,11 @@ class SearchFolder:
 
     root: Path
 
+    @property
+    def pretrained(self) -> Path:
+        """Return the folder of the weights that the backbone sets off with, and of what they are."""
+        return self.root / "pretrained"
+
     def trained(self, depth: int) -> Path:
         """Return the folder of a trained depth: its network, what the next depth inherits, metrics.json and history.csv."""
         return self.root / "depths" / str(depth)

@@ -162,7 +162,8 @@ def grown(before: TrainState | None, *, data: SearchData, config: Config, depth:
 
     def wider(old: DepthNetwork) -> DepthNetwork:
         fresh = generator(config.seed, "weights", depth)
-        return expanded(old, depth, init=config.growth.init, generator=fresh, images=images)
+        whole = data.backbone  # a training state that was read from a file knows no pretrained weights
+        return expanded(old, depth, init=config.growth.init, generator=fresh, images=images, backbone=whole)
 
     network, average = data.machine.to_device(wider(before.network)), data.machine.to_device(wider(before.average)).requires_grad_(False)
     momentum = carried(before.momentum, old=before.network, new=network)

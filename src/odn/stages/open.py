@@ -1,20 +1,31 @@
-"""Decide to begin, so that on DVC, which knows no "first", every depth has a decision before it.
+"""Decide to begin, so that on DVC, which knows no "first", every depth has a decision before it; and bring the pretrained weights.
 
 Where all depths are trained together the first depends on the whole schedule, and finds it here.
 
 Reads: nothing
-Writes: work/depths/0, work/checks/0, work/decisions/0.json
-Config: search.mode, search.schedule
+Writes: work/depths/0, work/checks/0, work/decisions/0.json, work/pretrained
+Config: search.mode, search.schedule, model.backbone, model.weights
 """
+
+import tempfile
+from pathlib import Path
 
 from odn.config import Config
 from odn.files import new_folder, write_json
 from odn.searching.folder import SearchFolder
+from odn.searching.pretraining import write_pretraining
 from odn.searching.records import SKIPPED, Decision, write_decision
 
 
 def run(config: Config, *, search: SearchFolder) -> Decision:
-    """Write an empty depth 0, no verdict on it, and the decision to go on behind it."""
+    """Write the weights that every depth sets off with, an empty depth 0, no verdict on it, and the decision to go on behind it.
+
+    Raises:
+        MissingInputError, DataError, ConfigError: `model.weights` names what is not there, damaged, or not weights of the backbone.
+        StorageError: its s3:// address cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as scratch, new_folder(search.pretrained) as folder:
+        write_pretraining(folder, config=config, source=_source(config.model.weights, scratch=Path(scratch)))
     together = {"schedule": config.search.schedule} if config.mode.together else {}
     with new_folder(search.trained(0)) as folder:
         write_json(folder / "metrics.json", {"depth": 0, **SKIPPED, **together})
@@ -23,3 +34,14 @@ def run(config: Config, *, search: SearchFolder) -> Decision:
     decision = Decision(verdict="expand")
     write_decision(search.decision(0), decision)
     return decision
+
+
+def _source(weights: str | None, *, scratch: Path) -> Path | None:
+    """Return the file of the weights, fetched where it has an address; None where there is none, or timm knows it."""
+    if weights is None or weights == "timm":
+        return None
+    if weights.startswith("s3://"):
+        from odn.storage import download_file
+
+        return download_file(weights, folder=scratch)
+    return Path(weights).expanduser()

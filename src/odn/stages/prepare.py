@@ -2,7 +2,7 @@
 
 Reads: data
 Writes: work/prepared/train, work/prepared/val, work/prepared/test, work/prepared/dataset.json
-Config: seed, data
+Config: seed, data, model.backbone, model.weights
 """
 
 import shutil
@@ -19,6 +19,7 @@ from odn.data.balance import imbalances
 from odn.data.checksums import verify_checksums
 from odn.data.dataset import SPLITS, Labels, Manifest
 from odn.data.duplicates import Compared, Flags, Twins, find_twins, small_classes, told
+from odn.data.normalisation import normalisation
 from odn.data.selection import Selection, select
 from odn.data.sources import Raw, open_raw
 from odn.data.splits import check_labels
@@ -69,11 +70,12 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
         for lines in (raw.notes, told(twins, dropped=dropped), *(of(counts, classes=raw.classes) for of in (small_classes, imbalances))):
             for line in lines:
                 sys.stderr.write(f"odn: warning: {sanitized(line)}\n")
+        mean, std = normalisation(config, channels=raw.channels) or (pixels.mean, pixels.std)
         digests = {name: sha256_of(folder / "images.npy", folder / "labels.npy") for name, folder in folders.items()}
         manifest.unlink(missing_ok=True)
     result = Manifest(
         source=config.data.source, classes=raw.classes, channels=raw.channels, height=raw.height, width=raw.width,
-        mean=pixels.mean, std=pixels.std, counts=counts, sha256=digests,
+        mean=mean, std=std, counts=counts, sha256=digests,
         duplicates=twins.counts() | {f"dropped_{name}": n for name, n in dropped.items()},
     )  # fmt: skip
     result.write(manifest)

@@ -1,6 +1,7 @@
 """Train one depth: grown from the depth before it, until its curve on val is flat, whatever the target; or as `search.mode` says.
 
-Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/decisions/{after}.json
+Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/pretrained, work/depths/{after},
+  work/decisions/{after}.json
 Writes: work/depths/{depth}
 Config: seed, data, model, train, augment, growth, search.mode, search.ladder, search.cost, search.max_bytes, search.max_macs,
   search.max_params, climb, paper, supernet, prune
@@ -42,11 +43,12 @@ def _trained(config: Config, *, depth: int, after: int, prepared: Path, search: 
     from odn.searching.data import opened
     from odn.searching.strategy import Checkpoints, Job, Trained, strategy_of
 
-    data = opened(prepared, config=config)
+    data = opened(prepared, config=config, weights=search.pretrained)
     with contextlib.ExitStack() as held:
         strategy = strategy_of(config)
         inherited = strategy.read(search.trained(after), data=data, config=config) if after else None
-        checkpoints = Checkpoints(progress, config=config, held=held, inputs=[*data.manifest.sha256.values(), search.state(after)])
+        inputs = [*data.manifest.sha256.values(), search.state(after), search.pretrained / "pretrained.json"]
+        checkpoints = Checkpoints(progress, config=config, held=held, inputs=inputs)
         job = Job(data=data, config=config, depth=depth, checkpoints=checkpoints)
         trained = follow(strategy.train(inherited, job), Trained, config=config, data=data)
         with new_folder(search.trained(depth)) as folder:

@@ -2,7 +2,7 @@
 
 On a spread ladder networks between the accepted rung and the one before it are tried too; the smallest good one is kept.
 
-Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, work/checks
+Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/pretrained, work/depths, work/checks
 Writes: model, metrics/search.json, plots/depths.csv, plots/history.csv
 Config: seed, model, train, augment, growth, search, climb, prune, finish
 """
@@ -88,8 +88,9 @@ def _finished(
     from odn.searching.finishing import Finished, finished
     from odn.searching.strategy import Checkpoints, strategy_of
 
-    data, strategy = opened(prepared, config=config), strategy_of(config)
+    data, strategy = opened(prepared, config=config, weights=search.pretrained), strategy_of(config)
     annealed = {item.step.depth: item.verdict.annealed for item in judged}
+    inputs = [*(search.state(item.step.depth) for item in judged), search.pretrained / "pretrained.json"]
     events = finished(
         judged,
         choice,
@@ -97,7 +98,7 @@ def _finished(
         network=lambda depth: load_network(search.judged(depth) if annealed[depth] else search.trained(depth)),
         data=data,
         config=config,
-        checkpoints=Checkpoints(progress, config=config, held=held, inputs=[search.state(item.step.depth) for item in judged]),
+        checkpoints=Checkpoints(progress, config=config, held=held, inputs=inputs),
     )
     return follow(events, Finished, config=config, data=data)
 

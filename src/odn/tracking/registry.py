@@ -1,5 +1,6 @@
 """Log the final model and register it: `candidate` always, `champion` when it beats the present one."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,10 +122,15 @@ def _contender_of(connection: Connection, name: str, version: str | None) -> Con
     return Contender.from_tags(version, connection.client.get_model_version(name, version).tags)
 
 
+def logged_name(backbone: str, kept: str) -> str:
+    """Name a logged model: `timm-resnet18-depth-2`, as MLflow allows no slash, colon or dot."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{backbone}-{kept}")
+
+
 def _log_model(connection: Connection, record: SearchRecord, run_id: str, weights_sha256: str) -> str:
     """Log the network with its normalisation inside, and return the id of the logged model."""
     from odn.models.stored_networks import load_network
 
-    name = f"{record.config.model.backbone}-{record.config.unit}-{record.search.depth}" if record.search else "model"
+    name = logged_name(record.config.model.backbone, f"{record.config.unit}-{record.search.depth}") if record.search else "model"
     log = log_classifier(load_network(record.model), manifest=record.manifest)
     return logged(connection, log, run_id=run_id, name=name, weights_sha256=weights_sha256)

@@ -1,4 +1,4 @@
-"""Orthogonalise the momentum of convolution kernels: every direction of a kernel's update gets the same length.
+"""Orthogonalise the momentum of convolution kernels and of matrices: every direction of an update gets the same length.
 
 Source: Jordan et al., Muon: an optimizer for hidden layers (2024), whose iteration and coefficients these are; Liu et al.,
 arXiv 2502.16982, section 2.1. torch.optim.Muon takes matrices only, and imports torch._dynamo (see `optim`).
@@ -17,7 +17,7 @@ SMALL = 1 << 14  # elements of a matrix below which a processor's products are q
 
 
 def orthogonalised(kernels: list[Tensor], *, dtype: torch.dtype) -> list[Tensor]:
-    """Replace each (O, I, h, w) by the nearest semi-orthogonal (O, I·h·w), as long a step for tall matrices as for wide ones.
+    """Replace each (O, I, h, w) by the nearest semi-orthogonal (O, I·h·w), or each (O, I); as long a step for tall ones as for wide ones.
 
     Kernels of one shape are computed together; the products are taken in `dtype`, on a processor those of small matrices in float32.
     """
@@ -25,14 +25,16 @@ def orthogonalised(kernels: list[Tensor], *, dtype: torch.dtype) -> list[Tensor]
     for i, kernel in enumerate(kernels):
         by_shape[kernel.shape].append(i)
     result = list(kernels)
-    for (n_out, n_in, height, width), members in by_shape.items():
+    for shape, members in by_shape.items():
+        n_out, n_in, *sides = shape
         # channels last, as the kernels lie in memory: the order of a matrix' columns does not matter
-        matrices = torch.stack([kernels[i].permute(0, 2, 3, 1).reshape(n_out, -1) for i in members])
+        rows = [kernels[i].permute(0, 2, 3, 1).reshape(n_out, -1) if sides else kernels[i] for i in members]
+        matrices = torch.stack(rows)
         stretch = max(1.0, n_out / matrices.shape[2]) ** 0.5
         is_small = matrices.device.type == "cpu" and matrices[0].numel() < SMALL
         turned = (stretch * _newton_schulz(matrices if is_small else matrices.to(dtype))).to(kernels[members[0]].dtype)
         for i, matrix in zip(members, turned, strict=True):
-            result[i] = matrix.reshape(n_out, height, width, n_in).permute(0, 3, 1, 2)
+            result[i] = matrix.reshape(n_out, *sides, n_in).permute(0, 3, 1, 2) if sides else matrix
     return result
 
 

@@ -51,7 +51,7 @@ class Scale:
 class Updates:
     """Step a training state: the lists of tensors are made once, so that a step is a handful of fused calls.
 
-    With `train.optimizer: muon` the kernels of the blocks take orthogonalised steps of the rate `train.muon_lr`; all else,
+    With `train.optimizer: muon` the kernels and matrices of the blocks take orthogonalised steps of the rate `train.muon_lr`; all else,
     and with `sgd` everything, takes SGD's steps of the rate `train.lr`.
     """
 
@@ -62,7 +62,8 @@ class Updates:
         self.highest_decay = math.exp(-1 / (train.ema_epochs * steps_per_epoch))
         named: dict[str, Tensor] = dict(state.network.named_parameters())
         averaged: dict[str, Tensor] = dict(state.average.named_parameters())
-        kernels = [name for name, tensor in named.items() if train.optimizer == "muon" and name.startswith("blocks.") and tensor.ndim == 4]
+        is_matrix = {name: name.startswith("blocks.") and tensor.ndim in (2, 4) for name, tensor in named.items()}
+        kernels = [name for name in named if train.optimizer == "muon" and is_matrix[name]]
         others = [name for name in named if name not in set(kernels)]
         self.kernels, self.others = [named[name] for name in kernels], [named[name] for name in others]
         self.decayed = [i for i, parameter in enumerate(self.others) if parameter.ndim > 1]
