@@ -1,0 +1,63 @@
+"""The network as a device wants it: pixels in, logits and probabilities out, the normalisation inside.
+
+Axes: N images, C channels, H rows, W columns, K classes.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from odn.data.dataset import Manifest
+from odn.models.network import DepthNetwork
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+EXAMPLE_IMAGES = 2  # torch.export fixes a batch of one, and lets any other vary
+INPUT, OUTPUTS = "images", ("logits", "probabilities")
+
+
+class PixelGraph(nn.Module):
+    """Map pixels, uint8 (N, C, H, W), to logits and probabilities, float32 (N, K) each."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, *, manifest: Manifest) -> None:
+        super().__init__()
+        self.network = network
+        # In units of pixels, as the batches of training are normalised: the same arithmetic gives the same bits.
+        self.register_buffer("mean", 255 * torch.tensor(manifest.mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(manifest.std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits and their softmax."""
+        logits = self.network((images.float() - self.mean) / self.std)
+        return logits, logits.softmax(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """Hold a network with its normalisation, and what torch.export made of it, which every format is written from."""
+
+    graph: PixelGraph
+    program: "ExportedProgram"
+
+
+def pixel_graph(network: DepthNetwork, *, manifest: Manifest) -> PixelGraph:
+    """Return a copy of a network in eval mode, float32, contiguous (channels last would export as three times the operations)."""
+    own: nn.Module = copy.deepcopy(network).to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return PixelGraph(own, manifest=manifest).eval()
+
+
+def trace(network: DepthNetwork, *, manifest: Manifest) -> Traced:
+    """Trace a network for batches of any size."""
+    graph = pixel_graph(network, manifest=manifest)
+    example = torch.zeros(EXAMPLE_IMAGES, manifest.channels, manifest.height, manifest.width, dtype=torch.uint8)
+    program = torch.export.export(graph, (example,), dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names files of this machine, and would stand in what is written
+    return Traced(graph=graph, program=program)
