@@ -1,4 +1,4 @@
-"""The graph: configure, prepare, then train and check a depth, until a verdict ends the loop at truncate, evaluate, report, register.
+"""The graph: configure, prepare, then train and check a depth, until a verdict ends the loop at truncate and all that follows.
 
 Kubeflow has no loop, so it is unrolled over the schedule when it is compiled: each check has two conditions behind it, one of which
 holds the next depth, the other the steps that end the search. A depth that is not needed never gets a pod.
@@ -53,8 +53,9 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
             certified = place(
                 components.evaluate(**both, search=search, before=cut.outputs["results"]), f"certify {unit} {depth} on test", platform
             )
-            results = certified.outputs["results"]
-            told = place(components.report(**both, results=results), "write the report", platform)
+            shipped = place(components.export(**both, before=certified.outputs["results"]), "export the model", platform)
+            ends = {"results": shipped.outputs["results"], "exported": shipped.outputs["exported"]}
+            told = place(components.report(**both, **ends), "write the report", platform)
             registered = components.register(
                 **tracked,
                 run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
@@ -63,7 +64,7 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
                 dataset=dataset,
                 search=search,
                 model=model,
-                results=results,
+                **ends,
                 report=told.outputs["report"],
             )
             place(registered, "register the model", platform).set_caching_options(enable_caching=False)

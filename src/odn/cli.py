@@ -31,6 +31,7 @@ FOLDERS = {  # flag: (default, help)
     "model": ("model", "the network that is kept"),
     "evaluation": ("work/evaluation", "predictions of each test image"),
     "metrics": ("metrics", "flat numbers, tracked by git"),
+    "exported": ("export", "the model as files for other runtimes"),
     "plots": ("plots", "tables to plot, tracked by git"),
     "specialised": ("specialised", "a folder for each target of 'odn specialise'"),
     "report": ("report", "report.html and its pictures"),
@@ -86,30 +87,15 @@ def _parser() -> argparse.ArgumentParser:
         command = _add(commands, name, run, text, "prepared", "search", "progress")
         command.add_argument("--depth", type=int, required=True, help="rung of the ladder; of a prefix, the blocks kept")
         command.add_argument("--after", type=int, required=True, help="the one before it in search.schedule; 0 for none")
-    _add(
-        commands,
-        "truncate",
-        _truncate,
-        "cut and finish the accepted depth",
-        "prepared",
-        "search",
-        "model",
-        "metrics",
-        "plots",
-        "progress",
-    )
+    ends = ("prepared", "search", "model", "metrics", "plots", "progress")
+    _add(commands, "truncate", _truncate, "cut and finish the accepted depth", *ends)
     _add(commands, "evaluate", _evaluate, "evaluate the model once on test", "prepared", "model", "search", "evaluation", "metrics")
-    _add(commands, "report", _report, "write the page and its pictures", "prepared", "model", "metrics", "plots", "evaluation", "report")
-    record = ("prepared", "search", "model", "metrics", "plots", "report")
-    _add(
-        commands,
-        "register",
-        _register,
-        "put the search into MLflow and the model into its registry",
-        *record,
-        "registered-weights",
-        "registration",
-    )
+    _add(commands, "export", _export, "write the model as files for other runtimes", "prepared", "model", "exported", "metrics")
+    told = ("prepared", "model", "metrics", "plots", "evaluation", "exported", "report")
+    _add(commands, "report", _report, "write the page and its pictures", *told)
+    record = ("prepared", "search", "model", "metrics", "plots", "report", "exported")
+    done = (*record, "registered-weights", "registration")
+    _add(commands, "register", _register, "put the search into MLflow and the model into its registry", *done)
     track = _add(commands, "track", _track, "put what there is of the search into MLflow", *record)
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
     route = _add(commands, "route", _route, "give each image a depth of its own", "prepared", "search", "routed", "progress")
@@ -133,7 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     specialise.add_argument("--enumerate", action="store_true", help="evaluate all sub-networks, however many")
     specialise.add_argument("--no-predictor", action="store_true", help="evaluate each sub-network that evolution sees on val")
     specialise.add_argument("--no-latency-table", action="store_true", help="time each sub-network as a whole")
-    _add(commands, "show", _show, "print a summary of the search", "model", "metrics", "registered-weights", "registration", "report")
+    shown = ("model", "metrics", "registered-weights", "registration", "report", "exported")
+    _add(commands, "show", _show, "print a summary of the search", *shown)
     return parser
 
 
@@ -234,6 +221,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}), {record['params_saved']:.1%} fewer parameters")
 
 
+def _export(options: argparse.Namespace) -> None:
+    metrics = options.metrics
+    found = _stage(
+        options,
+        prepared=options.prepared,
+        model=options.model,
+        exported=options.exported,
+        metrics=metrics / "export.json",
+        latency=metrics / "export_latency.json",
+    )
+    for one in found.artifacts:
+        _say(f"{options.exported / one.file}: {one.bytes:,} bytes, {one.accuracy:.2%} on test in {one.runtime}")
+    for one in found.refused:
+        _say(f"{one.format} is not written: {one.reason}")
+
+
 def _report(options: argparse.Namespace) -> None:
     findings = _stage(
         options,
@@ -242,6 +245,7 @@ def _report(options: argparse.Namespace) -> None:
         metrics=options.metrics,
         plots=options.plots,
         evaluation=options.evaluation,
+        exported=options.exported,
         out=options.report,
     )
     kept, verdict = f"{findings.unit} {findings.depth} of {findings.n_units}", findings.verdict
@@ -256,6 +260,7 @@ def _show(options: argparse.Namespace) -> None:
         registered_weights=options.registered_weights,
         registration=options.registration,
         report=options.report,
+        exported=options.exported,
     )
     print(summary.describe(color=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
 
@@ -286,7 +291,9 @@ def _preset(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> dict[str, Any]:
-    return {"search": _search(options)} | {name: getattr(options, name) for name in ("prepared", "model", "metrics", "plots", "report")}
+    return {"search": _search(options)} | {
+        name: getattr(options, name) for name in ("prepared", "model", "metrics", "plots", "report", "exported")
+    }
 
 
 def _register(options: argparse.Namespace) -> None:
