@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 HEIGHT = 3.3
 LEFT, RIGHT, BOTTOM, TOP, GAP = 0.125, 0.985, 0.16, 0.72, 0.05  # fractions of the figure
 MARKERS = {"network": "D", "onnx": "o", "onnx-int8": "s", "torch": "^"}
+TICKS = [digit * 10.0**power for power in range(-4, 10) for digit in (1, 2, 5)]  # of bytes and of milliseconds
 ERRORS = [digit / 10**power for power in range(1, 7) for digit in (1, 2, 5)]
 
 
@@ -32,7 +33,7 @@ def draw_exports(exports: Exports, theme: Theme) -> bytes:
     files = [row for row in exports.rows if row.size_bytes is not None]
     _panel(by_size, theme, files, least=least, where=lambda row: float(row.size_bytes or 0), label="bytes of the file")
     _panel(by_time, theme, list(exports.rows), least=least, where=lambda row: row.speed.ms, label="ms an image, median")
-    by_size.xaxis.set_major_formatter(lambda value, _: f"{short(value)}B")
+    by_size.xaxis.set_major_formatter(lambda value, _: f"{short(value)}B".replace(".00", "").replace(".0", ""))
     by_time.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     by_time.tick_params(labelleft=False)
     _scale(by_size, exports, least=least)
@@ -50,15 +51,17 @@ def _panel(axes: "Axes", theme: Theme, rows: list[Row], *, least: float, where: 
     axes.set_axisbelow(True)
     axes.tick_params(colors=theme.muted, labelcolor=theme.ink, length=0, which="both")
     axes.set_xlabel(label, color=theme.ink)
-    axes.set_xscale("log", base=2)  # each gridline is twice the one before
+    axes.set_xscale("log")
     for row in rows:
         low, y, high = (_height(one, least) for one in (row.interval[0], row.accuracy, row.interval[1]))
         color = colors(theme)[row.name]
         axes.errorbar([where(row)], [y], yerr=[[y - low], [high - y]], fmt="none", ecolor=color, elinewidth=1.4, capsize=3, alpha=0.75)
         axes.plot([where(row)], [y], marker=MARKERS[row.name], markersize=6.5, color=color, zorder=3)
-    if rows:
-        xs = [where(row) for row in rows]
-        axes.set_xlim(min(xs) / 1.6, max(xs) * 1.6)
+    xs = [where(row) for row in rows] or [1.0]
+    low, high = min(xs) / 1.6, max(xs) * 1.6
+    axes.set_xlim(low, high)
+    axes.set_xticks([tick for tick in TICKS if low <= tick <= high])
+    axes.xaxis.set_minor_formatter(lambda *_: "")
 
 
 def _scale(axes: "Axes", exports: Exports, *, least: float) -> None:

@@ -114,13 +114,14 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
 def _attach_exports(connection: Connection, record: SearchRecord, version: "ModelVersion") -> None:
     """Put the exported files beside the logged model: models:/NAME/VERSION/export/FILE; what is there already stays."""
     folder = record.folders.get(EXPORT)
-    if folder is None or version.model_id is None:
+    if folder is None:
         return
     formats = " ".join(one.format for one in read_exported(folder).artifacts)
     about = {"odn.export": formats, "odn.export_sha256": sha256_of(folder / RECORD)}
     if all(version.tags.get(name) == value for name, value in about.items()):
         return
-    connection.client.log_model_artifacts(version.model_id, str(folder), EXPORT)
+    model_id = str(version.source).removeprefix("models:/")  # not every store fills in the version's own `model_id`
+    connection.client.log_model_artifacts(model_id, str(folder), EXPORT)
     tag_version(connection, version, about)  # last: what breaks off before is done again
 
 
