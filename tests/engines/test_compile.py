@@ -57,7 +57,9 @@ def test_every_step_runs_in_the_image_that_was_named(everything: tuple[dict[str,
 
 def test_sixteen_depths_are_sixteen_levels(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """ResNet-34 trains and judges up to 16 depths, and can end at each."""
-    counts = {name: len(executors(everything[0], name)) for name in ("train", "check", "truncate", "evaluate", "report", "register")}
+    counts = {
+        name: len(executors(everything[0], name)) for name in ("train", "check", "truncate", "evaluate", "export", "report", "register")
+    }
     assert counts == dict.fromkeys(counts, 16)
 
 
@@ -94,7 +96,7 @@ def test_training_steps_get_the_gpu_and_the_rest_does_not(everything: tuple[dict
         assert platform[label]["nodeSelector"]["labels"] == {"pool": "gpu"}
         assert platform[label]["pvcMount"][0]["mountPath"] == "/progress"
         assert {"name": "ODN_PROGRESS", "value": "/progress"} in one["container"]["env"]
-    for label, one in executors(spec, "configure", "prepare", "evaluate", "report", "register").items():
+    for label, one in executors(spec, "configure", "prepare", "evaluate", "export", "report", "register").items():
         assert "accelerator" not in one["container"].get("resources", {})
         assert "pvcMount" not in platform[label]
 
@@ -135,7 +137,7 @@ def test_kubernetes_takes_every_pod(everything: tuple[dict[str, Any], dict[str, 
     spec, platform = everything
     specs = [pod_spec(executor, platform[label]) for label, executor in spec["deploymentSpec"]["executors"].items()]
     different = [one for index, one in enumerate(specs) if one not in specs[:index]]  # the 16 of a component are alike
-    assert len(different) == 8
+    assert len(different) == 9
     assert schema_faults([pod(one) for one in different]) == []
 
 

@@ -22,7 +22,7 @@ from odn.data.dataset import Split
 from odn.errors import DataError, ExportError
 from odn.export.artifacts import read_exported
 from odn.export.exporting import Order, export_network
-from odn.export.graph import trace
+from odn.export.graph import pixel_graph, traced
 from odn.export.measuring import peak_bytes
 from odn.export.names import FILES, RECORD
 from odn.export.onnx_file import onnx_graph, packed
@@ -148,8 +148,8 @@ def test_a_changed_weight_is_caught() -> None:
     """One number of one layer, changed by a hundredth: the file is refused, and the message says by how much it is off."""
     network = small()
     manifest = manifest_of(network, side=16)
-    traced, images = trace(network, manifest=manifest), splits_of(network, manifest=manifest)["val"].images
-    reference, model = logits_of(torch_run(traced.graph), images), onnx_graph(traced)
+    graph, images = pixel_graph(network, manifest=manifest), splits_of(network, manifest=manifest)["val"].images
+    reference, model = logits_of(torch_run(graph), images), onnx_graph(traced(graph, manifest=manifest))
     require_equal(reference, logits_of(open_onnx(packed(model, {}), 1), images), name="onnx")
     layer = next(one for one in model.graph.initializer if one.name.endswith("blocks.0.conv1.weight"))
     weights = numpy_helper.to_array(layer).copy()

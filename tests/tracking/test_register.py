@@ -116,7 +116,7 @@ def test_exported_files_lie_beside_the_registered_model(with_export: Any, tmp_pa
             )
             assert Path(brought).read_bytes() == b"what a device runs"
     finally:
-        mlflow.set_tracking_uri(None)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
     version = client().get_model_version("odn-digits", done.version)
     assert (version.tags["odn.export"], version.tags["odn.export_sha256"]) == ("onnx", sha256_of(with_export.root / "export/export.json"))
     run = client().get_run(done.run_id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from odn.data.dataset import Labels, Manifest, Split
 from odn.export.artifacts import Artifact, Certificate, Exported, FormatName, Refused
-from odn.export.graph import Traced, trace
+from odn.export.graph import PixelGraph, pixel_graph, traced
 from odn.export.names import FILES, RUNTIMES
 from odn.export.onnx_file import FORMAT_VERSION, metadata_of, onnx_graph, packed
 from odn.export.parity import compare, require_equal
@@ -24,6 +24,7 @@ from odn.searching.statistics import mcnemar_p, wilson_interval
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from torch.export import ExportedProgram
 
 EXACT = frozenset({"torch"})  # formats that compute bit for bit what the network does
 COARSE = frozenset({"onnx-int8"})  # formats that are held to an accuracy, not to logits
@@ -51,9 +52,9 @@ class Made:
 class _Subject:
     """Hold a network that is exported, and what all formats of it share."""
 
-    def __init__(self, traced: Traced, order: Order, *, manifest: Manifest, splits: Mapping[str, Split], model_sha256: str) -> None:
-        self.traced, self.order, self.splits = traced, order, splits
-        run = torch_run(traced.graph)
+    def __init__(self, graph: PixelGraph, order: Order, *, manifest: Manifest, splits: Mapping[str, Split], model_sha256: str) -> None:
+        self.torch_graph, self.order, self.manifest, self.splits = graph, order, manifest, splits
+        run = torch_run(graph)
         self.on_val, self.on_test = (logits_of(run, splits[name].images) for name in ("val", "test"))
         self.val_accuracy = _accuracy(self.on_val, splits["val"].labels)
         self.certificate = _certified(self.on_test, splits["test"].labels, confidence=order.confidence)
@@ -67,8 +68,12 @@ class _Subject:
         )
 
     @functools.cached_property
+    def program(self) -> "ExportedProgram":
+        return traced(self.torch_graph, manifest=self.manifest)
+
+    @functools.cached_property
     def graph(self) -> "ModelProto":
-        return onnx_graph(self.traced)
+        return onnx_graph(self.program)
 
     @functools.cached_property
     def onnx(self) -> bytes:
@@ -85,7 +90,7 @@ def export_network(
     Raises:
         ExportError: a file does not compute what the network computes.
     """
-    subject = _Subject(trace(network, manifest=manifest), order, manifest=manifest, splits=splits, model_sha256=model_sha256)
+    subject = _Subject(pixel_graph(network, manifest=manifest), order, manifest=manifest, splits=splits, model_sha256=model_sha256)
     artifacts, refused = [], []
     for name in order.formats:
         made = _made(name, subject)
@@ -126,7 +131,7 @@ def _made(name: FormatName, subject: _Subject) -> Made | str:
     if name == "onnx":
         return Made(content=subject.onnx)
     if name == "torch":
-        return Made(content=torch_file(subject.traced))
+        return Made(content=torch_file(subject.program))
     return _eight_bits(subject)
 
 

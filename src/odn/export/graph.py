@@ -4,7 +4,6 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,25 +38,16 @@ class PixelGraph(nn.Module):
         return logits, logits.softmax(dim=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Traced:
-    """Hold a network with its normalisation, and what torch.export made of it, which every format is written from."""
-
-    graph: PixelGraph
-    program: "ExportedProgram"
-
-
 def pixel_graph(network: DepthNetwork, *, manifest: Manifest) -> PixelGraph:
     """Return a copy of a network in eval mode, float32, contiguous (channels last would export as three times the operations)."""
     own: nn.Module = copy.deepcopy(network).to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return PixelGraph(own, manifest=manifest).eval()
 
 
-def trace(network: DepthNetwork, *, manifest: Manifest) -> Traced:
-    """Trace a network for batches of any size."""
-    graph = pixel_graph(network, manifest=manifest)
+def traced(graph: PixelGraph, *, manifest: Manifest) -> "ExportedProgram":
+    """Trace a graph for batches of any size: what every format is written from."""
     example = torch.zeros(EXAMPLE_IMAGES, manifest.channels, manifest.height, manifest.width, dtype=torch.uint8)
     program = torch.export.export(graph, (example,), dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}})
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names files of this machine, and would stand in what is written
-    return Traced(graph=graph, program=program)
+    return program

@@ -42,6 +42,7 @@ def measure(path: Path, exported: Exported, *, folder: Path, network: PixelGraph
         return
     runs: dict[str, Run] = {NETWORK: torch_run(network.to(memory_format=torch.channels_last))}
     runs |= {one.format: open_artifact(folder / one.file, format_name=one.format, threads=machine.threads) for one in exported.artifacts}
+    known = {name: speed["peak_bytes"] for name, speed in before["speeds"].items()} if before is not None else {}  # busy or not
     looks = {size: _timed(runs, images, batch_size=size) for size in BATCHES}
     files = {NETWORK: model} | {one.format: folder / one.file for one in exported.artifacts}
     speeds = {
@@ -51,7 +52,7 @@ def measure(path: Path, exported: Exported, *, folder: Path, network: PixelGraph
                 p95_ms=looks[1].p95_ms[name],
                 ms_batch128=looks[128].median_ms[name],
                 p95_ms_batch128=looks[128].p95_ms[name],
-                peak_bytes=peak_bytes(name, files[name], image=images.shape[1:], threads=machine.threads),
+                peak_bytes=known.get(name) or peak_bytes(name, files[name], image=images.shape[1:], threads=machine.threads),
             )
         )
         for name in runs

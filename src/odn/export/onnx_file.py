@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from odn import __version__
-from odn.export.graph import INPUT, OUTPUTS, Traced
+from odn.export.graph import INPUT, OUTPUTS
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from torch.export import ExportedProgram
 
 OPSET = 20  # the newest that ONNX Runtime quantises without converting
 LAYERS = ("Conv", "Gemm", "MatMul")  # operations that hold weights
@@ -19,10 +20,10 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note: the modules that a
 FORMAT_VERSION: Literal["1"] = "1"  # of the graph's inputs and outputs, and of its metadata
 
 
-def onnx_graph(traced: Traced) -> "ModelProto":
+def onnx_graph(traced: "ExportedProgram") -> "ModelProto":
     """Return the ONNX graph of a traced network, without what the exporter noted about its own work."""
     program = torch.onnx.export(
-        traced.program,
+        traced,
         (),
         dynamo=True,
         opset_version=OPSET,
