@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--latency-ms", type=float, action="append", default=[], help="mean an image, as this machine measures it part by part"
     )
     route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --search)")
+    route.add_argument("--export", action="store_true", help="also as ONNX, a graph from each exit to the next")
     route.add_argument("--no-register", action="store_true", help="keep it out of MLflow")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
     preset = _add(commands, "preset", _preset, "print a preset of params/ as options of 'dvc exp run'")
@@ -319,8 +320,11 @@ def _route(options: argparse.Namespace) -> None:
         out=options.routed,
         progress=options.progress,
         register=not options.no_register,
+        export=options.export,
     )
     print(describe(summary.card, static=summary.static, clock=summary.clock, folder=summary.folder))
+    if summary.segments:
+        _say(f"  {summary.segments}")
     if summary.registration:
         done = summary.registration
         _say(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")

@@ -22,7 +22,7 @@ from odn.data.dataset import Split
 from odn.errors import DataError, ExportError
 from odn.export.artifacts import read_exported
 from odn.export.exporting import Order, export_network
-from odn.export.graph import pixel_graph, traced
+from odn.export.graph import example_of, pixel_graph, traced
 from odn.export.measuring import peak_bytes
 from odn.export.names import FILES, RECORD
 from odn.export.onnx_file import onnx_graph, packed
@@ -149,7 +149,7 @@ def test_a_changed_weight_is_caught() -> None:
     network = small()
     manifest = manifest_of(network, side=16)
     graph, images = pixel_graph(network, manifest=manifest), splits_of(network, manifest=manifest)["val"].images
-    reference, model = logits_of(torch_run(graph), images), onnx_graph(traced(graph, manifest=manifest))
+    reference, model = logits_of(torch_run(graph), images), onnx_graph(traced(graph, example_of(manifest)))
     require_equal(reference, logits_of(open_onnx(packed(model, {}), 1), images), name="onnx")
     layer = next(one for one in model.graph.initializer if one.name.endswith("blocks.0.conv1.weight"))
     weights = numpy_helper.to_array(layer).copy()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from odn.data.dataset import Labels, Manifest, Split
 from odn.export.artifacts import Artifact, Certificate, Exported, FormatName, Refused
-from odn.export.graph import PixelGraph, pixel_graph, traced
+from odn.export.graph import PixelGraph, example_of, pixel_graph, traced
 from odn.export.names import FILES, RUNTIMES
 from odn.export.onnx_file import FORMAT_VERSION, metadata_of, onnx_graph, packed
 from odn.export.parity import compare, require_equal
@@ -69,7 +69,7 @@ class _Subject:
 
     @functools.cached_property
     def program(self) -> "ExportedProgram":
-        return traced(self.torch_graph, manifest=self.manifest)
+        return traced(self.torch_graph, example_of(self.manifest))
 
     @functools.cached_property
     def graph(self) -> "ModelProto":

@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -20,16 +20,16 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note: the modules that a
 FORMAT_VERSION: Literal["1"] = "1"  # of the graph's inputs and outputs, and of its metadata
 
 
-def onnx_graph(traced: "ExportedProgram") -> "ModelProto":
-    """Return the ONNX graph of a traced network, without what the exporter noted about its own work."""
+def onnx_graph(traced: "ExportedProgram", *, input_name: str = INPUT, output_names: Sequence[str] = OUTPUTS) -> "ModelProto":
+    """Return the ONNX graph of what was traced, without what the exporter noted about its own work."""
     program = torch.onnx.export(
         traced,
         (),
         dynamo=True,
         opset_version=OPSET,
-        input_names=[INPUT],
-        output_names=list(OUTPUTS),
-        dynamic_shapes={INPUT: {0: "batch"}},  # only names what was traced as free
+        input_names=[input_name],
+        output_names=list(output_names),
+        dynamic_shapes=({0: "batch"},),  # only names what was traced as free
         external_data=False,
         verbose=False,
     )

@@ -26,6 +26,17 @@ def open_artifact(path: Path, *, format_name: str, threads: int) -> Run:
 
 def open_onnx(content: bytes | Path, threads: int) -> Run:
     """Return what computes logits with an ONNX file, or with its content, in ONNX Runtime on the processor."""
+    session = open_session(content, threads)
+
+    def run(pixels: Pixels) -> Logits:
+        (logits,) = session.run(["logits"], {"images": pixels})
+        return np.asarray(logits)
+
+    return run
+
+
+def open_session(content: bytes | Path, threads: int) -> Any:
+    """Open an ONNX file, or its content, on the processor."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -35,13 +46,7 @@ def open_onnx(content: bytes | Path, threads: int) -> Run:
     # Threads that spin while they wait take the processor from whatever else runs, torch in the same process among it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     model = content if isinstance(content, bytes) else str(content)
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def run(pixels: Pixels) -> Logits:
-        (logits,) = session.run(["logits"], {"images": pixels})
-        return np.asarray(logits)
-
-    return run
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def open_torch(path: Path, threads: int) -> Run:
