@@ -25,7 +25,7 @@ from odn.export.exporting import Order, export_network
 from odn.export.graph import example_of, pixel_graph, traced
 from odn.export.measuring import peak_bytes
 from odn.export.names import FILES, RECORD
-from odn.export.onnx_file import onnx_graph, packed
+from odn.export.onnx_file import LAYERS, onnx_graph, packed
 from odn.export.parity import compare, require_equal
 from odn.export.quantized import calibration_images
 from odn.export.runtimes import logits_of, open_artifact, open_onnx, torch_run
@@ -37,6 +37,7 @@ from odn.models.resnet_shapes import resnet_architecture
 from odn.supernet.cutting import narrowed
 
 Make = Callable[..., DepthNetwork]
+WEIGHTED = ("stem.conv", "blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2", "heads.2")  # layers of `small`
 SMALL = resnet_architecture("resnet18", stem="cifar", width=1 / 8, shortcut="avgpool", in_channels=1, n_classes=5, depth=2)
 
 
@@ -171,28 +172,47 @@ def test_logits_that_are_no_numbers_or_of_another_class_are_not_equal(wrong: flo
     assert not compare(reference, other).holds
 
 
-def skewed(network: DepthNetwork, *, factor: float = 3000.0) -> DepthNetwork:
+def skewed(network: DepthNetwork, *, block: int) -> DepthNetwork:
     """Return a network that computes the same, but has one inner channel with values thousands of times those of the others."""
-    block = network.blocks[1]
-    assert isinstance(block.bn1, torch.nn.BatchNorm2d)
-    assert isinstance(block.conv2, torch.nn.Conv2d)
+    factor, changed = 3000.0, network.blocks[block]
+    assert isinstance(changed.bn1, torch.nn.BatchNorm2d)
+    assert isinstance(changed.conv2, torch.nn.Conv2d)
     with torch.no_grad():
-        block.bn1.weight[0] *= factor
-        block.bn1.bias[0] *= factor
-        block.conv2.weight[:, 0] /= factor
+        changed.bn1.weight[0] *= factor
+        changed.bn1.bias[0] *= factor
+        changed.conv2.weight[:, 0] /= factor
     return network
+
+
+def test_weights_have_eight_bits_where_seven_cost_too_much(tmp_path: Path) -> None:
+    """Seven are the same on every processor, and taken where they are enough."""
+    (seven,) = exported(small(), tmp_path, "onnx-int8", max_drop=0.1).artifacts
+    (eight,) = exported(small(), tmp_path, "onnx-int8", max_drop=1 - seven.val_accuracy - 0.01).artifacts
+    assert (seven.weight_bits, eight.weight_bits, eight.float_layers) == (7, 8, ())
+    assert eight.val_accuracy > seven.val_accuracy
+
+
+def test_layers_of_somebodys_own_modules_are_named_by_them() -> None:
+    """Also where the exporter transposes their weights, under a name that it makes up."""
+    network = own().eval()
+    manifest = manifest_of(network, side=16)
+    model = onnx_graph(traced(pixel_graph(network, manifest=manifest), example_of(manifest)))
+    weights = [node.input[1] for node in model.graph.node if node.op_type in LAYERS]
+    inner = [f"network.blocks.{number}.{layer}.weight" for number in range(3) for layer in ("conv", "linear")]
+    assert weights == ["network.stem.weight", *inner, "network.heads.3.weight"]
 
 
 def test_layers_that_suffer_stay_in_float32(tmp_path: Path) -> None:
     """Where one channel leaves the others no bits, the two layers around it are not quantised, and the accuracy is kept."""
-    (one,) = exported(skewed(small()), tmp_path, "onnx-int8", max_drop=0.1).artifacts
+    (one,) = exported(skewed(small(), block=1), tmp_path, "onnx-int8", max_drop=0.1).artifacts
     assert set(one.float_layers) == {"blocks.1.conv1", "blocks.1.conv2"}
     assert one.val_accuracy >= 0.9
 
 
 def test_eight_bits_that_cost_too_much_are_refused_with_the_layers_to_blame(tmp_path: Path) -> None:
     """No file is left; the reason names both accuracies, the setting, and the layers, the worst first."""
-    found = exported(own(), tmp_path, "onnx", "onnx-int8", max_drop=0.0)
+    network = skewed(skewed(small(), block=0), block=1)
+    found = exported(network, tmp_path, "onnx", "onnx-int8", max_drop=0.0)
     (refused,) = found.refused
     assert re.fullmatch(
         r"8 bits cost too much: [\d.]+% on val, 100.00% in float32, and export.max_drop is 0, also with half of the layers in float32; "
@@ -200,7 +220,7 @@ def test_eight_bits_that_cost_too_much_are_refused_with_the_layers_to_blame(tmp_
         refused.reason,
     )
     blamed = set(refused.reason.partition("blame: ")[2].split(", "))
-    assert blamed <= {"stem", "heads.3", *(f"blocks.{number}.{layer}" for number in range(3) for layer in ("conv", "linear"))}
+    assert {f"blocks.{number}.conv{layer}" for number in (0, 1) for layer in (1, 2)} < blamed < set(WEIGHTED)
     assert [one.format for one in found.artifacts] == ["onnx"]
     assert not (tmp_path / "model.int8.onnx").exists()
 

@@ -39,7 +39,8 @@ class Artifact(Record):
     high: Fraction
     n: Positive
     mcnemar_p: Fraction  # that it errs as often as the network in torch, float32
-    float_layers: tuple[str, ...]  # that are not quantised, of a file of 8 bits
+    weight_bits: Literal[7, 8] | None = None  # of a file of 8 bits
+    float_layers: tuple[str, ...] = ()  # that are not quantised there
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from odn.data.dataset import Labels, Manifest, Split
 from odn.export.artifacts import Artifact, Certificate, Exported, FormatName, Refused
@@ -43,9 +43,10 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """Hold the content of a file, and which of its layers are not quantised."""
+    """Hold the content of a file; of one of 8 bits also the bits of its weights, and which layers are not quantised."""
 
     content: bytes
+    weight_bits: Literal[7, 8] | None = None
     float_layers: tuple[str, ...] = ()
 
 
@@ -108,6 +109,7 @@ def export_network(
                 file=FILES[name],
                 sha256=sha256_of(path),
                 bytes=len(made.content),
+                weight_bits=made.weight_bits,
                 float_layers=made.float_layers,
                 **proved,
                 **_compared(logits_of(run, splits["test"].images), subject),
@@ -151,7 +153,7 @@ def _eight_bits(subject: _Subject) -> Made | str:
     content = packed(made.model, subject.metadata)
     if len(content) >= len(subject.onnx):
         return f"8 bits are no smaller here: {len(content):,} bytes, and {len(subject.onnx):,} in float32"
-    return Made(content=content, float_layers=made.float_layers)
+    return Made(content=content, weight_bits=made.weight_bits, float_layers=made.float_layers)
 
 
 def _proved(name: FormatName, run: Run, subject: _Subject) -> dict[str, Any]:

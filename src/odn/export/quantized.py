@@ -1,7 +1,7 @@
 """Quantise an ONNX graph to 8 bits a number, as far as its accuracy allows.
 
-Static, QDQ, per channel, calibrated on training images. Activations are uint8 and weights int8 with 7 bits: with 8, processors without
-VNNI overflow in silence where two products are added, and the file would compute something else there.
+Static, QDQ, per channel, calibrated on training images. Activations are uint8. Weights are int8 with 7 bits where that is accurate enough:
+with 8, x86 processors without VNNI overflow in silence where two products are added, and the file computes something else there.
 Source: ONNX Runtime's own advice (quantize_static, "Choosing parameters for CPU inference"; microsoft/onnxruntime#12072).
 """
 
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 512  # training images that the ranges of activations come from: every (N / 512)th of them
 # Beside them what lies between: their numbers stay 8 bits wide. Softmax is not: probabilities of 1 / 256 are too coarse.
 QUANTISED = (*LAYERS, "Add", "Mul", "AveragePool", "GlobalAveragePool", "MaxPool", "Relu", "Clip")
+WEIGHT_BITS: Final[tuple[Literal[7, 8], ...]] = (7, 8)
 PREPROCESSED = ("onnx.quant.pre_process", "onnxruntime.quant")  # torch's exporter folded BatchNorm and constants already
 
 Judge = Callable[["ModelProto"], float]
@@ -30,10 +31,11 @@ Judge = Callable[["ModelProto"], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Quantised:
-    """Hold a quantised graph, its accuracy on val, and the layers that stay float32, those that suffer most first."""
+    """Hold a quantised graph, its accuracy on val, the bits of its weights, and the layers in float32, those that suffer most first."""
 
     model: "ModelProto"
     val_accuracy: float
+    weight_bits: Literal[7, 8]
     float_layers: tuple[str, ...]
 
 
@@ -46,22 +48,26 @@ class NotQuantised:
 
 
 def quantise(model: "ModelProto", *, train: Pixels, accuracy: Judge, least: float, threads: int) -> Quantised | NotQuantised:
-    """Quantise all layers; where `accuracy` on val is then below `least`, keep those in float32 that suffer most, half of them at most.
+    """Quantise all layers, with weights of 7 bits, else of 8; where `accuracy` on val stays below `least`, spare those that suffer most.
 
-    Layers are ranked by how far the logits of the calibration images move when that layer alone is quantised.
+    Half of the layers at most stay in float32, ranked by how far the logits of the calibration images move when that layer alone is
+    quantised.
     """
     with tempfile.TemporaryDirectory(prefix="odn-quantise-") as scratch:
         quantiser = _Quantiser(model, images=calibration_images(train), folder=Path(scratch))
-        whole = quantiser.quantised()
-        reached = accuracy(whole)
-        if reached >= least:
-            return Quantised(model=compact(whole), val_accuracy=reached, float_layers=())
-        ranked, count, best = quantiser.ranked(threads), 1, reached
+        best = 0.0
+        for bits in WEIGHT_BITS:
+            whole = quantiser.quantised(bits=bits)
+            reached = accuracy(whole)
+            if reached >= least:
+                return Quantised(model=compact(whole), val_accuracy=reached, weight_bits=bits, float_layers=())
+            best = max(best, reached)
+        ranked, count = quantiser.ranked(threads), 1
         while count <= len(ranked) // 2:
             partly = quantiser.quantised(without=ranked[:count])
             reached = accuracy(partly)
             if reached >= least:
-                return Quantised(model=compact(partly), val_accuracy=reached, float_layers=_names(ranked[:count]))
+                return Quantised(model=compact(partly), val_accuracy=reached, weight_bits=8, float_layers=_names(ranked[:count]))
             best, count = max(best, reached), 2 * count
         return NotQuantised(val_accuracy=best, blamed=_names(ranked))
 
@@ -87,7 +93,7 @@ class _Quantiser:
         self.content: bytes = noted.SerializeToString()
         (folder / "float32.onnx").write_bytes(self.content)
 
-    def quantised(self, *, without: Sequence["NodeProto"] = (), only: Sequence["NodeProto"] = ()) -> "ModelProto":
+    def quantised(self, *, bits: Literal[7, 8] = 8, without: Sequence["NodeProto"] = (), only: Sequence["NodeProto"] = ()) -> "ModelProto":
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -99,7 +105,7 @@ class _Quantiser:
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
             per_channel=True,
-            reduce_range=True,
+            reduce_range=bits == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=[node.name for node in without],

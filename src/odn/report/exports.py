@@ -14,6 +14,10 @@ TITLES = {NETWORK: "torch, float32", "onnx": "ONNX, float32", "onnx-int8": "ONNX
 RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "torch": "torch"}
 HEAD = ("file", "bytes", "test", "interval", "McNemar p", "ms", "p95 ms", "ms, 128", "memory")
 BUSY = "The machine was busy while the files were timed: 'dvc repro -sf export' measures again."
+OVERFLOWS = (
+    "Weights of 7 bits cost too much accuracy, so they have 8: x86 processors without VNNI (most before 2019) may overflow and compute "
+    "something else; ARM and newer x86 do not."
+)
 SLOWER = 1.02  # times the other: less is no difference on a machine that does other things too
 
 
@@ -28,6 +32,7 @@ class Row:
     interval: Interval
     p: float | None  # McNemar's, against the network
     speed: Speed
+    weight_bits: int | None = None
     float_layers: tuple[str, ...] = ()
 
     @property
@@ -71,6 +76,8 @@ class Exports:
         said = []
         if whole is not None and eight is not None:
             said.append(_bought(whole, eight))
+        if eight is not None and eight.weight_bits == 8:
+            said.append(OVERFLOWS)
         if eight is not None and eight.float_layers:
             said.append(f"Layers that 8 bits would hurt are in float32: {', '.join(eight.float_layers)}.")
         said += [f"{TITLES[name]} is not there: {reason}." for name, reason in self.refused]
@@ -152,5 +159,6 @@ def _row(name: str, one: Certificate | Artifact, measured: ExportLatency) -> Row
         interval=(one.low, one.high),
         p=file.mcnemar_p if file is not None else None,
         speed=measured.speeds[name],
+        weight_bits=file.weight_bits if file is not None else None,
         float_layers=file.float_layers if file is not None else (),
     )
