@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.results import Result
 from odn.commands import route, specialise
@@ -14,7 +15,7 @@ from odn.models.stored_networks import load_network
 from odn.routing.targets import Target
 from odn.searching.data import opened
 from odn.searching.folder import SearchFolder
-from odn.supernet.targets import read_target
+from odn.searching.targets import read_target
 from odn.training.evaluation import evaluate
 
 
@@ -26,7 +27,8 @@ def run_specialised(config: Config, *, arm: str, target: str, prepared: Path, su
     """
     begin = time.monotonic()
     out = folder / "specialised"
-    done = specialise.run(config, targets=(read_target(target),), prepared=prepared, search=SearchFolder(folder), out=out, registers=False)
+    places: dict[str, Any] = {"prepared": prepared, "search": SearchFolder(folder), "model": folder / "model"}
+    done = specialise.run(config, targets=(read_target(target),), **places, out=out, registers=False)
     if not done.made:
         raise OdnError(f"{arm}: {done.missed[0]}")
     (made,) = done.made

@@ -1,10 +1,11 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
 
-An arm is climb, growth, paper, grid, supernet, prune or auto (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
+An arm is climb, growth, paper, grid, supernet or prune (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
 the whole backbone, and the backbone pruned to the same bytes, each for the full-network epochs that growth took); torch_pruning_macs (the
 backbone pruned to the MACs of prune, for what prune took); torch_pruning_global or _taylor (pruned to the bytes of climb by one threshold
-for all layers, for what climb took; with _long for 6 epochs of the whole backbone and 100 after the cut); autogrow; or any of these with
-settings changed, such as `growth:growth.init=random`. Out of the supernet of the same seed come
+for all layers, for what climb took; with _long for 6 epochs of the whole backbone and 100 after the cut, of which there are variants: see
+PRUNED); width (the whole backbone with all channels multiplied down to the bytes of climb, trained as climb trains); autogrow; or any of
+these with settings changed, such as `growth:growth.init=zero`. Out of the supernet of the same seed come
 `specialised:accuracy>=0.98` and `routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
 """
 
@@ -34,12 +35,13 @@ from odn.commands.preset import read_preset
 from odn.config import N_BLOCKS, Config, changed, load_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError
+from odn.modes import MODES as MEANINGS
 from odn.routing.targets import Target
 from odn.searching.data import backbone_of, costs_at
 from odn.tracking import live
 from odn.training.device import choose_machine, processor_name
 
-MODES = ("climb", "growth", "paper", "grid", "supernet", "prune", "auto")
+MODES = ("climb", "growth", "paper", "grid", "supernet", "prune")
 FROM_SUPERNET = ("specialised", "routed")
 PRUNED = {
     "torch_pruning": Peer(like="growth", of="size_bytes"),
@@ -48,10 +50,16 @@ PRUNED = {
     "torch_pruning_taylor": Peer(like="climb", of="size_bytes", scope="global", importance="taylor"),
     "torch_pruning_global_long": Peer(like="climb", of="size_bytes", scope="global", epochs=(6, 100)),
     "torch_pruning_taylor_long": Peer(like="climb", of="size_bytes", scope="global", importance="taylor", epochs=(6, 100)),
+    "torch_pruning_isomorphic_long": Peer(like="climb", of="size_bytes", scope="isomorphic", epochs=(6, 100)),
+    "torch_pruning_iterative_long": Peer(like="climb", of="size_bytes", scope="global", epochs=(6, 100), cuts=5),
+    "torch_pruning_uniform_long": Peer(like="climb", of="size_bytes", epochs=(6, 100)),
+    "torch_pruning_random_long": Peer(like="climb", of="size_bytes", importance="random", epochs=(6, 100)),
+    "torch_pruning_macs_long": Peer(like="climb", of="macs", scope="global", epochs=(6, 100)),
+    "torch_pruning_thin_long": Peer(like="climb", of="size_bytes", scope="global", epochs=(20, 100), start=8),
 }
-ARMS = (*MODES, "scratch", "full", *PRUNED, "autogrow", *FROM_SUPERNET)
+ARMS = (*MODES, "scratch", "full", "width", *PRUNED, "autogrow", *FROM_SUPERNET)
 NEXT_SETTING = re.compile(r",(?=[a-z_.]+=)")
-COOLDOWN = 0.5  # of the epochs of an arm that trains one depth for a given budget
+BUDGETS = ("search.max_bytes", "search.max_macs", "search.max_params")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,17 +114,25 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         return _autogrow(arm, prepared=prepared, config=config, options=options)
     if kind in MODES:
         return run_search(_in_mode(config, kind), arm=arm, prepared=prepared, folder=folder)
-    peer = PRUNED.get(kind, Peer(like="growth", of="size_bytes"))
+    peer = PRUNED.get(kind, Peer(like="climb" if kind == "width" else "growth", of="size_bytes"))
     name = peer.like
     like = next((one for one in results if (one.arm, one.seed) == (name, config.seed)), None)
     if like is None:
         raise OdnError(f"{arm}: its budget is that of {name} on the same seed, which has not run; name {name} before it")
+    if kind == "width":
+        done = run_search(_narrow(config, most=like.size_bytes, prepared=prepared), arm=arm, prepared=prepared, folder=folder)
+        spent = config.climb.epochs * done.macs / _full_macs(config, prepared=prepared)
+        return replace(done, full_network_epochs=spent)  # of the backbone at its own width
     depth = like.depth if kind == "scratch" else N_BLOCKS[config.model.backbone]
     if kind not in PRUNED:
         fixed = _for_budget(config, depth=depth, budget=like.full_network_epochs, prepared=prepared)
         return run_search(fixed, arm=arm, prepared=prepared, folder=folder)
     first = peer.epochs[0] if peer.epochs is not None else like.full_network_epochs / 2
-    half = _for_budget(config, depth=depth, budget=first, prepared=prepared)
+    half = (
+        _for_budget(config, depth=depth, budget=first, prepared=prepared)
+        if peer.start is None
+        else changed(config, {"search.max_bytes": peer.start * like.size_bytes, "climb.epochs": round(first)})
+    )
     whole = run_search(half, arm="whole", prepared=prepared, folder=folder)
     done = run_pruning(config, arm=arm, whole=folder / "model", peer=peer, like=like, spent=whole.full_network_epochs, prepared=prepared)
     return replace(done, seconds=done.seconds + whole.seconds)
@@ -125,7 +141,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
 def _in_mode(config: Config, mode: str) -> Config:
     if mode == "paper":
         return _published(config)
-    schedule = {"search.schedule": [config.search.schedule[-1]]} if config.in_mode(mode).mode.one_depth else {}
+    schedule = {"search.schedule": [config.search.schedule[-1]]} if MEANINGS[mode].one_depth else {}
     return changed(config, schedule | {"search.mode": mode})
 
 
@@ -153,12 +169,21 @@ def _published(config: Config) -> Config:
 
 
 def _for_budget(config: Config, *, depth: int, budget: float, prepared: Path) -> Config:
-    """Return the settings that train one depth from scratch for so many full-network epochs, half of them cooling down."""
-    epochs = max(2, round(budget / epoch_cost(config, prepared=prepared, depth=depth)))
-    cooldown = max(1, round(COOLDOWN * epochs))
-    changes = {"search.mode": "scratch", "search.schedule": [depth], "search.cooldown_epochs": cooldown, "finish.epochs": 0}
-    changes |= dict.fromkeys(("search.max_bytes", "search.max_macs", "search.max_params"))
-    return changed(config, changes | {"growth.max_epochs": epochs - cooldown, "growth.min_epochs": 1})
+    """Return the settings that train one depth from scratch for so many full-network epochs, with the rate falling to 0 over them."""
+    epochs = max(1, round(budget / epoch_cost(config, prepared=prepared, depth=depth)))
+    changes = {"search.mode": "climb", "search.ladder": "prefix", "search.schedule": [depth], "climb.epochs": epochs}
+    return changed(config, changes | dict.fromkeys(BUDGETS))
+
+
+def _narrow(config: Config, *, most: int, prepared: Path) -> Config:
+    """Return the settings that train the whole backbone at the largest width with no more than `most` bytes."""
+    manifest, depth = read_manifest(prepared / "dataset.json"), N_BLOCKS[config.model.backbone]
+    changes = {"search.ladder": "prefix", "search.schedule": [depth]} | dict.fromkeys(BUDGETS)
+    for width in (config.model.width * step / 500 for step in range(500, 0, -1)):
+        narrow = changed(config, changes | {"model.width": width})
+        if costs_at(backbone_of(narrow, manifest), manifest).size_bytes <= most:
+            return narrow
+    raise OdnError(f"width: at no width has {config.model.backbone} {most:,} bytes at most")
 
 
 def _autogrow(arm: str, *, prepared: Path, config: Config, options: argparse.Namespace) -> Result:
@@ -171,7 +196,7 @@ def _autogrow(arm: str, *, prepared: Path, config: Config, options: argparse.Nam
         if subprocess.run(command, check=False).returncode:
             raise OdnError("autogrow: it failed, as said above")
         found: dict[str, Any] = json.loads(out.read_text())
-    macs = _epoch_macs(config, prepared=prepared)
+    macs = _full_macs(config, prepared=prepared) * read_manifest(prepared / "dataset.json").counts["train"]["total"]
     return Result(
         arm=arm,
         verdict="grown",
@@ -184,10 +209,10 @@ def _autogrow(arm: str, *, prepared: Path, config: Config, options: argparse.Nam
     )
 
 
-def _epoch_macs(config: Config, *, prepared: Path) -> float:
-    """Return the multiply-accumulates of a pass over train at full depth."""
+def _full_macs(config: Config, *, prepared: Path) -> int:
+    """Return the multiply-accumulates of one image at full depth."""
     manifest = read_manifest(prepared / "dataset.json")
-    return float(costs_at(backbone_of(config, manifest), manifest).macs * manifest.counts["train"]["total"])
+    return costs_at(backbone_of(config, manifest), manifest).macs
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:

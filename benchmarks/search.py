@@ -20,7 +20,7 @@ def prepare_data(config: Config, *, folder: Path) -> Path:
     if not (prepared / "dataset.json").exists():
         fetch.run(config, downloads=folder / "data")
         splits = {name: prepared / name for name in ("train", "val", "test")}
-        prepare.run(config, data=folder / "data", manifest=prepared / "dataset.json", **splits)
+        prepare.run(config, data=folder / "data", manifest=prepared / "dataset.json", progress=folder / "progress", **splits)
     return prepared
 
 

@@ -14,17 +14,17 @@ from time import perf_counter
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from odn.config import Config, load_config, make_config
+from odn.cores import usable_cores
 from odn.data.batches import training_batches
 from odn.data.dataset import Manifest, Split
 from odn.errors import OdnError
 from odn.files import write_json
 from odn.searching.data import backbone_of, costs_at, search_data
 from odn.searching.growth import grown
-from odn.training.cores import usable_cores
 from odn.training.device import WORK_OF_A_THREAD, choose_machine, processor_name
-from odn.training.objective import Objective
 from odn.training.optim import Updates
 from odn.training.seed import generator
 
@@ -59,7 +59,7 @@ def one_step(config: Config, *, side: int) -> tuple[Callable[[], object], int]:
     macs = costs_at(backbone, manifest).macs
     data = search_data(split, split, manifest=manifest, machine=choose_machine(config.train, macs=macs), backbone=backbone)
     depth = config.search.schedule[-1]
-    state, objective = grown(None, data=data, config=config, depth=depth), Objective()
+    state = grown(None, data=data, config=config, depth=depth)
     state.network.train()
     updates = Updates(state, train=config.train, machine=data.machine, steps_per_epoch=1)
 
@@ -67,8 +67,9 @@ def one_step(config: Config, *, side: int) -> tuple[Callable[[], object], int]:
         batches = training_batches(data.train, batch_size=config.train.batch_size, augment=config.augment, generator=generator(0))
         updates.announce(rate=0.01)
         for images, labels in batches:
-            _, loss = objective.loss(state.network, images, labels, depth=depth, settings=config.train, machine=data.machine)
-            loss.backward()
+            with data.machine.autocast():
+                logits = state.network(images)
+            F.cross_entropy(logits.float(), labels, label_smoothing=config.train.label_smoothing).backward()
             updates.take()
 
     return step, macs * config.train.batch_size

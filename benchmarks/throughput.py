@@ -1,7 +1,9 @@
 """How fast ODN trains, in one process beside two other loops: `python -m benchmarks.throughput`.
 
 - ours: `fit` as the product runs it, from augmentation to the checkpoint after the epoch (here in the system's temporary folder).
+- ours with `--bytes`: an epoch of a rung of that size, of the looks at val as much as comes to one of `climb.epochs`.
 - bare: the least that trains the same network: normalised floats in memory, random order, cross-entropy, torch.optim.SGD.
+- bare, compiled: the same, its forward and backward pass compiled by torch.compile, without the time that this takes; with `--bytes` alone.
 - naive: the usual loop: DataLoader over PIL and torchvision transforms, fp32, loss and accuracy fetched every step.
 
 A round runs one epoch of each on a fresh network, and begins with another variant each time, so that what disturbs the machine hits all
@@ -25,16 +27,18 @@ from typing import Literal, NoReturn
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
+from benchmarks.peers.usual_loop import naive, usual_sgd
 from odn.config import Config, load_config, make_config
-from odn.data.batches import n_steps, training_batches
+from odn.data.batches import Images, n_steps, training_batches
 from odn.data.dataset import Split, read_manifest, read_split
 from odn.errors import ConfigError, OdnError
 from odn.files import write_json
+from odn.models.architecture import Architecture
+from odn.models.cost import cost
+from odn.models.ladder import fitting
+from odn.models.network import build
 from odn.searching.data import SearchData, backbone_of, costs_at, search_data
 from odn.searching.growth import grown
 from odn.training.checkpoint import Checkpoint, save_checkpoint
@@ -65,6 +69,7 @@ class Bench:
     data: SearchData
     split: Split  # train, as it is on disk
     floats: Tensor  # train (N, C, H, W) float32, normalised, channels last, on the device
+    rung: Architecture | None  # what is trained, where it is not the first depth of the schedule
 
     @property
     def steps(self) -> int:
@@ -73,6 +78,8 @@ class Bench:
 
     def fresh(self) -> TrainState:
         """Build the network as ours trains it."""
+        if self.rung is not None:
+            return TrainState.fresh(self.data.machine.to_device(build(self.rung, generator(self.config.seed, "weights"))))
         return grown(None, data=self.data, config=self.config, depth=self.config.search.schedule[0])
 
     def seconds(self, work: Callable[[], object], *, repeatable: bool) -> float:
@@ -88,11 +95,13 @@ class Bench:
         return perf_counter()
 
 
-def open_bench(prepared: Path, *, config: Config, n_images: int | None) -> Bench:
-    """Open train and val, or the first `n_images` of train and as large a part of val."""
+def open_bench(prepared: Path, *, config: Config, n_images: int | None, most_bytes: int | None) -> Bench:
+    """Open train and val, or the first `n_images` of train and as large a part of val; `most_bytes` names a rung."""
     manifest = read_manifest(prepared / "dataset.json")
     backbone = backbone_of(config, manifest)
-    machine = choose_machine(config.train, macs=costs_at(backbone, manifest).macs)
+    size = {"height": manifest.height, "width": manifest.width}
+    rung = fitting(backbone, {"bytes": most_bytes}, **size) if most_bytes is not None else None
+    machine = choose_machine(config.train, macs=costs_at(rung or backbone, manifest).macs)
     train, val = read_split(prepared / "train"), read_split(prepared / "val")
     n = len(train) if n_images is None else n_images
     if not config.train.batch_size <= n <= len(train):
@@ -100,7 +109,14 @@ def open_bench(prepared: Path, *, config: Config, n_images: int | None) -> Bench
     n_val = -(-n * len(val) // len(train))
     train, val = (Split(images=split.images[:m], labels=split.labels[:m]) for split, m in ((train, n), (val, n_val)))
     data = search_data(train, val, manifest=manifest, machine=machine, backbone=backbone)
-    return Bench(config=config, data=data, split=train, floats=data.train.normalised(data.train.batch(slice(None))))
+    return Bench(config=config, data=data, split=train, floats=data.train.normalised(data.train.batch(slice(None))), rung=rung)
+
+
+class Unread(DepthTask):
+    """Train without a look at val, as most epochs of a rung do."""
+
+    def evaluate(self, *, train: Images, val: Images) -> None:
+        """Look at nothing."""
 
 
 def ours(bench: Bench, *, optimizer: Literal["muon", "sgd"]) -> float:
@@ -108,7 +124,8 @@ def ours(bench: Bench, *, optimizer: Literal["muon", "sgd"]) -> float:
     data, settings, state = bench.data, bench.config.train.model_copy(update={"optimizer": optimizer}), bench.fresh()
     phase = Phase(name="stable", depth=state.network.depth, epochs=1, seed=bench.config.seed, warmup_epochs=settings.warmup_epochs)
     with tempfile.TemporaryDirectory() as folder:
-        task = DepthTask(state, phase, settings=settings, machine=data.machine, steps=n_steps(data.train, batch_size=settings.batch_size))
+        kind = DepthTask if bench.rung is None else Unread
+        task = kind(state, phase, settings=settings, machine=data.machine, steps=n_steps(data.train, batch_size=settings.batch_size))
         events = fit(
             task, train=data.train, val=data.val, settings=settings, augment=bench.config.augment,
             machine=data.machine, checkpoint=Path(folder) / "phase.safetensors",
@@ -116,15 +133,14 @@ def ours(bench: Bench, *, optimizer: Literal["muon", "sgd"]) -> float:
         return bench.seconds(lambda: deque(events, maxlen=0), repeatable=True)
 
 
-def _usual_sgd(network: torch.nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
-
-
-def bare(bench: Bench) -> float:
+def bare(bench: Bench, *, compiles: bool = False) -> float:
     """Return the seconds of an epoch of the least loop that there is."""
     machine, labels, size = bench.data.machine, bench.data.train.labels, bench.config.train.batch_size
-    network = bench.fresh().network.train()
-    optimizer = _usual_sgd(network)
+    module = bench.fresh().network.train()
+    network: Callable[[Tensor], Tensor] = torch.compile(module) if compiles else module
+    optimizer = usual_sgd(module)
+    if compiles:
+        network(bench.floats[:size]).sum().backward()  # compiled here
 
     def epoch() -> None:
         order = torch.randperm(len(labels), device=labels.device)
@@ -138,58 +154,12 @@ def bare(bench: Bench) -> float:
     return bench.seconds(epoch, repeatable=False)
 
 
-@dataclass(frozen=True)
-class PilImages(Dataset[tuple[Tensor, int]]):
-    """Serve one transformed image at a time, as torchvision's data sets do."""
-
-    split: Split
-    transform: Callable[[Image.Image], Tensor]
-
-    def __len__(self) -> int:
-        """Return N."""
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return an image (C, H, W) and its label."""
-        pixels = self.split.images[index].transpose(1, 2, 0).squeeze()  # (H, W, C), or (H, W) where C is 1
-        return self.transform(Image.fromarray(pixels)), int(self.split.labels[index])
-
-
-def naive(bench: Bench, *, workers: int) -> float:
-    """Return the seconds of an epoch of the usual loop."""
-    device, images, size = bench.data.machine.device, PilImages(bench.split, _usual_transform(bench)), bench.config.train.batch_size
-    network = bench.fresh().network.to(memory_format=torch.contiguous_format).train()
-    optimizer = _usual_sgd(network)
-    loader = DataLoader(images, size, shuffle=True, drop_last=True, num_workers=workers, pin_memory=device.type == "cuda")
-
-    def epoch() -> None:
-        loss_sum, n_correct = 0.0, 0.0
-        for x, y in loader:
-            batch, labels = x.to(device), y.to(device)
-            optimizer.zero_grad()
-            logits = network(batch)
-            loss = F.cross_entropy(logits, labels)
-            loss.backward()
-            optimizer.step()
-            loss_sum += loss.item()
-            n_correct += (logits.argmax(1) == labels).sum().item()
-
-    return bench.seconds(epoch, repeatable=False)
-
-
-def _usual_transform(bench: Bench) -> Callable[[Image.Image], Tensor]:
-    augment, manifest = bench.config.augment, bench.data.manifest
-    shift = (augment.shift / manifest.width, augment.shift / manifest.height)
-    moved = transforms.RandomAffine(augment.rotate, translate=shift, scale=(1 - augment.scale, 1 + augment.scale))
-    chain = [moved, transforms.ToTensor(), transforms.Normalize(manifest.mean, manifest.std)]
-    usual: Callable[[Image.Image], Tensor] = transforms.Compose([transforms.RandomHorizontalFlip(), *chain] if augment.flip else chain)
-    return usual
-
-
+OURS = ("ours, sgd", "ours, muon")
 VARIANTS: dict[str, Callable[[Bench], float]] = {
     "ours, sgd": functools.partial(ours, optimizer="sgd"),
     "ours, muon": functools.partial(ours, optimizer="muon"),
     "bare": bare,
+    "bare, compiled": functools.partial(bare, compiles=True),
     "naive, 0 workers": functools.partial(naive, workers=0),
     "naive, 2 workers": functools.partial(naive, workers=2),
 }
@@ -229,12 +199,23 @@ def start_up() -> dict[str, float]:
 
 def measured(bench: Bench, *, rounds: int) -> dict[str, list[float]]:
     """Return the seconds, one a round, of each variant, of the parts of ours, and of start-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in (*VARIANTS, *PARTS, *START_UP)}
-    for turn in (number % len(VARIANTS) for number in range(rounds)):
-        names = [*VARIANTS][turn:] + [*VARIANTS][:turn]
-        for name, value in ({name: VARIANTS[name](bench) for name in names} | parts(bench) | start_up()).items():
+    variants = [name for name in VARIANTS if bench.rung is not None or name != "bare, compiled"]
+    seconds: dict[str, list[float]] = {name: [] for name in (*variants, *PARTS, *START_UP)}
+    for turn in (number % len(variants) for number in range(rounds)):
+        names = variants[turn:] + variants[:turn]
+        taken = {name: VARIANTS[name](bench) for name in names}
+        within = parts(bench)
+        if bench.rung is not None:
+            for name in OURS:
+                taken[name] += looks(bench.config.climb.epochs) / bench.config.climb.epochs * within["the three together"]
+        for name, value in (taken | within | start_up()).items():
             seconds[name].append(value)
     return seconds
+
+
+def looks(epochs: int) -> int:
+    """Count the epochs after which a rung is looked at: 1, 2, 4, 8, … and the last."""
+    return epochs.bit_length() + (epochs & (epochs - 1) != 0)
 
 
 def summary(seconds: dict[str, list[float]], *, n_images: int) -> dict[str, Table]:
@@ -247,11 +228,11 @@ def summary(seconds: dict[str, list[float]], *, n_images: int) -> dict[str, Tabl
         return {"median": median(values), "min": min(values), "max": max(values)}
 
     usual = [min(both) for both in zip(seconds["naive, 0 workers"], seconds["naive, 2 workers"], strict=True)]
-    rates = {name: spread([n_images / value for value in seconds[name]]) for name in VARIANTS}
-    ratios = {name: {"of bare": ratio(seconds["bare"], name), "of the better naive": ratio(usual, name)} for name in VARIANTS}
-    shares = {name: {f"of {whole}": ratio(seconds[name], whole) for whole in ("ours, sgd", "ours, muon")} for name in PARTS}
+    rates = {name: spread([n_images / value for value in seconds[name]]) for name in seconds if name in VARIANTS}
+    ratios = {name: {"of bare": ratio(seconds["bare"], name), "of the better naive": ratio(usual, name)} for name in rates}
+    shares = {name: {f"of {whole}": ratio(seconds[name], whole) for whole in OURS} for name in PARTS}
     return {
-        "images/s": {name: rates[name] | ratios[name] for name in VARIANTS},
+        "images/s": {name: rates[name] | ratios[name] for name in rates},
         "part of an epoch, s": {name: spread(seconds[name]) | shares[name] for name in PARTS},
         "fresh process, s": {name: spread(seconds[name]) for name in START_UP},
     }
@@ -264,6 +245,7 @@ def settings_of(bench: Bench, *, rounds: int) -> dict[str, str | int | float]:
         "data": f"{manifest.source}, {manifest.channels}x{manifest.height}x{manifest.width}",
         "train images": len(bench.data.train), "val images": len(bench.data.val),
         "backbone": config.model.backbone, "width": config.model.width, "depth": config.search.schedule[0],
+        **({"rung": f"{cost(bench.rung, manifest.height, manifest.width)}"} if bench.rung is not None else {}),
         "batch size": config.train.batch_size, "augmentation": ", ".join(f"{name} {value}" for name, value in config.augment),
         "precision": machine.precision, "device": machine.device.type, "processor": processor_name(machine.device),
         "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(), "rounds": rounds,
@@ -298,6 +280,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backbone", default="resnet18", help="(default: %(default)s)")
     parser.add_argument("--width", type=float, default=1.0, help="multiplies every channel count (default: %(default)s)")
     parser.add_argument("--depth", type=int, default=2, help="blocks (default: %(default)s)")
+    parser.add_argument("--bytes", type=int, help="at most, of a rung of the ladder that is trained instead")
     parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--images", type=int, help="of train, an epoch (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
@@ -321,9 +304,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _options(arguments)
         config = _config(options)
-        bench = open_bench(options.prepared, config=config, n_images=options.images)
+        bench = open_bench(options.prepared, config=config, n_images=options.images, most_bytes=options.bytes)
         few = min(WARMUP_STEPS * config.train.batch_size, len(bench.data.train))
-        measured(open_bench(options.prepared, config=config, n_images=few), rounds=1)
+        measured(open_bench(options.prepared, config=config, n_images=few, most_bytes=options.bytes), rounds=1)
         seconds = measured(bench, rounds=options.rounds)
         settings, result = settings_of(bench, rounds=options.rounds), summary(seconds, n_images=bench.steps * config.train.batch_size)
         print(tables(settings, result))

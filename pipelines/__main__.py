@@ -12,11 +12,11 @@ from odn.sanitize import sanitized
 from pipelines.errors import RunFailedError
 
 PACKAGE = Path("build/pipeline.yaml")
-EXPERIMENT = "odn"
+EXPERIMENT, KUBEFLOW = "odn", "kubeflow"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 where a run failed, or 2 after one plain line on what is wrong and how to mend it."""
+    """Run one command; return 0, 1 where a run failed or a cluster is to be mended, or 2 after a plain line on what is wrong."""
     options = _parser().parse_args(arguments)
     warnings.simplefilter("ignore")  # kfp's own
     try:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"odn: interrupted; {sanitized(options.left)}", file=sys.stderr)
         return 130
-    return 0
+    return 1 if getattr(options, "worrying", False) else 0
 
 
 def _parser() -> Parser:
@@ -66,6 +66,15 @@ def _parser() -> Parser:
     command.set_defaults(run=_schedule, left="if Kubeflow had taken it already, its page of recurring runs shows it")
     command.add_argument("--name", required=True, help="of the recurring run")
     command.add_argument("--cron", required=True, help="six fields, seconds first: '0 0 3 * * *' is every night at three")
+
+    command = commands.add_parser(
+        "doctor", help="say whether this Kubeflow tries a failed step again; reads one configmap through kubectl's context"
+    )
+    command.set_defaults(run=_doctor, left="nothing was changed")
+    command.add_argument("--namespace", default=KUBEFLOW, help="of Kubeflow itself (default: %(default)s)")
+    command.add_argument(
+        "--mend", action="store_true", help="where it does not, change that configmap so that it does; refused while runs are going on"
+    )
 
     command = commands.add_parser("fetch", help="bring a registered model here, and version it with DVC")
     command.set_defaults(run=_fetch, left="the same command fetches it anew")
@@ -106,20 +115,24 @@ def _run_local(options: argparse.Namespace) -> None:
 
 
 def _submit(options: argparse.Namespace) -> None:
-    from pipelines import cluster
+    from pipelines import cluster, doctor
     from pipelines.arguments import run_arguments
     from pipelines.compiled import read_compiled
     from pipelines.names import require_title
+    from pipelines.progress import names_of
 
     if options.name is not None:
         require_title("--name", options.name)
-    given = run_arguments(read_compiled(options.package), options.arguments)
+    spec = read_compiled(options.package)
+    given = run_arguments(spec, options.arguments)
     client = cluster.connect()
     run = cluster.submit(client, options.package, arguments=given, experiment=str(given.get("experiment", EXPERIMENT)), name=options.name)
+    if worry := doctor.warning(KUBEFLOW):
+        print(f"odn: {sanitized(worry)}", file=sys.stderr)
     options.left = f"run {run} on the cluster goes on; see {cluster.run_url(client, run)}"
     print(sanitized(f"run {run}: {cluster.run_url(client, run)}"), flush=True)
     if options.wait:
-        cluster.wait(client, run)
+        cluster.wait(client, run, names=names_of(spec))
 
 
 def _schedule(options: argparse.Namespace) -> None:
@@ -141,6 +154,20 @@ def _schedule(options: argparse.Namespace) -> None:
         cron=options.cron,
     )
     print(sanitized(f"recurring run {made}: {cluster.host_of(client)}/#/recurringrun/details/{made}"))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from pipelines.doctor import examine, mend
+    from pipelines.names import require_subdomain
+
+    require_subdomain("--namespace", options.namespace)
+    findings = examine(options.namespace)
+    if options.mend and any(one.advice for one in findings):
+        mend(options.namespace)
+        findings = examine(options.namespace)
+    for one in findings:
+        print(sanitized(f"{one.seen}{'; to mend it: ' if one.advice else ''}{one.advice}"))
+    options.worrying = any(one.advice for one in findings)
 
 
 def _fetch(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from odn.config import changed, make_config
+from odn.config import changed, read_config
 from odn.errors import ConfigError
 from pipelines.names import require_title
 
@@ -85,6 +85,6 @@ def run_arguments(spec: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
         except (ValueError, KeyError):
             raise ConfigError(f"argument {name}: expected {words}; got {value!r}") from None
     whole = {name: _default(one) for name, one in inputs.items()} | values
-    changed(make_config(str(whole["config"])), {setting: None if whole[name] == "" else whole[name] for name, setting in SETTINGS.items()})
+    changed(read_config(str(whole["config"])), {setting: None if whole[name] == "" else whole[name] for name, setting in SETTINGS.items()})
     require_title("argument experiment", str(whole["experiment"]))
     return values

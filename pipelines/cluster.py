@@ -6,12 +6,13 @@ KFP_NAMESPACE the namespace (profile) of a multi-user deployment
 """
 
 import contextlib
+import datetime
 import io
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,11 +26,13 @@ from odn.errors import ConfigError
 from odn.sanitize import sanitized
 from pipelines.door import ClusterError, Door, Limits, one_line
 from pipelines.errors import RunFailedError
+from pipelines.progress import ENDINGS, Step, steps_of
 
 IN_CLUSTER_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 TOKEN_FILE = Path("/var/run/secrets/kubeflow/pipelines/token")  # the projected volume that Kubeflow documents
 LIMITS = Limits()
 ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
+WORDS = 5  # lines of a failed step that are shown
 STATES = ENDED | {"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"}
 
 
@@ -39,6 +42,13 @@ class _Client(Client):  # type: ignore[misc]  # kfp ships no types
     def __init__(self, *, limits: Limits, basic: str, **named: Any) -> None:
         self.limits, self._basic = limits, basic
         super().__init__(**named)
+
+    def log(self, run_id: str, pod: str) -> str:
+        """Return the end of what a pod of a run said; "" where Kubeflow does not show it."""
+        api_client, headers = self._healthz_api.api_client, dict(self._healthz_api.api_client.default_headers)
+        api_client.update_params_for_auth(headers, [], ["Bearer"])
+        door: Door = api_client.rest_client
+        return door.text(f"{self._existing_config.host}/apis/v1beta1/runs/{run_id}/nodes/{pod}/log", headers=headers)
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
         """Ask once, through a door that the first call opens, which kfp's constructor makes; kfp itself would not say what was answered."""
@@ -147,14 +157,14 @@ def schedule(client: Client, package: Path, *, arguments: dict[str, Any], experi
     return str(made.recurring_run_id)
 
 
-def wait(client: Client, run_id: str) -> None:
-    """Wait for a run to end, telling each change of it in a line; what may pass is waited out, as long as `Limits.patience` says.
+def wait(client: Client, run_id: str, *, names: Mapping[str, str]) -> None:
+    """Wait for a run to end, telling what its steps (`names`: task, name for a person) do; what may pass is waited out for a while.
 
     Raises:
         RunFailedError: it ended otherwise than well.
         ClusterError: Kubeflow no longer answers; the run itself goes on.
     """
-    told, began, failing_since, failure = "", time.monotonic(), 0.0, ""
+    teller, failing_since, failure = _Teller(names, limits=client.limits), 0.0, ""
     while True:
         try:
             run = _look(client, run_id)
@@ -169,17 +179,79 @@ def wait(client: Client, run_id: str) -> None:
             failure = str(error)
         else:
             failing_since, failure = 0.0, ""
-            state = _progress(run)
-            if state != told:
-                sys.stdout.write(f"{time.monotonic() - began:6.0f} s  {sanitized(state)}\n")
-                sys.stdout.flush()
-                told = state
+            teller.tell(run)
             if run.state in ENDED:
                 break
         time.sleep(client.limits.poll)
     if run.state not in {"SUCCEEDED", "SKIPPED"}:
-        reason = run.error.message if run.error else "no reason is given"
-        raise RunFailedError(f"run {run_id} ended as {run.state} ({reason}); see {run_url(client, run_id)}")
+        raise _failure(client, run, steps=teller.steps)
+
+
+class _Teller:
+    """Tell each change of a run's steps in a line, and now and then that it goes on."""
+
+    def __init__(self, names: Mapping[str, str], *, limits: Limits) -> None:
+        self._names, self._limits = names, limits
+        self.steps: list[Step] = []
+        self._told: dict[str, str] = {}  # state by step
+        self._state = ""
+        self._began = self._last_line = self._last_change = time.monotonic()
+        self._frozen = False
+
+    def tell(self, run: Any) -> None:
+        """Tell what has changed since the last time."""
+        self.steps = steps_of(run, self._names, now=datetime.datetime.now(datetime.UTC))
+        now = time.monotonic()
+        changed = [one for one in self.steps if self._told.get(one.name) != one.state]
+        for one in changed:
+            self._told[one.name] = one.state
+            self._line(one.describe() if not one.is_running else f"{one.name}: begins")
+        if run.state != self._state and (run.state in ENDED or not changed):
+            self._line(self._ending(run) if run.state in ENDED else f"the run is {str(run.state).lower()}")
+        self._state = run.state
+        running = [one for one in self.steps if one.is_running]
+        self._last_change = now if changed or running else self._last_change
+        if run.state in ENDED:
+            return
+        if not self._frozen and now - self._last_change > self._limits.frozen:
+            self._frozen = True
+            self._line("Kubeflow no longer tells what the steps do (it stops where Argo's record of a run is too large); the run goes on")
+        if now - self._last_line > self._limits.heartbeat:
+            what = ", ".join(one.describe() for one in running) or "no step is running now"
+            self._line(f"the run goes on; {what}")
+
+    def _ending(self, run: Any) -> str:
+        done = sum(one.state == "SUCCEEDED" for one in self.steps)
+        return f"the run has {'succeeded' if run.state in {'SUCCEEDED', 'SKIPPED'} else ENDINGS[run.state]}; steps done: {done}"
+
+    def _line(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        sys.stdout.write(f"{self._last_line - self._began:6.0f} s  {sanitized(text)}\n")
+        sys.stdout.flush()
+
+
+def _failure(client: Client, run: Any, *, steps: Sequence[Step]) -> RunFailedError:
+    """Say which step failed, in its own words where they can be read, and where to read more."""
+    reason = one_line(run.error.message) if run.error and run.error.message else ""
+    failed = next((one for one in reversed(steps) if one.state == "FAILED"), None)
+    said = _own_words(client, run.run_id, pods=failed.pods) if failed is not None else []
+    where = f" at the step '{failed.name}'" if failed is not None else ""
+    because = f" ({reason})" if reason and not said else ""
+    logs = f"kubectl -n {client.get_user_namespace() or 'kubeflow'} logs -c main --tail=20 --prefix -l pipeline/runid={run.run_id}"
+    return RunFailedError(
+        f"run {run.run_id} ended as {run.state}{where}{because}; see {run_url(client, run.run_id)}",
+        *[f"the step said: {line}" for line in said],
+        f"what its pods said: {logs}",
+    )
+
+
+def _own_words(client: Client, run_id: str, *, pods: Sequence[str]) -> list[str]:
+    """Return what odn wrote for a person in the log of a step, "" where Kubeflow does not show it."""
+    for pod in reversed(pods):
+        said = [line.removeprefix("odn: ").strip() for line in client.log(run_id, pod).splitlines() if line.startswith("odn: ")]
+        if said:
+            return said[-WORDS:]
+    return []
 
 
 def _look(client: Client, run_id: str) -> Any:
@@ -193,11 +265,3 @@ def _look(client: Client, run_id: str) -> Any:
     if not (isinstance(run.state, str) and run.state in STATES):
         raise ClusterError(f"Kubeflow Pipelines at {host_of(client)} says that run {run_id} is {run.state!r}, which no run can be")
     return run
-
-
-def _progress(run: Any) -> str:
-    """Say how far a run is: its state, and the tasks that are running or have failed."""
-    tasks = run.run_details.task_details if run.run_details and run.run_details.task_details else []
-    done = sum(task.state == "SUCCEEDED" for task in tasks)
-    now = sorted(f"{task.display_name} {task.state.lower()}" for task in tasks if task.state in ("RUNNING", "FAILED"))
-    return f"{run.state}, {done} tasks done{': ' + ', '.join(now) if now else ''}"

@@ -2,6 +2,7 @@
 
 import subprocess
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from odn.errors import ConfigError, MissingInputError
 from odn.files import write_text
 from pipelines.graph import NAME, build
 from pipelines.platform import Platform
+from pipelines.small import make_small
 
 SUFFIXES = {".yaml", ".yml"}  # of the files that kfp reads
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -58,6 +60,11 @@ def compile_pipeline(config: Config, *, platform: Platform, out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         partial = Path(scratch) / "pipeline.yaml"
         compiler.Compiler().compile(build(config, platform=platform, commit=head_commit(Path())), str(partial))
+        text = partial.read_text()
+        spec, *others = list(yaml.load_all(text, Loader=LOADER))
+        make_small(spec, *others)
+        about = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))  # kfp's, for a reader
+        partial.write_text(about + yaml.safe_dump_all([spec, *others], sort_keys=True))
         read_compiled(partial)
         write_text(out, partial.read_text())
 

@@ -24,6 +24,7 @@ T = TypeVar("T")
 HOW_TO_BE_LET_IN = "set KFP_TOKEN to a token that may use it, or submit from a pod with a service-account token"
 PASSING = {429, 500, 502, 503, 504}  # what a server says while it, or the proxy before it, starts anew
 MADE = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}  # by a POST: the id in its answer
+LONGEST_LOG = 100_000  # characters of its end
 FIRST_WORDS = 160  # characters of an answer that are shown
 MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
@@ -45,6 +46,8 @@ class Limits:
     post: float = 60.0  # Kubeflow compiles what is posted
     poll: float = 5.0  # between two looks at a run
     patience: float = 600.0  # with failures that may pass, while a run goes on
+    heartbeat: float = 60.0  # without a change, after which a wait says that the run goes on
+    frozen: float = 900.0  # without a running step, after which it is said that Kubeflow no longer tells
 
 
 class Door(RESTClientObject):  # type: ignore[misc]  # kfp ships no types
@@ -89,6 +92,18 @@ class Door(RESTClientObject):  # type: ignore[misc]  # kfp ships no types
             ) from None
         self._require_json(answer, method=method, path=urlsplit(url).path)
         return answer
+
+    def text(self, url: str, *, headers: dict[str, str]) -> str:
+        """Return the last of what lies at an address that is no JSON, such as a log; "" where there is none to be had."""
+        seconds = self._limits.get
+        try:
+            ask = super().request
+            limits = {"headers": headers, "_request_timeout": (self._limits.connect, seconds)}
+            answer = within(lambda: ask("GET", url, **limits), seconds=seconds, name=self._name)
+        except (ApiException, HTTPError, TimeoutError):
+            return ""
+        data = answer.data
+        return (data.decode(errors="replace") if isinstance(data, bytes) else str(data))[-LONGEST_LOG:]
 
     def _refusal(self, error: ApiException) -> ClusterError:
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}

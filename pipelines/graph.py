@@ -18,13 +18,54 @@ DESCRIPTION = "Finds how large a network needs to be for a data set, certifies a
 CHECK_OUTPUT = "Output"  # KFP's name for what a component returns
 
 
+def finish(platform: Platform) -> Callable[..., Any]:
+    """Return what ends a search, wherever it ends: the network is cut, certified and registered.
+
+    It is a pipeline of its own, so that the graph holds it once, and not at the end of each depth.
+    """
+
+    @dsl.pipeline(name="finish")
+    def finish(
+        config: str,
+        experiment: str,
+        commit: str,
+        repository: str,
+        dataset: dsl.Input[dsl.Dataset],
+        test: dsl.Input[dsl.Dataset],
+        search: dsl.Input[dsl.Model],
+    ):  # without a return annotation, which KFP would read as an output
+        tracked = {"config": config, "experiment": experiment}
+        cut = place(components.truncate(**tracked, dataset=dataset, search=search), "finish the network", platform, trains=True)
+        model = cut.outputs["model"]
+        both = {"config": config, "dataset": dataset, "test": test, "model": model}
+        certified = place(components.evaluate(**both, search=search, before=cut.outputs["results"]), "certify it on test", platform)
+        shipped = place(components.export(**both, before=certified.outputs["results"]), "export the model", platform)
+        ends = {"results": shipped.outputs["results"], "exported": shipped.outputs["exported"]}
+        told = place(components.report(**both, **ends), "write the report", platform)
+        registered = components.register(
+            **tracked,
+            run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            commit=commit,
+            repository=repository,
+            dataset=dataset,
+            search=search,
+            model=model,
+            **ends,
+            report=told.outputs["report"],
+        )
+        place(registered, "register the model", platform).set_caching_options(enable_caching=False)
+
+    made: Callable[..., Any] = finish
+    return made
+
+
 def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[..., Any]:
     """Return the pipeline for a schedule; the settings of `config` become the defaults of the run's parameters."""
-    schedule, unit = config.search.schedule, config.unit
+    schedule, unit, ending = config.search.schedule, config.unit, finish(platform)
 
     @dsl.pipeline(name=NAME, description=DESCRIPTION)
     def optimally_deep_network(
-        config: str = config.to_json(),
+        config: str = config.to_short_json(),
         target: float = config.search.target,
         data_source: str = config.data.source,
         data_root: str = config.data.root or "",
@@ -45,30 +86,6 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
         dataset, test = prepared.outputs["dataset"], prepared.outputs["test"]
         tracked = {"config": settings, "experiment": experiment}
 
-        def finish(depth: int, search: Any) -> None:
-            """End the search: the network is cut, certified and registered."""
-            cut = place(components.truncate(**tracked, dataset=dataset, search=search), f"cut at {unit} {depth}", platform, trains=True)
-            model = cut.outputs["model"]
-            both = {"config": settings, "dataset": dataset, "test": test, "model": model}
-            certified = place(
-                components.evaluate(**both, search=search, before=cut.outputs["results"]), f"certify {unit} {depth} on test", platform
-            )
-            shipped = place(components.export(**both, before=certified.outputs["results"]), "export the model", platform)
-            ends = {"results": shipped.outputs["results"], "exported": shipped.outputs["exported"]}
-            told = place(components.report(**both, **ends), "write the report", platform)
-            registered = components.register(
-                **tracked,
-                run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-                commit=commit,
-                repository=data_repository,
-                dataset=dataset,
-                search=search,
-                model=model,
-                **ends,
-                report=told.outputs["report"],
-            )
-            place(registered, "register the model", platform).set_caching_options(enable_caching=False)
-
         def level(index: int, before: Any) -> None:
             """Train and judge one depth; go on, or end."""
             depth, after = schedule[index], (0, *schedule)[index]
@@ -76,12 +93,17 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
             trained = place(components.train(**here, before=before), f"train {unit} {depth}", platform, trains=True)
             judged = place(components.check(**here, before=trained.outputs["search"]), f"is {unit} {depth} enough?", platform, trains=True)
             search = judged.outputs["search"]
+
+            def stop() -> None:
+                done = ending(**tracked, commit=commit, repository=data_repository, dataset=dataset, test=test, search=search)
+                done.set_display_name(f"finish {unit} {depth}")
+
             if index + 1 == len(schedule):
-                finish(depth, search)
+                stop()
                 return
             verdict = judged.outputs[CHECK_OUTPUT]
             with dsl.If(verdict != "expand", name=f"stop-at-{depth}"):
-                finish(depth, search)
+                stop()
             with dsl.If(verdict == "expand", name=f"expand-to-{schedule[index + 1]}"):
                 level(index + 1, search)
 

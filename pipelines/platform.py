@@ -25,6 +25,7 @@ PROGRESS = "/progress"  # where --pvc is mounted: an interrupted training goes o
 USER = 10001  # the image's
 RETRIES, BACKOFF, BACKOFF_FACTOR = 2, "30s", 2
 SHORT_SECONDS, LONG_SECONDS = 3600, 24 * 3600
+WHOLE_SECONDS = (RETRIES + 1) * LONG_SECONDS + 3600  # Argo ends the last try so long after the first began; without it after an hour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def place(task: PipelineTask, name: str, platform: Platform, *, trains: bool = F
 
 
 def _for_training(task: PipelineTask, platform: Platform) -> PipelineTask:
-    task.set_retry(RETRIES, backoff_duration=BACKOFF, backoff_factor=BACKOFF_FACTOR)
+    task.set_retry(RETRIES, backoff_duration=BACKOFF, backoff_factor=BACKOFF_FACTOR, backoff_max_duration=f"{WHOLE_SECONDS}s")
     if platform.cpu:
         task.set_cpu_request(platform.cpu)
     if platform.memory:

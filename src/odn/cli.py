@@ -11,14 +11,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odn import __version__
 from odn.arguments import Parser
-from odn.config import load_config
 from odn.errors import ConfigError, OdnError, TargetError
+from odn.model_commands import add_model_commands
 from odn.sanitize import escaped, sanitized
 from odn.searching.folder import SearchFolder
+
+if TYPE_CHECKING:
+    from odn.config import Config
 
 COMMANDS = ("cost", "preset", "route", "show", "specialise", "track")  # the others are stages of the pipeline
 FOLDERS = {  # flag: (default, help)
@@ -81,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "code", _code, "digest the code that each stage runs", "source", "code")
     _add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
-    _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared")
+    _add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared", "progress")
     _add(commands, "open", _open, "decide to begin", "search")
     for name, run, text in (("train", _train, "train one depth, or rung"), ("check", _check, "judge one depth, or rung")):
         command = _add(commands, name, run, text, "prepared", "search", "progress")
@@ -112,14 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
     preset = _add(commands, "preset", _preset, "print a preset of params/ as options of 'dvc exp run'")
     preset.add_argument("name", help="such as paper/mnist")
-    specialise = _add(
-        commands, "specialise", _specialise, "cut a network for each target out of a supernet", "prepared", "search", "specialised"
-    )
+    places = ("prepared", "search", "model", "specialised")
+    specialise = _add(commands, "specialise", _specialise, "bring out a network for each target, without training", *places)
     specialise.add_argument("--target", action="append", required=True, help="such as 'accuracy>=0.98' or 'bytes<=100000,latency_ms<=1.5'")
     specialise.add_argument("--no-register", action="store_true", help="write the folders only")
     specialise.add_argument("--enumerate", action="store_true", help="evaluate all sub-networks, however many")
     specialise.add_argument("--no-predictor", action="store_true", help="evaluate each sub-network that evolution sees on val")
     specialise.add_argument("--no-latency-table", action="store_true", help="time each sub-network as a whole")
+    add_model_commands(commands)
     shown = ("model", "metrics", "registered-weights", "registration", "report", "exported")
     _add(commands, "show", _show, "print a summary of the search", *shown)
     return parser
@@ -137,7 +140,13 @@ def _add(commands: Any, name: str, run: Any, text: str, *folders: str) -> argpar
 
 def _stage(options: argparse.Namespace, **paths: Any) -> Any:
     package = "commands" if options.stage in COMMANDS else "stages"
-    return importlib.import_module(f"odn.{package}.{options.stage}").run(load_config(options.params), **paths)
+    return importlib.import_module(f"odn.{package}.{options.stage}").run(_config(options), **paths)
+
+
+def _config(options: argparse.Namespace) -> "Config":
+    from odn.config import load_config
+
+    return load_config(options.params)
 
 
 def _search(options: argparse.Namespace) -> SearchFolder:
@@ -155,7 +164,8 @@ def _fetch(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     out = options.prepared
-    _stage(options, data=options.data, train=out / "train", val=out / "val", test=out / "test", manifest=out / "dataset.json")
+    splits = {name: out / name for name in ("train", "val", "test")}
+    _stage(options, data=options.data, manifest=out / "dataset.json", progress=options.progress, **splits)
 
 
 def _open(options: argparse.Namespace) -> None:
@@ -172,7 +182,7 @@ def _train(options: argparse.Namespace) -> None:
         search=_search(options),
         progress=options.progress,
     )
-    name = f"{load_config(options.params).unit} {depth}"
+    name = f"{_config(options).unit} {depth}"
     if step is None:
         _say(f"{name}: skipped, the search has ended before it")
     else:
@@ -189,7 +199,7 @@ def _check(options: argparse.Namespace) -> None:
         search=_search(options),
         progress=options.progress,
     )
-    name = f"{load_config(options.params).unit} {depth}"
+    name = f"{_config(options).unit} {depth}"
     _say(f"{name}: {verdict.verdict}: {verdict.reason}" if verdict else f"{name}: skipped, the search has ended before it")
 
 
@@ -203,7 +213,7 @@ def _truncate(options: argparse.Namespace) -> None:
         plots=options.plots,
         progress=options.progress,
     )
-    config = load_config(options.params)
+    config = _config(options)
     kept = f"{config.unit} {flat['depth']} of {config.n_units}"
     _say(f"{kept} is kept ({flat['verdict']}), {flat['val_accuracy']:.2%} on val, in {options.model}/")
 
@@ -219,19 +229,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         latency=options.metrics / "latency.json",
     )
     low, high = record["test_accuracy_low"], record["test_accuracy_high"]
-    _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}), {record['params_saved']:.1%} fewer parameters")
+    balanced = f", balanced {record['test_balanced_accuracy']:.2%}" if "test_balanced_accuracy" in record else ""
+    _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}){balanced}, {record['params_saved']:.1%} fewer parameters")
 
 
 def _export(options: argparse.Namespace) -> None:
-    metrics = options.metrics
-    found = _stage(
-        options,
-        prepared=options.prepared,
-        model=options.model,
-        exported=options.exported,
-        metrics=metrics / "export.json",
-        latency=metrics / "export_latency.json",
-    )
+    places = {"metrics": options.metrics / "export.json", "latency": options.metrics / "export_latency.json"}
+    found = _stage(options, prepared=options.prepared, model=options.model, exported=options.exported, **places)
     for one in found.artifacts:
         _say(f"{options.exported / one.file}: {one.bytes:,} bytes, {one.accuracy:.2%} on test in {one.runtime}")
     for one in found.refused:
@@ -267,7 +271,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _specialise(options: argparse.Namespace) -> None:
-    from odn.supernet.targets import read_targets
+    from odn.searching.targets import read_targets
 
     targets = read_targets(options.target)
     done = _stage(
@@ -275,6 +279,7 @@ def _specialise(options: argparse.Namespace) -> None:
         targets=targets,
         prepared=options.prepared,
         search=_search(options),
+        model=options.model,
         out=options.specialised,
         registers=not options.no_register,
         enumerates=options.enumerate,
@@ -310,7 +315,7 @@ def _route(options: argparse.Namespace) -> None:
     from odn.report.routed import describe
     from odn.routing.targets import Target
 
-    first = load_config(options.params).search.schedule[0]
+    first = _config(options).search.schedule[0]
     summary = _stage(
         options,
         kind=options.kind,

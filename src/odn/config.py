@@ -4,6 +4,7 @@ The sections are in `odn.sections`. To Kubeflow the config travels as one canoni
 JSON string (`Config.to_json`), which reads back to an equal object.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -73,14 +74,22 @@ class Config(Settings):
         """Return the canonical JSON: keys sorted, no spaces; equal configs give equal strings."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
+    def to_short_json(self) -> str:
+        """Return canonical JSON of the settings that are not the defaults, and a digest of the defaults that it counts on."""
+        whole, usual = self.model_dump(mode="json"), Config().model_dump(mode="json")
+        changes: dict[str, Any] = {}
+        for name, value in whole.items():
+            if isinstance(value, dict):
+                differing = {key: one for key, one in value.items() if one != usual[name][key]}
+                changes |= {name: differing} if differing else {}
+            elif value != usual[name]:
+                changes[name] = value
+        return json.dumps({"changes": changes, "defaults": _defaults_digest()}, sort_keys=True, separators=(",", ":"))
+
     @property
     def mode(self) -> Mode:
         """Return what the configured mode means."""
         return self.search.meaning
-
-    def in_mode(self, mode: str) -> "Config":
-        """Return the same settings under another `search.mode`."""
-        return self.model_copy(update={"search": self.search.model_copy(update={"mode": mode})})
 
     @property
     def spreads(self) -> bool:
@@ -150,6 +159,31 @@ def make_config(settings: Any) -> Config:
         ConfigError: one line for each refused setting: its name, what is allowed, the value, the nearest right name.
     """
     return _complete(read_json(settings, what="the config") if isinstance(settings, str) else settings)
+
+
+def read_config(text: str) -> Config:
+    """Read what `to_short_json` wrote, or the whole config as JSON.
+
+    Raises:
+        ConfigError: a setting is refused, or what was written counts on other defaults than this version of odn has.
+    """
+    content = read_json(text, what="the config")
+    if not isinstance(content, dict) or set(content) != {"changes", "defaults"}:
+        return _complete(content)
+    if content["defaults"] != _defaults_digest():
+        raise ConfigError(
+            "the config was written by a version of odn whose settings have other defaults than those of this one; "
+            "compile the pipeline, and build its image, from the same commit"
+        )
+    usual = Config().model_dump(mode="json")
+    changes = content["changes"] if isinstance(content["changes"], dict) else {"changes": content["changes"]}
+    merged = {name: usual[name] | value if isinstance(value, dict) and isinstance(usual.get(name), dict) else value
+              for name, value in changes.items()}  # fmt: skip
+    return _complete(usual | merged)
+
+
+def _defaults_digest() -> str:
+    return hashlib.sha256(Config().to_json().encode()).hexdigest()[:16]
 
 
 def settings(changes: Mapping[str, Any] | None = None, *, n_blocks: int | None = None, n_rungs: int | None = None) -> Config:
@@ -226,7 +260,6 @@ def _cross_check(config: Config, *, n_blocks: int, n_rungs: int) -> None:
             f"search.schedule: with search.mode {config.search.mode} one depth is trained; got {list(config.search.schedule)}; "
             f'leave the one that is meant, such as {{"{deepest}": {{after: 0}}}}'
         )
-    _check_teaching(config)
     if "\0" in (config.data.root or ""):
         raise ConfigError(f"data.root: no path has a zero byte in it; got {shown(config.data.root)}")
     _check_data(config)
@@ -245,21 +278,6 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"data.root: {config.data.root} needs data.source: s3; got data.source: {config.data.source}")
     if config.data.image_size is not None and config.data.source not in ("folder", "s3"):
         raise ConfigError(f"data.image_size: only folder and s3 images are resized; set it to null for {config.data.source}")
-
-
-def _check_teaching(config: Config) -> None:
-    mode, distill = config.mode, config.search.distill
-    if distill != "none" and not mode.taught:
-        raise ConfigError(f"search.distill: nobody teaches with search.mode {mode.name}; set it to none; got {distill}")
-    if distill in ("shallower", "exits") and not mode.inherits:
-        raise ConfigError(
-            f"search.distill: {distill} needs search.mode growth, as the depths of {mode.name} know nothing of one another; "
-            f"set it to none, full or a model of the registry"
-        )
-    if config.search.reduce_depth and not mode.reduced:
-        raise ConfigError(
-            f"search.reduce_depth: with search.mode {mode.name} there is no training state of the depth before to try; set it to false"
-        )
 
 
 def allowed(name: str) -> str:

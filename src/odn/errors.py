@@ -6,8 +6,9 @@ OdnError                 anything a user can mend; the command line prints it an
 ├── ExportError          a network has no equal in a runtime's format, or an export does not compute the same
 ├── MissingInputError    a stage's input is not there yet: an earlier stage has to run
 ├── OutputError          the place of an output holds what odn did not write
+├── RequestError         a request to a server cannot be answered as it is
 ├── StorageError         an s3:// address cannot be read or written
-├── TargetError          no sub-network meets a target that was asked for
+├── TargetError          no network meets a target that was asked for
 ├── TrackingError        the MLflow server cannot be reached or refuses
 └── TrainingError        training cannot go on: a non-finite loss, a device that is not there
 
@@ -51,8 +52,16 @@ class OutputError(OdnError):
     """Refuse to replace what odn did not write."""
 
 
+class RequestError(OdnError):
+    """Refuse a request; `status` is what HTTP says of it."""
+
+    def __init__(self, sentence: str, *, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
 class TargetError(OdnError):
-    """Say which targets no sub-network meets, and by how much the best one misses."""
+    """Say which targets no network meets, and by how much the best one misses."""
 
 
 class StorageError(OdnError):

@@ -1,17 +1,20 @@
 """Read and write files so that a reader sees a whole one or none."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from odn.errors import OutputError
+from odn.sanitize import sanitized
 
 MANIFEST = ".odn-manifest.json"  # in each folder that is made here: the names of the files that odn wrote
 MARK, OLD = "odn-", ".old"  # in the names of folders that are being made, or replaced
@@ -175,6 +178,19 @@ def _mend(path: Path) -> None:
             leftover.rename(path)
         else:
             shutil.rmtree(leftover)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for one process: a second one (a `make repro` after its predecessor's shell was killed) waits for the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:  # filelock would look again and again where flock waits
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stderr.write(f"odn: waiting for another process that works in {sanitized(folder)}\n")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

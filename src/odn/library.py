@@ -178,8 +178,6 @@ def _configured(network: DepthNetwork, *, target: float, changes: Mapping[str, A
     taken = {name for name in changes if name.startswith("model.") or name in ("search.target", "data.source")}
     if taken:
         raise ConfigError(f"{', '.join(sorted(taken))}: said by the arguments network, data and target; leave it out")
-    if str(changes.get("search.distill", "")).startswith("models:/"):
-        raise ConfigError("search.distill: a model of the registry teaches in the pipeline alone; set it to none, shallower, exits or full")
     whole = network.architecture.whole
     family = whole.made_by
     mode = changes.get("search.mode", "climb" if isinstance(family, Spreadable) else "growth")
@@ -227,7 +225,7 @@ def _steps(network: DepthNetwork, data: Data, config: Config, machine: Machine) 
             verdict=step.verdict.verdict,
             reason=step.verdict.reason,
             full_network_epochs=step.step.cost + step.verdict.cost,
-            result=conclude(done, data=known) if ended else None,
+            result=conclude(done, data=known, config=config) if ended else None,
         )
 
 

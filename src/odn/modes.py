@@ -16,32 +16,21 @@ class Mode:
 
     name: str
     strategy: str  # module that holds its `STRATEGY`; imported when something is trained
-    inherits: bool = False  # a depth grows from the one before it
     one_depth: bool = False  # the schedule names a single depth
     together: bool = False  # the first depth trains all of the schedule, so that it depends on all of it
-    may_select: tuple[str, ...] = ()  # modes of which one is chosen by a short training, once
     exhaustive: bool = False  # the next depth is trained although the target is reached
-    trial: Literal["never", "promising", "always"] = "never"  # when a depth is annealed and looked at once more before it is judged
-    taught: bool = False  # a teacher may be brought: `search.distill`
-    reduced: bool = False  # after a depth is accepted, the one before may be tried: `search.reduce_depth`
+    trial: bool = False  # a depth that may reach the target is annealed, and judged by that
     finish_epochs: Callable[[Any], int] = lambda config: config.finish.epochs
-    finish_anew: bool = True  # `finish.start: fresh` is possible
     cuts_inside: bool = False  # blocks and channels go, not only what is deeper
-    stop: Literal["flat", "max_epochs"] = "max_epochs"  # when growth.* ends the training of a depth
     any_ladder: bool = False  # `search.ladder` says which networks are tried; else they are the prefixes of the backbone
     phase: Literal["stable", "anneal"] = "stable"  # what training is called in the records
     longer: Callable[[Any], str | None] = lambda _: None  # what trains longer, in a report; None where growth.max_epochs does
     check: Check = lambda _: None
 
     @property
-    def selects(self) -> bool:
-        """Return whether another mode is chosen."""
-        return bool(self.may_select)
-
-    @property
     def judges_as_trained(self) -> bool:
         """Return whether the network that training left is judged, and kept, as it is."""
-        return self.trial == "never"
+        return not self.trial
 
 
 def _paper(config: Any) -> str | None:
@@ -73,7 +62,6 @@ def _prune_longer(config: Any) -> str:
     return f"prune.epochs {prune.epochs}, or fine-tune: prune.finetune_epochs {prune.finetune_epochs}"
 
 
-_GROWN = "odn.searching.growth"
 _CLIMB: dict[str, Any] = {
     "strategy": "odn.ladder.fitting",
     "any_ladder": True,
@@ -86,9 +74,14 @@ MODES = {
     for mode in (
         Mode(name="climb", **_CLIMB),
         Mode(name="grid", **_CLIMB, exhaustive=True),
-        Mode(name="growth", strategy=_GROWN, inherits=True, trial="promising", taught=True, reduced=True, stop="flat"),
-        Mode(name="paper", strategy="odn.searching.published", finish_epochs=lambda _: 0, check=_paper),
-        Mode(name="scratch", strategy=_GROWN, one_depth=True, trial="always", taught=True),
+        Mode(name="growth", strategy="odn.searching.growth", trial=True),
+        Mode(
+            name="paper",
+            strategy="odn.searching.published",
+            finish_epochs=lambda _: 0,
+            longer=lambda config: f"paper.patience {config.paper.patience}",
+            check=_paper,
+        ),
         Mode(
             name="supernet",
             strategy="odn.supernet.fitting",
@@ -96,13 +89,11 @@ MODES = {
             finish_epochs=lambda _: 0,
             longer=lambda config: f"supernet.epochs {config.supernet.epochs}",
         ),
-        Mode(name="auto", strategy="odn.supernet.selection", together=True, may_select=("growth", "supernet")),
         Mode(
             name="prune",
             strategy="odn.pruning.fitting",
             one_depth=True,
             finish_epochs=lambda config: config.prune.finetune_epochs,
-            finish_anew=False,
             cuts_inside=True,
             check=_prune,
             longer=_prune_longer,

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from odn.renamed import SETTINGS, VALUES
+from odn.renamed import REMOVED, REMOVED_VALUES, SETTINGS
 
 REFUSED = "refused"  # the type of an error that says all by itself
 MOST = 20  # settings that are refused one by one; of more, how many there are is said
@@ -72,14 +72,9 @@ def refusal(item: Any, root: type[BaseModel]) -> str:
         return f"{'.'.join(map(str, location)) or 'the config'}: must be text in Unicode; got {shown(item['input'])}"
     if item["type"] not in {"invalid_key", "extra_forbidden"}:
         location = location[:2]  # without the entry of a list, or the one of several kinds that a value may be of
-    name, last = ".".join(str(part) for part in location), str(location[-1])
-    if item["type"] == "extra_forbidden" and name in SETTINGS:
-        return f"unknown setting {name}: renamed to {SETTINGS[name]}"
+    name = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
-        known = _fields(location[:-1], root)
-        near = [".".join((*map(str, location[:-1]), match)) for match in difflib.get_close_matches(last, known, n=1)]
-        near = near or [other for other in _every_name(root) if other.split(".")[-1] == last]
-        return f"unknown setting {name} " + (f"(did you mean {near[0]}?)" if near else f"(known here: {', '.join(known)})")
+        return f"unknown setting {name}{_way_out(location, root)}"
     if item["type"] == "missing":
         return f"missing setting {name} ({allowed_in(root, name)})"
     if item["type"] == "invalid_key":
@@ -89,13 +84,26 @@ def refusal(item: Any, root: type[BaseModel]) -> str:
         value = list(value)  # as it was written
     if isinstance(value, str):
         schema = _schema_of(root, name)
-        near = difflib.get_close_matches(value, schema.get("enum", schema.get("examples", [])), n=1)
+        near = difflib.get_close_matches(value, schema.get("enum", []), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        if (name, value) in VALUES:
-            hint = f" (renamed to {VALUES[name, value]})"
+        if (name, value) in REMOVED_VALUES:
+            hint = f" (it was removed: {REMOVED_VALUES[name, value]})"
         if NUMBER_AS_TEXT.fullmatch(value):
             hint = f" (this is text: write {float(value)}, without quotes)"
     return f"{name}: must be {allowed_in(root, name)}; got {shown(value)}{hint}"
+
+
+def _way_out(location: tuple[str | int, ...], root: type[BaseModel]) -> str:
+    """Say what to do about a setting that is not known: its name of now, what to use instead, or the nearest right name."""
+    name, last = ".".join(str(part) for part in location), str(location[-1])
+    if name in SETTINGS:
+        return f": renamed to {SETTINGS[name]}"
+    if name in REMOVED:
+        return f": it was removed; {REMOVED[name]}"
+    known = _fields(location[:-1], root)
+    near = [".".join((*map(str, location[:-1]), match)) for match in difflib.get_close_matches(last, known, n=1)]
+    near = near or [other for other in _every_name(root) if other.split(".")[-1] == last]
+    return f" (did you mean {near[0]}?)" if near else f" (known here: {', '.join(known)})"
 
 
 def allowed_in(root: type[BaseModel], name: str) -> str:
@@ -126,8 +134,8 @@ def _whole_schema(root: type[BaseModel]) -> dict[str, Any]:
 
 
 def _words(schema: dict[str, Any]) -> str:
-    if "enum" in schema or "examples" in schema:
-        return "one of " + ", ".join(schema.get("enum") or schema["examples"])
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
     if "const" in schema:
         return str(schema["const"])
     if schema["type"] == "array" and schema["items"]["type"] == "number":

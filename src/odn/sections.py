@@ -7,9 +7,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from odn.modes import MODES, Mode
 from odn.sanitize import escaped
 
-DISTILL = ("none", "shallower", "exits", "full", "models:/NAME/VERSION", "models:/NAME@ALIAS")
-TEACHER = r"^(none|shallower|exits|full|models:/[^/@\s]+(/[0-9]+|@[^/@\s]+))$"
-
 Source = Literal["digits", "mnist", "fashion_mnist", "emnist_letters", "usps", "svhn", "cifar10", "cifar100", "folder", "s3"]
 Limit = Annotated[int, Field(ge=1, le=10**15)] | None
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -40,12 +37,14 @@ class DataConfig(Section):
     source: Source = Field(default="digits", description="data set")
     root: str | None = Field(default=None, description="folder or s3://bucket/prefix of the raw files; null downloads them")
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
-        default=None, description="pixels a side that folder and s3 images are resized to"
+        default=None, description="pixels a side that the middle square of folder and s3 images is resized to"
     )
     max_images: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="training images kept, stratified, before val is split off"
     )
-    val_fraction: Fraction = Field(default=0.25, description="fraction of the training images that becomes val")
+    val_fraction: Fraction = Field(
+        default=0.25, description="fraction of the training images that becomes val, where there is no val split"
+    )
     test_fraction: Fraction = Field(default=0.2, description="fraction of all images that becomes test, where the source has no test split")
     duplicates: Literal["warn", "drop", "refuse"] = Field(
         default="warn",
@@ -88,7 +87,6 @@ class TrainConfig(Section):
     ema_epochs: Annotated[float, Field(gt=0, le=100)] = Field(
         default=0.5, description="horizon of the moving average of the weights, epochs"
     )
-    aux_weight: ClosedFraction = Field(default=0.0, description="weight of the loss at the head of the depth grown from")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where the processor or GPU gains from it"
     )
@@ -105,17 +103,28 @@ class AugmentConfig(Section):
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(default=10.0, description="largest rotation, degrees")
     scale: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="largest change of size, fraction")
     flip: bool = Field(default=False, description="mirror left to right with probability 1/2")
+    crop: ClosedFraction = Field(default=0.0, description="least area of a random crop that is resized to the whole; 0 for none")
+    jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="largest change of brightness, of contrast and of saturation, fraction"
+    )
+    trivial: bool = Field(default=False, description="TrivialAugment: one operation of 14 at a random strength")
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="alpha of the Beta distribution by which two images are blended; 0 for none"
+    )
+    cutmix: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="alpha of the Beta distribution of the area that a box of another image keeps; 0 for none"
+    )
 
 
 class GrowthConfig(Section):
     """Say how a depth starts and when it has been trained enough to be judged; nothing here knows the target."""
 
-    init: Literal["zero", "random", "copy", "rewind"] = Field(default="copy", description="how a new block and its head start")
+    init: Literal["zero", "copy"] = Field(default="copy", description="how a new block and its head start")
     shortcut: Literal["avgpool", "conv"] = Field(
         default="avgpool", description="shortcut at a group change: average pool + 1x1, or strided 1x1"
     )
-    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=5, description="least epochs of the stable phase")
-    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=15, description="most epochs of the stable phase")
+    min_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=2, description="least epochs of the stable phase")
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=5, description="most epochs of the stable phase")
     patience: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="epochs over which the curve must still improve")
     min_gain: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.1, description="fraction of the error on val that `patience` epochs must remove, else the curve is flat"
@@ -125,11 +134,10 @@ class GrowthConfig(Section):
 class SearchConfig(Section):
     """Say when a depth is accepted."""
 
-    mode: Literal["climb", "growth", "paper", "grid", "scratch", "supernet", "auto", "prune"] = Field(
+    mode: Literal["climb", "growth", "paper", "grid", "supernet", "prune"] = Field(
         default="climb",
         description="climb: each rung of the ladder anew; growth: depths grow from one another; paper: the published procedure; "
-        "grid: climb to the top; scratch: one depth anew; supernet: all depths at once; "
-        "auto: growth or supernet, after a pilot training of all depths; prune: one depth, cut in training",
+        "grid: climb to the top; supernet: all depths at once; prune: one depth, cut in training",
     )
     ladder: Literal["spread", "prefix"] = Field(
         default="spread",
@@ -147,15 +155,6 @@ class SearchConfig(Section):
     )
     cooldown_gain: ClosedFraction = Field(
         default=0.75, description="maximum fraction of the val error that annealing is expected to remove"
-    )
-    distill: Annotated[str, Field(pattern=TEACHER)] = Field(
-        default="none",
-        examples=list(DISTILL),
-        description="who teaches a depth: none; shallower: the depth before; exits: each depth the exit of the one before; full: "
-        "a full-depth teacher trained first; models:/NAME/VERSION or models:/NAME@ALIAS: a network of the registry",
-    )
-    reduce_depth: bool = Field(
-        default=False, description="after a depth is accepted, try the one before it, distilled from the accepted network"
     )
     looks: Annotated[int, Field(ge=0, le=8)] = Field(
         default=2, description="networks between the accepted rung and the one before it that are tried, halving the interval"
@@ -179,8 +178,8 @@ class SearchConfig(Section):
 
     @property
     def n_looks(self) -> int:
-        """Count the networks that may be compared with the target."""
-        return len(self.schedule) + (self.looks if self.spreads else 0)
+        """Count the networks that may be compared with the target; behind trial anneals, the finish is one more."""
+        return len(self.schedule) + (self.looks if self.spreads else int(self.meaning.trial))
 
     @property
     def budget(self) -> dict[Literal["bytes", "macs", "params"], int]:
@@ -217,6 +216,9 @@ class PaperConfig(Section):
     lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.01, description="rate at which the first depth begins")
     later_lr: Annotated[float, Field(gt=0, le=100)] = Field(default=0.005, description="rate at which every later depth begins")
     patience: Annotated[int, Field(ge=1, le=10000)] = Field(default=23, description="epochs without progress that end a depth")
+    max_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
+        default=1000, description="most epochs of a depth; the published code has no bound"
+    )
 
 
 class SupernetConfig(Section):
@@ -236,29 +238,6 @@ class SupernetConfig(Section):
     cooldown: ClosedFraction = Field(default=0.3, description="fraction of the epochs, at the end, in which the rate falls to 0")
     widths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
         default=(1.0,), description="fractions of the inner channels of the blocks that are trained together; 1 is among them"
-    )
-
-
-class DistillConfig(Section):
-    """Say how a network learns from another, of `search.distill` and `search.reduce_depth`."""
-
-    weight: ClosedFraction = Field(default=0.5, description="of what the teacher says; the labels have the rest")
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=2.0, description="that softens the logits of both")
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=15, description="of a full-depth teacher that is trained here")
-    reduce_epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
-        default=8, description="of the cooldown of a shallower depth that is tried"
-    )
-
-
-class AutoConfig(Section):
-    """Say how growth or supernet is chosen, of `search.mode: auto`."""
-
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(default=2, description="of the short training of all depths at once")
-    deep: ClosedFraction = Field(
-        default=0.5, description="fraction of the deepest scheduled depth; what needs more of it is trained as a supernet"
-    )
-    models: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="wanted from one training; more than one asks for a supernet"
     )
 
 
@@ -299,9 +278,8 @@ class PruneConfig(Section):
 class FinishConfig(Section):
     """Say how the accepted depth is finished."""
 
-    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(default=20, description="of training that is kept if better on val; 0: none")
-    start: Literal["grown", "fresh"] = Field(
-        default="grown", description="grown: a longer cooldown of the network | fresh: the depth is trained anew"
+    epochs: Annotated[int, Field(ge=0, le=10000)] = Field(
+        default=40, description="of training that is kept unless it misses a target that the trial anneal reached; 0: none"
     )
 
 
@@ -337,8 +315,6 @@ class Settings(Section):
     climb: ClimbConfig = ClimbConfig()
     paper: PaperConfig = PaperConfig()
     supernet: SupernetConfig = SupernetConfig()
-    distill: DistillConfig = DistillConfig()
-    auto: AutoConfig = AutoConfig()
     route: RouteConfig = RouteConfig()
     prune: PruneConfig = PruneConfig()
     finish: FinishConfig = FinishConfig()

@@ -19,7 +19,7 @@ STAGES = ("fetch", "prepare", "open", "train", "check", "truncate", "evaluate", 
 LOADER = "odn.searching.strategy"  # imports the strategy of the mode by its name
 # Modules that change no result of the other stages: they name the public API, show, or list the settings, whose values DVC tracks.
 SHOWN = ("odn", "odn.arguments", "odn.display", "odn.errors", "odn.follow", "odn.refusals", "odn.sanitize", "odn.sections", "odn.waiting")
-FETCHED = "odn.tracking"  # what trains, but for its teacher, has the same result without it
+TRACKING = "odn.tracking"  # what trains has the same result without it
 TELLING = frozenset({"report", "register"})  # stages whose results hold what other modules only show
 
 
@@ -32,8 +32,8 @@ class Source:
 
     def digests(self, *, mode: str) -> dict[str, dict[str, str]]:
         """Return for each stage the modules that it runs under a mode, each with its digest."""
-        strategies = [MODES[one].strategy for one in (mode, *MODES[mode].may_select)]
-        return {stage: {name: self.codes[name] for name in _run(stage, self.imports, strategies=strategies)} for stage in STAGES}
+        strategy = MODES[mode].strategy
+        return {stage: {name: self.codes[name] for name in _run(stage, self.imports, strategy=strategy)} for stage in STAGES}
 
 
 def read_source(package: Path) -> Source:
@@ -60,7 +60,7 @@ def _files(package: Path) -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def _run(stage: str, imports: Mapping[str, frozenset[str]], *, strategies: list[str]) -> list[str]:
+def _run(stage: str, imports: Mapping[str, frozenset[str]], *, strategy: str) -> list[str]:
     """List the modules that a stage runs, without those that do not change what it writes."""
     found: set[str] = set()
     ahead = [f"odn.stages.{stage}"]
@@ -69,14 +69,14 @@ def _run(stage: str, imports: Mapping[str, frozenset[str]], *, strategies: list[
         if name in found or name not in imports or not _matters(name, stage=stage):
             continue
         found.add(name)
-        ahead += [*imports[name], *(strategies if name == LOADER else ())]
+        ahead += [*imports[name], *([strategy] if name == LOADER else ())]
     return sorted(found)
 
 
 def _matters(name: str, *, stage: str) -> bool:
     if stage in TELLING:
         return True
-    return name not in SHOWN and (not name.startswith(FETCHED) or name == f"{FETCHED}.teacher")
+    return name not in SHOWN and not name.startswith(TRACKING)
 
 
 def _imported(nodes: list[ast.AST]) -> Iterator[str]:

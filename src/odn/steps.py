@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from odn.config import Config, changed, make_config
+from odn.config import Config, changed, read_config
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
 from odn.searching.folder import SearchFolder
@@ -45,22 +45,25 @@ def _step(function: Callable[P, T]) -> Callable[P, T]:
 def configure(config: str, *, changes: Mapping[str, Any], repository: str, revision: str) -> tuple[str, str]:
     """Put a run's own settings, {"section.key": value}, over those that were compiled in; return the whole, and the data's version.
 
-    The settings are canonical JSON. The version is a commit of the repository, or a digest of what lies in the bucket; "" where the
-    settings alone say which data is meant. Later steps are cached by both.
+    The settings are canonical JSON of what is not default, as every step carries them. The version is a commit of the repository, or a
+    digest of what lies in the bucket; "" where the settings alone say which data is meant. Later steps are cached by both.
 
     Raises:
         SystemExit: a setting is refused, or the data's place cannot be read (exit code 2, after a line on each).
     """
     from odn.storage import fingerprint
-    from odn.versioned import commit_of
+    from odn.versioned import commit_of, require_fetched
 
-    checked = changed(make_config(config), changes)
+    checked = changed(read_config(config), changes)
+    short = checked.to_short_json()
     if repository:
-        return checked.to_json(), commit_of(repository, revision=revision)
+        commit = commit_of(repository, revision=revision)
+        require_fetched(repository, revision=commit)
+        return short, commit
     if checked.data.source == "s3":
         assert checked.data.root is not None, "the config requires a root for s3"
-        return checked.to_json(), fingerprint(checked.data.root)
-    return checked.to_json(), ""
+        return short, fingerprint(checked.data.root)
+    return short, ""
 
 
 @_step
@@ -74,7 +77,7 @@ def prepare(config: str, *, repository: str, version: str, dataset: str, test: s
     from odn.stages import open as opening
     from odn.versioned import pull_data
 
-    settings, folder = make_config(config), Path(dataset)
+    settings, folder = read_config(config), Path(dataset)
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "data"
         if repository:
@@ -82,7 +85,7 @@ def prepare(config: str, *, repository: str, version: str, dataset: str, test: s
         else:
             fetch.run(settings, downloads=raw)
         splits = {"train": folder / "train", "val": folder / "val", "test": Path(test)}
-        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", **splits)
+        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", progress=_progress(), **splits)
     opening.run(settings, search=SearchFolder(Path(search)))
     write_text(Path(table), split_table({split: count["total"] for split, count in manifest.counts.items()}))
     return {"source": manifest.source, "classes": len(manifest.classes), **{f"sha256_{k}": v for k, v in manifest.sha256.items()}}
@@ -97,7 +100,7 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     """
     from odn.stages import train
 
-    settings = make_config(config)
+    settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
         step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
@@ -117,7 +120,7 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     """
     from odn.stages import check
 
-    settings = make_config(config)
+    settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
         verdict = check.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
@@ -139,7 +142,7 @@ def truncate(config: str, *, experiment: str, dataset: str, search: str, model: 
     """
     from odn.stages import truncate
 
-    settings, folder, record = make_config(config), SearchFolder(Path(search)), Path(results)
+    settings, folder, record = read_config(config), SearchFolder(Path(search)), Path(results)
     with _tracked(experiment):
         flat = truncate.run(
             settings,
@@ -169,7 +172,7 @@ def evaluate(config: str, *, dataset: str, test: str, search: str, model: str, b
     folder = SearchFolder(Path(search))
     with _continued(before, results) as record, _with_test(dataset, test) as prepared:
         measured = evaluate.run(
-            make_config(config),
+            read_config(config),
             prepared=prepared,
             model=Path(model),
             search=folder,
@@ -193,7 +196,7 @@ def export(config: str, *, dataset: str, test: str, model: str, before: str, exp
     with _continued(before, results) as record, _with_test(dataset, test, "train", "val") as prepared:
         latency = record / "metrics" / "export_latency.json"
         found = export.run(
-            make_config(config),
+            read_config(config),
             prepared=prepared,
             model=Path(model),
             exported=Path(exported),
@@ -216,7 +219,7 @@ def report(config: str, *, dataset: str, test: str, model: str, results: str, ex
     record, out = Path(results), Path(report)
     with _with_test(dataset, test) as prepared:
         findings = reporting.run(
-            make_config(config),
+            read_config(config),
             prepared=prepared,
             model=Path(model),
             metrics=record / "metrics",
@@ -254,7 +257,7 @@ def register(
     folder, record, registrations = SearchFolder(Path(search)), Path(results), Path(registration)
     with _tracked(experiment), tempfile.TemporaryDirectory() as nowhere:
         done = register.run(
-            make_config(config),
+            read_config(config),
             prepared=Path(dataset),
             search=folder,
             model=Path(model),

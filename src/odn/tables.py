@@ -43,6 +43,8 @@ def certificate(measured: Mapping[str, Any]) -> str:
     """Tell what `evaluate` measured: accuracy on test with its interval, and the network that was kept beside the whole one."""
     low, high = measured["test_accuracy_low"], measured["test_accuracy_high"]
     lines = [f"**{measured['test_accuracy']:.2%}** of {measured['n_test']:,} test images ({low:.2%} to {high:.2%})."]
+    if "test_balanced_accuracy" in measured:
+        lines.append(f"Classes are imbalanced: the mean over classes is {measured['test_balanced_accuracy']:.2%}.")
     if "shallower_depth" in measured:
         p = measured["mcnemar_p_shallower"]
         lines.append(

@@ -15,7 +15,7 @@ from odn.errors import DataError
 from odn.sanitize import redacted
 from odn.waiting import waiting
 
-DATA = "data"  # what data.dvc versions
+DATA, LISTED = "data", "SHA256SUMS"  # what data.dvc versions, and the file in it that `odn fetch` writes
 ASK_SECONDS = 60.0  # for what a revision is
 PULL_SECONDS = 6 * 3600.0  # for a data set; a repository that sends nothing is given up after STALL_SECONDS
 STALL_SECONDS = 60
@@ -51,6 +51,24 @@ def commit_of(repository: str, *, revision: str, limit: float = ASK_SECONDS) -> 
     if done.returncode:
         raise _refusal(repository, revision, done.stderr)
     return done.stdout.split("\t")[0].strip() or revision
+
+
+def require_fetched(repository: str, *, revision: str, limit: float = ASK_SECONDS) -> None:
+    """Require that the data of a repository were fetched by odn, which lists what every file must hold.
+
+    Raises:
+        DataError: they were not, or the repository cannot be read.
+    """
+    command = [sys.executable, "-m", "dvc", "list", repository, DATA]
+    done = _run(command + (["--rev", revision] if revision else []), of=repository, revision=revision, limit=limit)
+    if done.returncode:
+        raise _refusal(repository, revision, done.stderr.partition("ERROR: ")[2])
+    if LISTED not in done.stdout.split():
+        raise DataError(
+            f"{DATA}/ of {repository} at {revision or 'its default branch'} was not fetched by odn (it has no {LISTED}); there, with a "
+            f"params.yaml whose data.source and data.root name the images, run 'odn fetch', put downloads/ in the place of {DATA}/, "
+            f"'dvc add {DATA}', 'dvc push', and commit {DATA}.dvc"
+        )
 
 
 def _run(command: list[str], *, of: str, revision: str, limit: float) -> "subprocess.CompletedProcess[str]":

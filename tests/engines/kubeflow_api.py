@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -54,6 +54,9 @@ class Kubeflow:
     recurring_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     strange: Answers | None = None
     authorizations: set[str | None] = field(default_factory=set)  # that were sent
+    looks: Callable[[], dict[str, Any]] | None = None  # what a run is each time it is asked for, where a test says so itself
+    logs: dict[str, str] = field(default_factory=dict)  # of pods
+    tasks: Callable[[], dict[str, str]] = dict  # the states of the tasks that have begun, by name
 
     def start(self, run: dict[str, Any]) -> None:
         """Execute a run in the background, as a cluster would."""
@@ -68,6 +71,12 @@ class Kubeflow:
 
         run["state"] = "RUNNING"
         threading.Thread(target=work, daemon=True).start()
+
+    def told(self, run_id: str) -> dict[str, Any]:
+        """Return a run with the nodes of its tasks; what is not done when it fails has failed."""
+        run = dict(self.runs[run_id])
+        states = {name: "FAILED" if run["state"] == "FAILED" and state == "RUNNING" else state for name, state in self.tasks().items()}
+        return run | {"run_details": {"task_details": nodes_of(states)}}
 
 
 def run_nothing(_spec: str, _arguments: dict[str, Any]) -> None:
@@ -152,9 +161,23 @@ class Handler(BaseHTTPRequestHandler):
         elif match := re.search(r"/experiments/([^/]+)$", path):
             self.answer(self.kubeflow.experiments[match[1]])
         elif match := re.search(r"/runs/([^/]+)$", path):
-            self.answer(self.kubeflow.runs[match[1]])
+            self.answer(self.kubeflow.looks() if self.kubeflow.looks is not None else self.kubeflow.told(match[1]))
+        elif match := re.search(r"/nodes/([^/]+)/log$", path):
+            self.log(match[1])
         else:
             self.answer({"error": f"this double has no {path}", "code": 5}, 404)
+
+    def log(self, pod: str) -> None:
+        """Send what a pod wrote, as plain text; the log of one that is gone cannot be had."""
+        if pod not in self.kubeflow.logs:
+            self.answer({"error": "pod not found", "code": 5}, 500)
+            return
+        body = self.kubeflow.logs[pod].encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_POST(self) -> None:
         """Take a POST."""
@@ -179,6 +202,31 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "runs":
             self.kubeflow.start(made)
         self.answer(made)
+
+
+def nodes_of(steps: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the task details that Kubeflow 2.17 tells of a run: the nodes of Argo's workflow, of which a step is three.
+
+    `steps` holds states by the names of tasks; a step that has ended took 30 seconds.
+    """
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    nodes = [_node("entrypoint", "RUNNING", now, now), _node("root-driver", "SUCCEEDED", now, now), _node("root", "RUNNING", now, None)]
+    for order, (name, state) in enumerate(steps.items()):
+        begin = now - datetime.timedelta(seconds=300 - order)
+        end = None if state == "RUNNING" else begin + datetime.timedelta(seconds=30)
+        executor = _node("executor", state, begin, end) | {"task_id": f"{name}-pod", "pod_name": f"{name}-executor"}
+        nodes.append(_node(f"{name}-driver", "SUCCEEDED", begin, begin))
+        nodes.append(_node(name, state, begin, end) | {"child_tasks": [{"pod_name": f"{name}-executor"}]})
+        nodes.append(executor)
+    nodes.append(_node("condition-1", "SKIPPED", now, now))
+    nodes.append(_node("truncate", "SKIPPED", now, now))  # of the branch that was not taken
+    return nodes
+
+
+def _node(name: str, state: str, begin: datetime.datetime, end: datetime.datetime | None) -> dict[str, Any]:
+    ended = end.isoformat() if end is not None else "0001-01-01T00:00:00Z"
+    times = {"create_time": begin.isoformat(), "start_time": begin.isoformat(), "end_time": ended}
+    return {"task_id": f"{name}-node", "display_name": name, "state": state, **times}
 
 
 def why_invalid(content: dict[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
 """Submitting: a real `kfp.Client` against a double of Kubeflow's door, which executes what is posted."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from components.configure import configure
 from engines import kubeflow_api
 from engines.conftest import compile_with, small_settings
 from engines.kubeflow_api import Kubeflow
-from odn.config import changed, make_config
+from odn.config import changed, read_config
 from pipelines import cluster
 from pipelines.__main__ import main
 from pipelines.arguments import SETTINGS
@@ -44,7 +45,12 @@ def kubeflow(folder: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> I
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "root"), raise_on_error=True)
         components.load_component_from_text(spec)(**arguments)
 
+    def tasks() -> dict[str, str]:
+        begun = sorted((folder / "root").glob("*/*"), key=lambda path: path.stat().st_ctime_ns)
+        return {path.name: "SUCCEEDED" if (path / "executor_output.json").exists() else "RUNNING" for path in begun}
+
     with kubeflow_api.serve(execute, token="let-me-in") as double:
+        double.tasks = tasks
         monkeypatch.setenv("KFP_HOST", double.url)
         monkeypatch.setenv("KFP_TOKEN", "let-me-in")
         yield double
@@ -57,7 +63,9 @@ def test_a_run_is_submitted_and_waited_for(kubeflow: Kubeflow, folder: Path, cap
     (run,) = kubeflow.runs.values()
     shown = capsys.readouterr().out
     assert f"{kubeflow.url}/#/runs/details/{run['run_id']}" in shown
-    assert "SUCCEEDED" in shown
+    assert "is depth 1 enough?: done" in shown
+    assert "driver" not in shown
+    assert re.search(r"the run has succeeded; steps done: \d+\n$", shown)
     assert run["runtime_config"]["parameters"] == {"target": 0.15, "experiment": "mine"}
     assert [one["display_name"] for one in kubeflow.experiments.values()] == ["mine"]
     assert list((folder / "root").glob("*/register/registration/registration.json"))
@@ -68,7 +76,7 @@ def test_a_failing_step_fails_the_command(kubeflow: Kubeflow, capsys: pytest.Cap
     """Data that is not there ends the run as FAILED and the command with 1, naming the page to look at."""
     assert main(["submit", "--wait", "data_source=folder", "data_root=gone"]) == 1
     error = capsys.readouterr().err
-    assert "ended as FAILED" in error
+    assert "ended as FAILED at the step 'prepare the data'" in error
     assert f"{kubeflow.url}/#/runs/details/" in error
 
 
@@ -113,7 +121,7 @@ def test_arguments_are_checked_as_the_first_step_does(folder: Path) -> None:
     config = compiled["root"]["inputDefinitions"]["parameters"]["config"]["defaultValue"]
     done = configure.python_func(config=config, **given, repository="", revision="")
     assert set(given) == set(SETTINGS)
-    assert done[0] == changed(make_config(config), {SETTINGS[name]: value for name, value in given.items()}).to_json()
+    assert done[0] == changed(read_config(config), {SETTINGS[name]: value for name, value in given.items()}).to_short_json()
 
 
 def test_a_missing_token_says_where_to_put_it(

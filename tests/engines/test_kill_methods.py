@@ -23,7 +23,6 @@ METHODS: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {  # name: (se
     "climb": ({"mode": "climb", "target": 0.15, "looks": 2}, TWO_DEPTHS, ["train-1", "refine-1-1", "refine-1-2"]),
     "paper": ({"mode": "paper"}, TWO_DEPTHS, ["warm-up", "train-1", "train-2"]),
     "supernet and gates": ({"mode": "supernet"}, [*TWO_DEPTHS, GATES], ["train-1", "route-gate"]),
-    "auto": ({"mode": "auto"}, TWO_DEPTHS[:2], ["mode-selection", "train-1"]),
     "prune": ({"mode": "prune", "schedule": [8]}, ONE_DEPTH, ["train-8"]),
 }
 SMALL: dict[str, Any] = {
@@ -32,9 +31,8 @@ SMALL: dict[str, Any] = {
     "train": {"batch_size": 16, "precision": "fp32"},
     "growth": {"min_epochs": 2, "max_epochs": 2, "patience": 1, "shortcut": "conv"},
     "climb": {"epochs": 2},
-    "paper": {"target": 0.999, "warmup_epochs": 2, "patience": 2},
+    "paper": {"target": 0.999, "warmup_epochs": 2, "patience": 2, "max_epochs": 2},
     "supernet": {"epochs": 2, "exits": 1},
-    "auto": {"epochs": 2, "deep": 0.0},
     "prune": {"budget": 0.3, "epochs": 4, "gate_lr": 0.5},
     "route": {"epochs": 2},
 }

@@ -10,7 +10,7 @@ from engines.conftest import Clone, require_same_bytes, run_compiled
 
 MODES: dict[str, dict[str, dict[str, Any]]] = {
     "climb": {"climb": {"epochs": 6}},
-    "auto": {"supernet": {"epochs": 2}, "auto": {"epochs": 1, "deep": 0.0}},  # chooses the supernet
+    "supernet": {"supernet": {"epochs": 2}},
     "prune": {"search": {"schedule": {"3": {"after": 0}}}, "prune": {"epochs": 4, "budget": 0.02, "budget_metric": "params"}},
 }
 

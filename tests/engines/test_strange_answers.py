@@ -148,7 +148,7 @@ def waited_for(kubeflow: Kubeflow, *answers: Strange | None) -> None:
     kubeflow.runs[RUN] = {"run_id": RUN, "state": "SUCCEEDED"}
     client = cluster.connect(QUICK)
     kubeflow.strange = lambda *_: left.pop(0) if len(left) > 1 else left[0]
-    cluster.wait(client, RUN)
+    cluster.wait(client, RUN, names={})
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_what_passes_does_not_end_a_wait(passing: Strange, kubeflow: Kubeflow, c
     """A proxy that starts anew is told once, and waited out."""
     waited_for(kubeflow, passing, passing, None)
     out = capsys.readouterr()
-    assert "SUCCEEDED" in out.out
+    assert "the run has succeeded" in out.out
     assert out.err.count("odn: the run goes on; asking again for at most ") == 1
 
 

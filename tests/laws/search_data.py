@@ -23,6 +23,7 @@ def small_config(**changes: dict[str, Any]) -> Config:
         "train": {"batch_size": 32, "warmup_epochs": 0.5, "precision": "fp32"},  # so that processors differ little
         "growth": {"min_epochs": 2, "max_epochs": 3, "patience": 1},
         "search": {"mode": "growth", "target": 0.45, "cooldown_epochs": 2, "cooldown_gain": 1.0, "schedule": [1, 2, 3]},
+        "paper": {"max_epochs": 3},
         "finish": {"epochs": 2},
     }
     for name in small | changes:
@@ -35,7 +36,7 @@ def prepare_digits(config: Config, folder: Path) -> Path:
     prepared = folder / "work" / "prepared"
     fetch.run(config, downloads=folder / "data")
     splits = {split: prepared / split for split in ("train", "val", "test")}
-    prepare.run(config, data=folder / "data", manifest=prepared / "dataset.json", **splits)
+    prepare.run(config, data=folder / "data", manifest=prepared / "dataset.json", progress=folder / "progress", **splits)
     return prepared
 
 

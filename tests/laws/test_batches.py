@@ -1,5 +1,7 @@
 """Laws of batches: every image once, labels with their images, nothing changed that is not asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from odn.data.batches import Images, n_steps, on_device, plain_batches, training_batches
 from odn.data.dataset import Manifest, Split
 from odn.sections import AugmentConfig
+from odn.training.evaluation import BATCH, LEAST_BATCH, batch_size
 
 NOTHING = AugmentConfig(shift=0, rotate=0.0, scale=0.0, flip=False)
 
@@ -93,3 +96,9 @@ def test_a_look_shows_every_image_once_in_order(images: Images) -> None:
 def test_a_split_smaller_than_a_batch_is_one_step(images: Images) -> None:
     """A batch size above the number of images trains on all of them at once."""
     assert n_steps(images, batch_size=64) == 1
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, BATCH), (64, BATCH), (128, BATCH // 4), (224, 10), (1024, LEAST_BATCH)])
+def test_large_images_are_evaluated_a_few_at_a_time(images: Images, side: int, expected: int) -> None:
+    """As many pixels a batch as 128 images of 64x64 have, so that memory does not grow with the size of an image."""
+    assert batch_size(replace(images, pixels=torch.empty(2, 3, side, side, dtype=torch.uint8))) == expected

@@ -135,7 +135,7 @@ cost(small, 8, 8)
 state = folder / "state.safetensors"
 write_state(state, TrainState.fresh(build(small, torch.Generator())))
 read_state(state, machine=Machine(torch.device("cpu"), "fp32"))
-print([name for name in ("torchvision", "torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+print([name for name in ("torchvision", "kornia", "torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

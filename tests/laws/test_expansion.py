@@ -13,7 +13,7 @@ from odn.models.network import DepthNetwork, build
 from odn.models.resnet_shapes import resnet_architecture
 
 Make = Callable[..., DepthNetwork]
-INITS: tuple[Init, ...] = ("zero", "random", "copy", "rewind")
+INITS: tuple[Init, ...] = ("zero", "copy")
 
 
 def grow(network: DepthNetwork, depth: int, *, init: Init = "zero", **more: torch.Tensor | tuple[int, ...]) -> DepthNetwork:
@@ -93,7 +93,7 @@ def test_old_blocks_are_copied_whatever_the_init(whole: Architecture, make: Make
         assert new[name].data_ptr() != old[name].data_ptr()
 
 
-@pytest.mark.parametrize("init", ["zero", "random", "copy"])
+@pytest.mark.parametrize("init", INITS)
 def test_the_new_head_is_the_old_one_widened(whole: Architecture, make: Make, init: Init) -> None:
     """[W, 0]: old columns as they were, new ones 0, the bias as it was."""
     network = make(whole.at(1))
@@ -103,12 +103,6 @@ def test_the_new_head_is_the_old_one_widened(whole: Architecture, make: Make, in
     assert torch.equal(new[:, :n_old], old)
     assert not new[:, n_old:].any()
     assert torch.equal(grown.get_parameter(f"heads.{whole.n_blocks}.bias"), network.get_parameter("heads.1.bias"))
-
-
-def test_rewind_starts_a_fresh_head(whole: Architecture, make: Make) -> None:
-    """With `rewind` nothing of the old head is left in the new one."""
-    network = make(whole.at(1))
-    assert not torch.equal(grow(network, 2, init="rewind").get_parameter("heads.2.bias"), network.get_parameter("heads.1.bias"))
 
 
 def test_copy_copies_the_block_before(whole: Architecture, make: Make) -> None:
@@ -123,20 +117,12 @@ def test_copy_copies_the_block_before(whole: Architecture, make: Make) -> None:
     assert fresh or same == alike
 
 
-def test_heads_that_are_asked_for_are_kept(whole: Architecture, images: torch.Tensor, make: Make) -> None:
-    """The head of the depth grown from can stay, for a loss beside the new one; its logits do not change."""
-    network = make(whole.at(1))
-    grown = grow(network, 2, heads=(1, 2))
-    assert grown.head_depths == (1, 2)
-    assert torch.equal(grown(images, 1), network(images))
-
-
 def test_inherited_names_lead_to_the_old_parameters(whole: Architecture, make: Make) -> None:
     """Old blocks keep their names, the new head comes from the old head, and new blocks come from nowhere."""
     network = make(whole.at(1))
-    names = inherited_names(network, grow(network, 3, heads=(1, 3)))
+    names = inherited_names(network, grow(network, 3))
     assert names["blocks.0.conv1.weight"] == "blocks.0.conv1.weight"
-    assert (names["heads.1.weight"], names["heads.3.weight"], names["heads.3.bias"]) == ("heads.1.weight", "heads.1.weight", "heads.1.bias")
+    assert (names["heads.3.weight"], names["heads.3.bias"]) == ("heads.1.weight", "heads.1.bias")
     assert not any(name.startswith(("blocks.1.", "blocks.2.")) for name in names)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from laws.search_data import open_data, prepare_digits, small_config
-from odn.config import Config
+from odn.config import Config, changed
 from odn.models.cost import part_macs
 from odn.models.network import build
 from odn.pruning.fitting import Pruned, train_pruned
@@ -18,7 +18,6 @@ from odn.routing.gate_task import Gated, train_gates
 from odn.searching.data import SearchData
 from odn.searching.growth import Cooled, Grown, cool_down, grown, train_depth
 from odn.searching.published import Published, Warm, train_published, untrained, warm_up
-from odn.searching.teaching import TrainedTeacher, train_teacher
 from odn.supernet.fitting import Supernet, train_supernet, untrained_supernet
 from odn.training import checkpoint as checkpoints
 from odn.training import fit as fitting
@@ -30,12 +29,12 @@ CONFIG: dict[str, Any] = {
     "model": {"width": 1 / 16},
     "train": {"batch_size": 16, "precision": "fp32"},
     "growth": {"min_epochs": 2, "max_epochs": 2, "patience": 1},
-    "paper": {"warmup_epochs": 2, "patience": 2},
+    "paper": {"warmup_epochs": 2, "patience": 2, "max_epochs": 2},
     "supernet": {"epochs": 3, "widths": [0.5, 1.0], "shrink": 0.3},
-    "distill": {"epochs": 2},
     "prune": {"budget": 0.3, "epochs": 4, "gate_lr": 0.5},
     "route": {"epochs": 2},
 }
+PHOTOGRAPHS = {"augment.crop": 0.5, "augment.jitter": 0.2, "augment.trivial": True, "augment.mixup": 0.2, "augment.cutmix": 1.0}
 
 
 def _gates(data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[object]:
@@ -61,7 +60,6 @@ def _published(data: SearchData, config: Config, checkpoint: Path | None) -> Ite
 METHODS: dict[str, Start] = {
     "a depth": lambda data, config, checkpoint: train_depth(None, data=data, config=config, depth=1, checkpoint=checkpoint),
     "a cooldown": _cooled,
-    "a teacher": lambda data, config, checkpoint: train_teacher(data=data, config=config, checkpoint=checkpoint),
     "the published warm-up": lambda data, config, checkpoint: warm_up(data=data, config=config, checkpoint=checkpoint),
     "a published depth": _published,
     "a supernet": lambda data, config, checkpoint: train_supernet(data=data, config=config, checkpoint=checkpoint),
@@ -82,17 +80,17 @@ def outcome(last: object) -> tuple[dict[str, torch.Tensor], Any]:
     match last:
         case Grown() | Pruned():
             network: nn.Module = last.state.average
-        case Cooled() | TrainedTeacher() | Warm() | Published() | Supernet() | Gated():
+        case Cooled() | Warm() | Published() | Supernet() | Gated():
             network = last.network
     return network.state_dict(), getattr(last, "rows", None)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "augment"), [*((method, {}) for method in METHODS), (next(iter(METHODS)), PHOTOGRAPHS)])
 def test_a_training_broken_off_after_every_step_ends_with_the_same_bytes(
-    method: str, data: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, augment: dict[str, Any], data: SearchData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed while each checkpoint is written, one a step, and begun anew: rows and weights are those of a quiet run."""
-    config, start = small_config(**CONFIG), METHODS[method]
+    config, start = changed(small_config(**CONFIG), augment), METHODS[method]
     *_, last = start(data, config, None)
     quiet_tensors, quiet_rows = outcome(last)
     monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)

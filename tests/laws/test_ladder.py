@@ -146,4 +146,4 @@ def test_a_grid_trains_every_rung(tmp_path: Path) -> None:
     stages = Stages(config, tmp_path)
     steps = list(expand(open_data(config, stages.prepared), config))
     assert [one.step.depth for one in steps] == [1, 2, 3]
-    assert conclude(steps, data=open_data(config, stages.prepared)).depth == 1
+    assert conclude(steps, data=open_data(config, stages.prepared), config=config).depth == 1

@@ -13,7 +13,9 @@ from laws.stage_runs import Stages, read
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     """Search one depth alone, to a model that is certified and timed."""
-    stages = Stages(small_config(search={"mode": "scratch", "schedule": [1]}, growth={"max_epochs": 2}), tmp_path_factory.mktemp("latency"))
+    stages = Stages(
+        small_config(search={"mode": "climb", "schedule": [1], "looks": 0}, climb={"epochs": 2}), tmp_path_factory.mktemp("latency")
+    )
     stages.search()
     stages.truncate()
     stages.evaluate()

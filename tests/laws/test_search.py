@@ -7,9 +7,8 @@ import pytest
 from laws.search_data import open_data, small_config
 from laws.stage_runs import Stages, read, require_agreement
 from odn.errors import MissingInputError
-from odn.models.stored_networks import load_network, save_network
+from odn.models.stored_networks import load_network
 from odn.searching.folder import SearchFolder
-from odn.searching.growth import Cooled, cool_down, grown
 from odn.searching.records import read_search
 from odn.training.evaluation import evaluate
 
@@ -61,7 +60,7 @@ def test_the_model_is_what_was_measured(second_depth: Stages) -> None:
     network = load_network(second_depth.folder / "model")
     card = read(second_depth.folder / "model" / "card.json")
     assert evaluate(data.machine.to_device(network), data.val, machine=data.machine).accuracy == card["val_accuracy"]
-    assert card["val_accuracy"] >= read(second_depth.checks / "2" / "verdict.json")["val_accuracy"] >= card["target"]
+    assert card["val_accuracy"] >= card["target"]
 
 
 def test_the_model_holds_the_kept_blocks_only(second_depth: Stages) -> None:
@@ -78,22 +77,6 @@ def test_without_a_finish_the_model_is_the_annealed_network(second_depth: Stages
     plain.truncate()
     annealed = second_depth.checks / "2" / "weights.safetensors"
     assert (plain.folder / "model" / "weights.safetensors").read_bytes() == annealed.read_bytes()
-
-
-def test_a_fresh_finish_owes_nothing_to_the_search(second_depth: Stages) -> None:
-    """It is the depth, from the seed's own weights, with a warm-up and then a falling rate."""
-    config = small_config(search={"target": 0.45}, finish={"epochs": 12, "start": "fresh"})
-    fresh = Stages.__new__(Stages)
-    fresh.__dict__.update(second_depth.__dict__, folder=second_depth.folder / "fresh", config=config)
-    fresh.truncate()
-    assert read(fresh.folder / "model" / "card.json")["weights_from"] == "finish"
-    data = open_data(config, fresh.prepared)
-    *_, done = cool_down(
-        grown(None, data=data, config=config, depth=2), data=data, config=config, name="finish", epochs=12, checkpoint=None
-    )
-    assert isinstance(done, Cooled)
-    save_network(done.network, fresh.folder)
-    assert (fresh.folder / "weights.safetensors").read_bytes() == (fresh.folder / "model" / "weights.safetensors").read_bytes()
 
 
 def test_an_exhausted_search_says_so_and_keeps_the_best_depth(exhausted: Stages) -> None:

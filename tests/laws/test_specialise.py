@@ -15,10 +15,10 @@ from odn.errors import DataError, MissingInputError
 from odn.files import write_json
 from odn.models.stored_networks import load_network
 from odn.searching.folder import SearchFolder
+from odn.searching.targets import read_target, read_targets
 from odn.supernet import specialiser as searching
 from odn.supernet.specialiser import Specialiser
 from odn.supernet.subnetworks import Measured, Space
-from odn.supernet.targets import read_target, read_targets
 from odn.training.evaluation import evaluate
 
 
@@ -31,7 +31,7 @@ def measured(reached: Stages) -> Measured:
 
 def specialised(reached: Stages, folder: Path, *targets: str) -> Specialised:
     """Run the stage without a registry."""
-    paths: dict[str, Any] = {"prepared": reached.prepared, "search": reached.places, "out": folder}
+    paths: dict[str, Any] = {"prepared": reached.prepared, "search": reached.places, "model": reached.folder / "model", "out": folder}
     return specialise.run(reached.config, targets=read_targets(targets), registers=False, **paths)
 
 
@@ -115,15 +115,15 @@ def test_a_target_that_is_missed_is_named_with_the_nearest(reached: Stages, tmp_
     code = main([*command, "--target", "accuracy>=1", "--target", "bytes<=100", "--target", "macs<=0.9"])
     told = capsys.readouterr()
     assert code == 2
-    assert "no sub-network meets --target accuracy>=1: the best within the budgets, depth" in told.err
-    assert "no sub-network meets --target bytes<=100: the smallest, depth 1 at widths 0.5, 1, 1, 1, exceeds bytes by" in told.err
+    assert "no network meets --target accuracy>=1: the best within the budgets, depth" in told.err
+    assert "no network meets --target bytes<=100: the smallest, depth 1 at widths 0.5, 1, 1, 1, exceeds bytes by" in told.err
     assert told.out.startswith("macs<=0.9: depth ")
     assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "macs-0.9"}
 
 
 def test_without_a_supernet_of_this_data_nothing_is_cut(reached: Stages, tmp_path: Path) -> None:
     """The mode that makes one is named."""
-    paths: dict[str, Any] = {"prepared": reached.prepared, "out": tmp_path / "out", "registers": False}
+    paths: dict[str, Any] = {"prepared": reached.prepared, "model": tmp_path / "model", "out": tmp_path / "out", "registers": False}
     with pytest.raises(MissingInputError, match="set search.mode: supernet"):
         specialise.run(reached.config, targets=read_targets(["macs<=0.3"]), search=SearchFolder(tmp_path), **paths)
     write_json(tmp_path / "depths/1/supernet/card.json", {"depths": [1], "widths": [1.0], "seed": 0, "data_sha256": {"train": "a" * 64}})

@@ -89,13 +89,6 @@ def test_momentum_is_kept_for_what_was_there(data: SearchData, config: Config) -
     assert not after.momentum["blocks.1.conv1.weight"].any()
 
 
-def test_rewind_inherits_nothing(data: SearchData, config: Config) -> None:
-    """With growth.init rewind a depth starts as if it were the first."""
-    rewind = config.model_copy(update={"growth": config.growth.model_copy(update={"init": "rewind"})})
-    before = trained(data, rewind).state
-    assert same_tensors(grown(before, data=data, config=rewind, depth=2), grown(None, data=data, config=rewind, depth=2))
-
-
 def test_a_trial_anneal_leaves_its_training_state_alone(data: SearchData, config: Config) -> None:
     """A cooldown branches off: the next depth grows from weights that it has not touched."""
     state = trained(data, config).state
@@ -119,16 +112,6 @@ def test_a_loss_that_is_not_finite_names_depth_epoch_and_step(data: SearchData) 
     wild = wild.model_copy(update={"train": wild.train.model_copy(update={"lr": 1e30})})
     with pytest.raises(TrainingError, match=r"depth 1, phase stable, epoch 1, step \d+; lower train.lr"):
         trained(data, wild)
-
-
-def test_the_auxiliary_head_learns_too(data: SearchData) -> None:
-    """With train.aux_weight the head that was grown from is kept and trained."""
-    config = small_config(train={"batch_size": 32, "aux_weight": 0.3})
-    before = trained(data, config).state
-    after = trained(data, config, before=before, depth=2).state
-    assert after.network.head_depths == (1, 2)
-    then, now = before.network.get_parameter("heads.1.weight"), after.network.get_parameter("heads.1.weight")
-    assert not torch.equal(now, then)
 
 
 def test_rows_hold_what_history_promises(data: SearchData, config: Config) -> None:

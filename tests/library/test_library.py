@@ -127,7 +127,7 @@ def test_other_methods_take_networks_of_ones_own(mode: str, data: odn.Data) -> N
         ({"train.lrate": 0.1}, "unknown setting train.lrate"),
         ({"search.schedule": [1, 4]}, "depth 4 is beyond the 3 blocks"),
         ({"model.width": 0.5}, "model.width: said by the arguments network, data and target"),
-        ({"search.distill": "models:/a/1"}, "search.distill: a model of the registry"),
+        ({"search.distill": "full"}, "unknown setting search.distill: it was removed"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str, data: odn.Data) -> None:

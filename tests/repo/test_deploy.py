@@ -237,7 +237,7 @@ def test_commands_of_the_pipeline_are_ones_that_it_takes() -> None:
     parsed = [_parser().parse_args(shlex.split(text, comments=True)) for text in written]
     secrets = {name for name, _ in documented_secrets()}
     claims = {claim["metadata"]["name"] for claim in of_kind("PersistentVolumeClaim")}
-    assert {text.split()[0] for text in written} == {"compile", "run-local", "submit", "schedule", "fetch"}
+    assert {text.split()[0] for text in written} == {"compile", "run-local", "submit", "schedule", "fetch", "doctor"}
     assert {options.secret for options in parsed if getattr(options, "secret", "")} <= secrets
     assert {options.pvc for options in parsed if getattr(options, "pvc", "")} == claims
 

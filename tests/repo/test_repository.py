@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from repo.pipeline import ROOT
 
 HOSTS = {"127.0.0.1", "arxiv.org", "github.com", "www.w3.org"}  # the only ones that a tracked file may name
-HEAVY = {"torch", "torchvision", "mlflow", "sklearn", "matplotlib", "boto3", "pandas", "scipy", "PIL"}
+HEAVY = {"torch", "torchvision", "mlflow", "sklearn", "matplotlib", "boto3", "pandas", "scipy", "PIL", "kornia"}
 
 
 def tracked(*patterns: str) -> list[Path]:

@@ -51,6 +51,11 @@ class Project:
         """Return what prepare writes."""
         return self.folder / "work" / "prepared"
 
+    @property
+    def progress(self) -> Path:
+        """Return where an interrupted prepare is kept."""
+        return self.folder / "progress"
+
     def fetch(self, **data: Any) -> fetch.Fetched:
         """Run the fetch stage on these settings."""
         return fetch.run(self.configure(**data), downloads=self.downloads)
@@ -58,7 +63,8 @@ class Project:
     def prepare(self, *, seed: int = 0, **data: Any) -> Manifest:
         """Run the prepare stage on these settings."""
         paths = {split: self.prepared / split for split in ("train", "val", "test")}
-        return prepare.run(self.configure(seed=seed, **data), data=self.downloads, manifest=self.prepared / "dataset.json", **paths)
+        config = self.configure(seed=seed, **data)
+        return prepare.run(config, data=self.downloads, manifest=self.prepared / "dataset.json", progress=self.progress, **paths)
 
     def make(self, **data: Any) -> Manifest:
         """Run both."""
@@ -71,7 +77,8 @@ class Project:
 
     def command(self, name: str) -> int:
         """Run `odn fetch` or `odn prepare` on the settings that are there, and return its exit code."""
-        paths = ["--downloads", self.downloads] if name == "fetch" else ["--data", self.downloads, "--prepared", self.prepared]
+        prepare = ["--data", self.downloads, "--prepared", self.prepared, "--progress", self.progress]
+        paths = ["--downloads", self.downloads] if name == "fetch" else prepare
         return cli.main([name, "--params", str(self.folder / "params.yaml"), *map(str, paths)])
 
 

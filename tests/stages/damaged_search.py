@@ -23,8 +23,6 @@ PLAIN = {  # record: commands that read it
     "work/decisions/1.json": ("check 2 1", "train 2 1"),
     "work/depths/1/metrics.json": ("check 1 0", "truncate", "evaluate"),
     "work/depths/2/metrics.json": ("check 2 1", "truncate"),
-    "work/depths/1/teacher/teacher.json": ("check 1 0", "train 2 1", "truncate"),
-    "work/depths/1/teacher/architecture.json": ("check 1 0", "train 2 1"),
     "work/depths/1/architecture.json": ("evaluate",),
     "work/checks/1/verdict.json": ("truncate",),
     "work/checks/2/verdict.json": ("truncate",),
@@ -40,7 +38,6 @@ PLAIN = {  # record: commands that read it
     "export/export.json": ("show", "report"),
 }
 JOINT = {
-    "work/depths/1/mode_selection.json": ("check 1 0", "train 2 1", "truncate"),
     "work/depths/1/supernet/architecture.json": ("train 2 1", "specialise", "route"),
     "work/depths/1/supernet/card.json": ("specialise",),
     "routed/latency.json": ("route",),
@@ -128,8 +125,8 @@ class Searched:
 
 
 def plain(folder: Path) -> Searched:
-    """Search depth by depth, taught by a full-depth network."""
-    stages = _searched(folder, search={"distill": "full"}, distill={"epochs": 1})
+    """Search depth by depth."""
+    stages = _searched(folder)
     places: dict[str, Any] = {name: folder / name for name in ("model", "metrics", "plots")}
     stages.export()
     report.run(
@@ -148,14 +145,8 @@ def plain(folder: Path) -> Searched:
 
 
 def joint(folder: Path) -> Searched:
-    """Let `search.mode: auto` train all depths at once, and route from what that leaves."""
-    _searched(
-        folder,
-        search={"mode": "auto", "target": 0.2},
-        auto={"epochs": 1, "models": 2},
-        supernet={"epochs": 2, "exits": 1},
-        route={"quantiles": 4},
-    )
+    """Train all depths at once, and route from what that leaves."""
+    _searched(folder, search={"mode": "supernet", "target": 0.2}, supernet={"epochs": 2, "exits": 1}, route={"quantiles": 4})
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         assert cli.main(["route", *ARGUMENTS["route"]]) == 0
     return _remembered(folder, JOINT)

@@ -24,7 +24,7 @@ from odn.stages import report, truncate
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 N_VAL, N_TEST = 200, 60
 SEARCH = {"mode": "growth", "target": 0.97, "accept": "point", "confidence": 0.95, "cooldown_epochs": 2, "cooldown_gain": 0.5}
-SEARCH |= {"distill": "none", "reduce_depth": False, "ladder": "spread", "cost": "bytes", "looks": 2}
+SEARCH |= {"ladder": "spread", "cost": "bytes", "looks": 2}
 SEARCH |= {"max_bytes": None, "max_macs": None, "max_params": None}
 FULL = {"n_params": 11_172_810, "size_bytes": 44_729_800, "macs": 34_644_992}
 SHARES = {1: (75_338, 302_912, 4_756_096), 2: (149_322, 599_888, 9_474_688), 3: (379_722, 1_523_536, 12_767_872)}  # of FULL
@@ -92,7 +92,7 @@ def make_search(
     settings["search"] = SEARCH | {"schedule": list(range(1, len(right) + 1)), **search}
     settings["model"] = {"backbone": "resnet18", "stem": "cifar", "width": 1.0}
     settings["registry"]["name"] = "odn-digits"
-    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0, "start": "grown"}}), busy, duplicates or {})
+    made = MadeUpSearch(folder, make_config({**settings, "seed": 0, "finish": {"epochs": 0}}), busy, duplicates or {})
     _write_test(made, classes=tuple(classes), n_wrong=n_wrong, channels=channels)
     for depth, (ema_correct, trial) in enumerate(right, start=1):
         _write_depth(made, depth=depth, ema_correct=ema_correct, trial=trial, channels=channels, n_classes=len(classes))

@@ -25,6 +25,8 @@ def refused(project: Any, capsys: pytest.CaptureFixture[str]) -> Callable[[str],
         assert not [path for path in out.rglob("*") if path.is_file()], "a refused command must write nothing"
         leftovers = [path.name for path in project.folder.rglob(".*") if path.name != MANIFEST]
         assert not leftovers, "a refused command must leave no temporary folder"
+        begun = [path for path in project.progress.rglob("*") if path.is_dir()]
+        assert begun in ([], [project.progress / "prepare"]), "a refused command must leave no image that it has begun"
         message = capsys.readouterr().err
         assert message.startswith("odn: ")
         return message
@@ -166,12 +168,11 @@ def test_images_of_different_sizes(project: Any, refused: Any, class_folders: Pa
     assert "0/0.png is 8x8; set data.image_size to resize them all, or make them one size" in message
 
 
-def test_grey_and_color_images(project: Any, refused: Any, class_folders: Path) -> None:
-    """Names two that differ."""
-    Image.new("RGB", (8, 8)).save(class_folders / "1" / "z.png")
-    project.fetch(root=str(class_folders), **FOLDER)
-    assert "1/z.png is color but " in (message := refused("prepare"))
-    assert "0/0.png is grey; convert them all to one of the two" in message
+def test_an_empty_file(project: Any, refused: Any, class_folders: Path) -> None:
+    """A file of 0 bytes is called one."""
+    (class_folders / "1" / "z.jpg").touch()
+    project.configure(root=str(class_folders), **FOLDER)
+    assert "1/z.jpg is empty (0 bytes); replace or remove it" in refused("fetch")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from odn.stages import export, report
 from odn.tables import export_table
 
 FILES = ("export/export.json", "export/model.onnx", "export/model.int8.onnx", "metrics/export.json")
-SEARCH: dict[str, Any] = {"search": {"mode": "scratch", "schedule": [2], "target": 0.3}, "growth": {"max_epochs": 6, "min_epochs": 6}}
+SEARCH: dict[str, Any] = {"search": {"mode": "climb", "ladder": "prefix", "schedule": [2], "target": 0.3}, "climb": {"epochs": 6}}
 
 
 @pytest.fixture(scope="module")

@@ -46,9 +46,9 @@ def test_hidden_files_are_not_looked_at(class_folders: Path, make: Any) -> None:
 def test_images_are_resized_when_asked(project: Any, class_folders: Path, make: Any) -> None:
     """With data.image_size any sizes go together."""
     Image.new("L", (30, 20), 100).save(class_folders / "0" / "large.png")
-    manifest = make(image_size=12)
-    assert (manifest.height, manifest.width) == (12, 12)
-    assert bytes([100] * 144) in pixels_of(project, 0)
+    manifest = make(image_size=6)
+    assert (manifest.height, manifest.width) == (6, 6)
+    assert bytes([100] * 36) in pixels_of(project, 0)
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.bmp", "x.tif", "x.pgm"])

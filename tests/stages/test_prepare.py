@@ -12,7 +12,7 @@ from odn.data.dataset import read_manifest
 from odn.errors import ConfigError, DataError, MissingInputError
 from odn.files import MANIFEST, sha256_of
 
-HEAVY = ("torch", "torchvision", "sklearn", "scipy", "PIL", "mlflow", "boto3", "matplotlib")
+HEAVY = ("torch", "torchvision", "sklearn", "scipy", "PIL", "mlflow", "boto3", "matplotlib", "kornia")
 
 
 def test_every_digit_is_in_exactly_one_split(project: Any, digits: Any) -> None:

@@ -126,7 +126,7 @@ def test_number_in_quotes_is_explained() -> None:
         ("train__lr", float("nan"), "a number > 0 and ≤ 100"),
         ("train__lr", float("inf"), "a number > 0 and ≤ 100"),
         ("train__momentum", 1.0, "a number ≥ 0 and < 1"),
-        ("train__aux_weight", 1.01, "a number ≥ 0 and ≤ 1"),
+        ("search__cooldown_gain", 1.01, "a number ≥ 0 and ≤ 1"),
         ("growth__min_epochs", 0, "a whole number ≥ 1 and ≤ 10000"),
         ("supernet__widths", [], "a list of numbers > 0 and ≤ 1"),
         ("seed", -1, "a whole number ≥ 0 and < 2147483648"),
@@ -153,19 +153,6 @@ def test_wrong_choice_is_refused_with_the_choices_and_the_nearest() -> None:
     assert refusal(settings_with(model__backbone="resnet-18")) == (
         "model.backbone: must be one of resnet18, resnet34, resnet50; got 'resnet-18' (did you mean resnet18?)"
     )
-
-
-@pytest.mark.parametrize("distill", ["models:/cats", "models:/cats/latest", "models:/cats@", "models:/cats/1/2", "teacher", "Full"])
-def test_a_teacher_of_no_known_form_is_refused(distill: str) -> None:
-    """A model of the registry has a version or an alias; the message lists every form."""
-    message = refusal(settings_with(search__distill=distill))
-    assert "one of none, shallower, exits, full, models:/NAME/VERSION, models:/NAME@ALIAS; got" in message
-
-
-@pytest.mark.parametrize("distill", ["models:/odn-digits/3", "models:/odn-digits@champion", "shallower"])
-def test_a_teacher_is_named(distill: str) -> None:
-    """By what the search has at hand, or by a reference into the registry."""
-    assert make_config(settings_with(search__mode="growth", search__distill=distill)).search.distill == distill
 
 
 def test_every_refused_setting_gets_a_line() -> None:
@@ -206,15 +193,6 @@ def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -
         ({"data__source": "s3", "data__root": "photos"}, "data.root: expected s3://bucket/prefix when data.source is s3; got photos"),
         ({"data__root": "s3://b/p"}, "data.root: s3://b/p needs data.source: s3; got data.source: digits"),
         (
-            {"search__mode": "paper", "search__distill": "full"},
-            "search.distill: nobody teaches with search.mode paper; set it to none; got full",
-        ),
-        (
-            {"search__mode": "scratch", "search__schedule": [3], "search__distill": "exits"},
-            "search.distill: exits needs search.mode growth, as the depths of scratch know nothing of one another; "
-            "set it to none, full or a model of the registry",
-        ),
-        (
             {"search__mode": "grid", "search__max_macs": 60000},
             "search.max_macs: a budget needs search.mode climb and search.ladder spread; set it to null, or change these",
         ),
@@ -225,10 +203,6 @@ def test_schedule_that_cannot_be_grown_is_refused(schedule: Any, message: str) -
         (
             {"search__mode": "growth", "search__schedule": [1, 9]},
             "search.schedule: depth 9 is beyond the 8 blocks of model.backbone resnet18; end the schedule at 8 or choose a deeper backbone",
-        ),
-        (
-            {"search__mode": "paper", "search__reduce_depth": True},
-            "search.reduce_depth: with search.mode paper there is no training state of the depth before to try; set it to false",
         ),
         ({"data__image_size": 32}, "data.image_size: only folder and s3 images are resized; set it to null for digits"),
     ],

@@ -93,7 +93,7 @@ def test_lower_bound_asks_for_more_than_point() -> None:
     trial = Trial(n_correct=970, n=1000, epochs=2, cost=0.1)
     verdict = judge(step(960), search(accept="lower_bound"), trial=trial)
     assert verdict.verdict == "expand"
-    assert "lower 95% bound of val accuracy (for 3 evaluations) 95.42%" in verdict.reason
+    assert "lower 95% bound of val accuracy (for 4 evaluations) 95.33%" in verdict.reason
 
 
 def test_the_end_of_the_schedule_is_exhausted() -> None:

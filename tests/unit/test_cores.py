@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from odn.training.cores import cpu_quotas, usable_cores
+from odn.cores import cpu_quotas, usable_cores
 
 V1 = "5:memory:/docker/f00\n4:cpu,cpuacct:/docker/f00\n3:cpuset:/docker/f00\n"
 

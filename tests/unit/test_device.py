@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from odn.config import load_config
+from odn.cores import usable_cores
 from odn.display import phase_display
 from odn.errors import ConfigError
 from odn.searching.strategy import progress_key
-from odn.training.cores import usable_cores
 from odn.training.device import WORK_OF_A_THREAD, choose_machine, processor_name
 from unit.search_examples import PARAMS
 

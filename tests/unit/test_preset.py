@@ -26,9 +26,17 @@ PUBLISHED: dict[str, tuple[str, int, float]] = {  # backbone, blocks, target les
 
 @pytest.mark.parametrize("name", NAMES)
 def test_preset_is_accepted(name: str) -> None:
-    """Applied to the settings that ship, it gives settings: for the data set of its name, or for any with the mode of its name."""
-    config = changed(load_config(ROOT / "params.yaml"), read_preset(name, folder=FOLDER))
-    assert name.rpartition("/")[2] in (config.data.source, config.search.mode)
+    """Applied to the settings that ship, it gives settings: for the data set of its name, or for any with the mode of its name.
+
+    That for photographs leaves the folder to the user, and says no data at all.
+    """
+    preset = read_preset(name, folder=FOLDER)
+    config = changed(load_config(ROOT / "params.yaml"), preset)
+    if name == "photos":
+        assert not [key for key in preset if key.startswith("data.")]
+        changed(config, {"data.source": "folder", "data.root": "images", "data.image_size": 224})
+    else:
+        assert name.rpartition("/")[2] in (config.data.source, config.search.mode)
 
 
 def test_the_five_published_rows_are_there() -> None:
@@ -47,7 +55,7 @@ def test_dvc_takes_what_is_printed(name: str, tmp_path: Path, monkeypatch: pytes
     """`dvc exp run $(odn preset NAME)` leaves a params.yaml that says the preset: depths are added, and taken away."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params").mkdir()
-    (tmp_path / "params/only-depth-2.yaml").write_text("search.mode: scratch\nsearch.schedule: [2]\ndata.max_images: null\n")
+    (tmp_path / "params/only-depth-2.yaml").write_text("search.ladder: prefix\nsearch.schedule: [2]\ndata.max_images: null\n")
     for path in FOLDER.rglob("*.yaml"):
         (tmp_path / "params" / path.relative_to(FOLDER)).parent.mkdir(exist_ok=True)
         (tmp_path / "params" / path.relative_to(FOLDER)).write_bytes(path.read_bytes())
@@ -95,7 +103,6 @@ def test_an_unknown_preset_is_named_with_those_there_are() -> None:
             {"search.mode": "paper", "paper.target": 0.5},
             "paper.target: with search.mode paper it must be that of search.target, 0.98; got 0.5",
         ),
-        ({"search.mode": "scratch"}, "search.schedule: with search.mode scratch one depth is trained"),
         ({"search.mode": "prune"}, "search.schedule: with search.mode prune one depth is trained"),
         (
             {"search.mode": "prune", "search.schedule": [8], "prune.dense_fraction": 0.5, "prune.settle_fraction": 0.5},

@@ -20,7 +20,7 @@ def test_defaults_are_those_of_params_yaml(section: str) -> None:
 def test_what_is_not_named_keeps_its_default() -> None:
     """`settings` takes dotted names, whole sections, and nothing at all."""
     assert settings({"train.lr": 0.05}).train == Config().train.model_copy(update={"lr": 0.05})
-    assert settings({"finish": {"epochs": 3, "start": "fresh"}}).finish.epochs == 3
+    assert settings({"finish": {"epochs": 3}}).finish.epochs == 3
     assert settings() == Config()
 
 

@@ -21,7 +21,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-MODES = ("growth", "supernet", "prune", "paper", "auto")
+MODES = ("growth", "supernet", "prune", "paper")
 
 
 @functools.lru_cache
@@ -52,15 +52,15 @@ def test_what_changes_no_result_trains_nothing(package: Path, name: str) -> None
 @pytest.mark.parametrize(
     ("name", "modes"),
     [
-        ("supernet/task.py", {"supernet", "auto"}),
+        ("supernet/task.py", {"supernet"}),
         ("pruning/task.py", {"prune"}),
         ("searching/published.py", {"paper"}),
-        ("searching/growth.py", {"growth", "supernet", "prune", "paper", "auto"}),
-        ("training/optim.py", {"growth", "supernet", "prune", "paper", "auto"}),
+        ("searching/growth.py", {"growth"}),
+        ("training/optim.py", set(MODES)),
     ],
 )
 def test_a_method_that_is_not_in_use_trains_nothing(package: Path, name: str, modes: set[str]) -> None:
-    """Only where it is what trains; a trial and a finish anneal as growth does, whatever trained."""
+    """Only where it is what trains."""
     found = touched(package, name, CHANGED[0], CHANGED[1])
     assert {mode for mode in MODES if "train" in found[mode]} == modes
 

@@ -4,7 +4,7 @@ import pytest
 
 from odn.errors import ConfigError
 from odn.models.cost import Cost
-from odn.supernet.targets import read_target, read_targets
+from odn.searching.targets import read_target, read_targets
 
 WHOLE = Cost(n_params=1000, size_bytes=4000, macs=100_000)
 

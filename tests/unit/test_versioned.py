@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from odn.errors import DataError
-from odn.versioned import commit_of, pull_data
+from odn.versioned import commit_of, pull_data, require_fetched
 
 
 def run(folder: Path, *command: str) -> str:
@@ -27,6 +27,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for version in ("one", "two"):
         (folder / "data").mkdir(exist_ok=True)
         (folder / "data/words.txt").write_text(version)
+        if version == "two":
+            (folder / "data/SHA256SUMS").write_text("as 'odn fetch' writes it")
         run(folder, *dvc, "add", "--quiet", "data")
         run(folder, *dvc, "push", "--quiet")
         run(folder, "git", "add", "--all")
@@ -49,6 +51,14 @@ def test_a_commit_is_a_revision(repository: Path) -> None:
     """What the repository does not list by name is taken to be a commit."""
     commit = run(repository, "git", "rev-parse", "one")
     assert commit_of(str(repository), revision=commit) == commit
+
+
+@pytest.mark.slow
+def test_data_made_by_hand_is_refused_before_anything_costs_time(repository: Path) -> None:
+    """The first step looks for the list that `odn fetch` writes, and says how to come by it."""
+    require_fetched(str(repository), revision="two")
+    with pytest.raises(DataError, match=r"at one was not fetched by odn \(it has no SHA256SUMS\); there, .* run 'odn fetch'"):
+        require_fetched(str(repository), revision="one")
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
-"""Cut a network for each target out of a supernet, without training; the command `odn specialise`.
+"""Bring out a network for each target, without training; the command `odn specialise`.
 
-Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths
+Out of a supernet it is cut; after a climb it is one of the networks that were trained.
+
+Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, model
 Writes: nothing that dvc.yaml tracks; specialised/SLUG for each target, to be versioned by 'dvc add specialised'
 Config: all
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,23 +18,39 @@ from odn.files import new_folder, remove_folder, require_own_folder, write_json
 from odn.records import damaged, read_record
 from odn.sanitize import markdown
 from odn.searching.folder import SearchFolder
-from odn.searching.records import SupernetCard
+from odn.searching.records import SupernetCard, read_search
+from odn.searching.results import Card
 from odn.searching.statistics import wilson_interval
-from odn.supernet.targets import Target
+from odn.searching.targets import Target
 from odn.tracking.provenance import provenance
 
 if TYPE_CHECKING:
+    from odn.models.cost import Cost
+    from odn.models.network import DepthNetwork
+    from odn.models.timing import Timing
     from odn.searching.data import SearchData
-    from odn.supernet.specialiser import Found
-    from odn.supernet.subnetworks import Measured
     from odn.tracking.registry import Registration
+    from odn.training.evaluation import Evaluation
 
 AGAIN = "the same 'odn specialise' again, which registers what is there"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Hold the network that meets a target: what it costs, how long it takes, and how many images of val it gets right."""
+
+    network: "DepthNetwork"
+    widths: tuple[float, ...] | None  # of a sub-network of a supernet: a fraction of the inner channels a group
+    seen: "Evaluation"
+    cost: "Cost"
+    whole: "Cost"
+    timing: "Timing"
+    how: str  # it was found
+
+
 @dataclass(frozen=True)
 class Made:
-    """Hold a network that was cut out for a target: its folder, its card, and which version it became."""
+    """Hold a network that was brought out for a target: its folder, its card, and which version it became."""
 
     folder: Path
     card: dict[str, Any]
@@ -63,6 +81,7 @@ def run(
     targets: Sequence[Target],
     prepared: Path,
     search: SearchFolder,
+    model: Path,
     out: Path,
     registers: bool,
     enumerates: bool = False,
@@ -70,26 +89,83 @@ def run(
     uses_table: bool = True,
     project: Path = Path(),
 ) -> Specialised:
-    """Write a folder for each target that a sub-network meets, and register it; a folder of a target that none meets is removed.
+    """Write a folder for each target that a network meets, and register it; a folder of a target that none meets is removed.
 
     Raises:
-        MissingInputError: data is not prepared, or no supernet was trained with these settings.
-        DataError: the supernet was trained on other data.
+        MissingInputError: data is not prepared, or nothing was trained with these settings that networks can come out of.
+        DataError: what was trained was trained on other data.
         OutputError: the folder of a target holds what odn did not write.
         TrackingError: MLflow cannot be reached or refuses; the folders are written.
     """
-    from odn.models.stored_networks import load_network
     from odn.searching.data import opened
-    from odn.supernet.specialiser import Specialiser
-    from odn.supernet.subnetworks import Measured, Space
 
     for target in targets:
         require_own_folder(out / target.slug)
     place = search.supernet(config.search.schedule[0])
-    if not (place / "card.json").exists():
-        raise MissingInputError(f"{place} is missing; set search.mode: supernet and run 'dvc repro' first")
+    if not (place / "card.json").exists() and not config.mode.any_ladder:
+        wanted = "supernet, climb or grid"
+        raise MissingInputError(f"{place} is missing; set search.mode: {wanted} and run 'dvc repro' first")
+    data = opened(prepared, config=config)
+    if config.mode.any_ladder:
+        answers = _from_ladder(config, targets, data=data, search=search, model=model)
+    else:
+        how: dict[str, bool] = {"enumerates": enumerates, "predicts": predicts, "uses_table": uses_table}
+        answers = _from_supernet(config, targets, data=data, place=place, prepared=prepared, **how)
+    made, missed = [], []
+    for target, found in answers:
+        folder = out / target.slug
+        if isinstance(found, str):
+            remove_folder(folder)
+            missed.append(f"no network meets --target {target.text}: {found}")
+        else:
+            made.append(Made(folder, _write(config, target, found, data=data, folder=folder), None))
+    if registers:
+        made = [Made(one.folder, one.card, _register(config, one, data=data, project=project)) for one in made]
+    return Specialised(tuple(made), tuple(missed))
+
+
+def _from_ladder(
+    config: Config, targets: Sequence[Target], *, data: "SearchData", search: SearchFolder, model: Path
+) -> Iterator[tuple[Target, Found | str]]:
+    """Yield for each target one of the rungs that were trained, or of the networks between two that was kept, or why none meets it."""
+    from odn.ladder.picking import Rungs
+    from odn.models.stored_networks import load_network
+
+    trained = {f"rung {item.step.depth}": search.trained(item.step.depth) for item in read_search(config.search.schedule, folder=search)}
+    if not trained:
+        raise MissingInputError(f"{search.root / 'depths'} holds no trained rung; run 'dvc repro' first")
+    if (model / "card.json").exists() and read_record(Card, model / "card.json", made_by="truncate").weights_from == "refine":
+        trained["the network that was kept"] = model
+    networks = {name: load_network(folder) for name, folder in trained.items()}
+    for name, network in networks.items():
+        found = network.architecture.in_channels, network.architecture.n_classes
+        if found != (data.manifest.channels, data.manifest.n_classes):
+            raise DataError(f"{trained[name]} was trained on other data than is prepared; run 'dvc repro' first")
+    rungs = Rungs(networks, data=data, metric=config.search.cost)
+    for target in targets:
+        picked = rungs.find(target)
+        if (one := picked.trained) is None:
+            yield target, f"{picked.miss} ({picked.how})"
+        else:
+            found_by = f"{one.name}, {picked.how}"
+            timing = rungs.timing(one)
+            yield (
+                target,
+                Found(network=one.network, widths=None, seen=one.seen, cost=one.cost, whole=rungs.whole, timing=timing, how=found_by),
+            )
+
+
+def _from_supernet(
+    config: Config, targets: Sequence[Target], *, data: "SearchData", place: Path, prepared: Path, enumerates: bool, predicts: bool,
+    uses_table: bool,
+) -> Iterator[tuple[Target, Found | str]]:  # fmt: skip
+    """Yield for each target a sub-network, or why none meets it."""
+    from odn.models.stored_networks import load_network
+    from odn.supernet.specialiser import Specialiser
+    from odn.supernet.subnetworks import Measured, Space
+
     made_by = f"train@{config.search.schedule[0]}"
-    card, data = read_record(SupernetCard, place / "card.json", made_by=made_by), opened(prepared, config=config)
+    card = read_record(SupernetCard, place / "card.json", made_by=made_by)
     if card.data_sha256 != data.manifest.sha256:
         raise DataError(f"{place} was trained on other data than {prepared} holds; run 'dvc repro' first")
     network = load_network(place)
@@ -99,40 +175,35 @@ def run(
     space = Space(network.architecture.made_by.groups(network.architecture), card.depths, card.widths)
     measured = Measured(network, space=space, data=data, uses_table=uses_table)
     specialiser = Specialiser(measured, seed=config.seed, enumerates=enumerates, predicts=predicts)
-    made, missed = [], []
     for target in targets:
-        found, folder = specialiser.find(target), out / target.slug
-        if found.subnetwork is None:
-            remove_folder(folder)
-            missed.append(f"no sub-network meets --target {target.text}: {found.miss} ({found.how})")
-            continue
-        about = _write(config, found, measured=measured, data=data, folder=folder)
-        made.append(Made(folder, about, None))
-    if registers:
-        made = [Made(one.folder, one.card, _register(config, one, data=data, project=project)) for one in made]
-    return Specialised(tuple(made), tuple(missed))
+        answer = specialiser.find(target)
+        if (one := answer.subnetwork) is None:
+            yield target, f"{answer.miss} ({answer.how})"
+        else:
+            seen, timing = measured.evaluate(one), measured.timing(one)
+            network = measured.network(one)
+            counted = {"cost": measured.cost(one), "whole": measured.whole}
+            yield target, Found(network=network, widths=one.widths, seen=seen, timing=timing, how=answer.how, **counted)
 
 
-def _write(config: Config, found: "Found", *, measured: "Measured", data: "SearchData", folder: Path) -> dict[str, Any]:
+def _write(config: Config, target: Target, found: Found, *, data: "SearchData", folder: Path) -> dict[str, Any]:
     """Write a network and its card."""
     from odn.models.stored_networks import save_network
     from odn.models.timing import combined
     from odn.training.device import machine_identity
 
-    one = found.subnetwork
-    assert one is not None, "the caller has looked"
-    seen, manifest, search = measured.evaluate(one), data.manifest, config.search
+    seen, manifest, search = found.seen, data.manifest, config.search
     card = {
-        "target": found.target.text,
-        "depth": one.depth,
-        "widths": one.widths,
+        "target": target.text,
+        "depth": found.network.depth,
+        **({"widths": found.widths} if found.widths is not None else {}),
         "val_accuracy": seen.accuracy,
         "val_interval": wilson_interval(seen.n_correct, seen.n, confidence=search.confidence),
         "n_val": seen.n,
-        **asdict(measured.cost(one)),
-        **{f"{name}_full": count for name, count in asdict(measured.whole).items()},
-        "latency_ms": measured.latency_ms(one),
-        **combined([measured.timing(one)]),
+        **asdict(found.cost),
+        **{f"{name}_full": count for name, count in asdict(found.whole).items()},
+        "latency_ms": found.timing.ms[""],
+        **combined([found.timing]),
         **machine_identity(data.machine),
         "found_by": found.how,
         **{name: getattr(manifest, name) for name in ("source", "classes", "channels", "height", "width", "mean", "std")},
@@ -140,7 +211,7 @@ def _write(config: Config, found: "Found", *, measured: "Measured", data: "Searc
         "seed": config.seed,
     }
     with new_folder(folder) as place:
-        save_network(measured.network(one), place)
+        save_network(found.network, place)
         write_json(place / "card.json", card)
     return card
 
@@ -154,7 +225,8 @@ def _register(config: Config, one: Made, *, data: "SearchData", project: Path) -
     numbers = {name: float(card[name]) for name in ("val_accuracy", "n_params", "size_bytes", "macs", "latency_ms")}
     low, high = card["val_interval"]
     data_name = markdown(config.data.name)
-    text = f"Cut out of a supernet for {data_name}, without training, for the target {card['target']}"
+    origin = "Picked from the ladder" if config.mode.any_ladder else "Cut out of a supernet"
+    text = f"{origin} for {data_name}, without training, for the target {card['target']}"
     model = Model(
         name=f"{config.registry.name}-{slug}",
         folder=one.folder,

@@ -3,14 +3,13 @@
 N images, C channels, H height, W width.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from odn.data.augmentation import changed, draw_changes, mixed
 from odn.data.dataset import Manifest, Split
 from odn.sections import AugmentConfig
 
@@ -25,6 +24,7 @@ class Images:
     labels: Tensor  # (N,) int64, on the device
     mean: Tensor  # (1, C, 1, 1) float32, on the device, in units of pixel values 0..255
     std: Tensor  # (1, C, 1, 1)
+    n_classes: int
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -57,6 +57,7 @@ def on_device(split: Split, *, manifest: Manifest, device: torch.device) -> Imag
         labels=torch.from_numpy(split.labels).to(device),
         mean=255 * torch.tensor(manifest.mean, dtype=torch.float32, device=device).view(1, -1, 1, 1),
         std=255 * torch.tensor(manifest.std, dtype=torch.float32, device=device).view(1, -1, 1, 1),
+        n_classes=manifest.n_classes,
     )
 
 
@@ -70,21 +71,21 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented, normalised batches in random order: (n, C, H, W) float32 and (n,) int64.
 
+    Where images are mixed the labels are probabilities of the classes, (n, K) float32.
     All draws of the epoch are made at once, so that `first_step` skips to where a run was interrupted.
     """
     n = len(images)
     order = torch.randperm(n, generator=generator)
-    maps = _affine_maps(n, height=images.pixels.shape[2], width=images.pixels.shape[3], augment=augment, generator=generator)
+    size = images.pixels.shape[2], images.pixels.shape[3]
+    changes = draw_changes(n, size=size, augment=augment, generator=generator, device=images.device)
     order_there = order.to(images.pixels.device)
     labels = images.labels[order.to(images.device)]
-    if maps is not None:
-        maps = maps.to(images.device)
     for step in range(first_step, n_steps(images, batch_size=batch_size)):
         part = slice(step * batch_size, (step + 1) * batch_size)
-        batch = images.batch(order_there[part])
-        if maps is not None:
-            batch = _moved(batch, maps[part])
-        yield images.normalised(batch), labels[part]
+        batch, truth = changed(images.batch(order_there[part]), changes, part), labels[part]
+        if changes.mixing is not None:
+            batch, truth = mixed(batch, truth, changes.mixing, part, n_classes=images.n_classes)
+        yield images.normalised(batch), truth
 
 
 def plain_batches(images: Images, *, batch_size: int, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,26 +97,3 @@ def plain_batches(images: Images, *, batch_size: int, index: Tensor | None = Non
             part = index[part]
         labels = images.labels[part if isinstance(part, slice) else part.to(images.device)]
         yield images.normalised(images.batch(part)), labels
-
-
-def _affine_maps(n: int, *, height: int, width: int, augment: AugmentConfig, generator: torch.Generator) -> Tensor | None:
-    """Draw (n, 2, 3) maps from output to input coordinates in [-1, 1]; None where nothing is to be changed."""
-    if not (augment.shift or augment.rotate or augment.scale or augment.flip):
-        return None
-    draws = torch.rand(n, 5, generator=generator)
-    angle = (2 * draws[:, 0] - 1) * math.radians(augment.rotate)
-    zoom = 1 + (2 * draws[:, 1] - 1) * augment.scale
-    mirror = torch.where(draws[:, 4] < 0.5, -1.0, 1.0) if augment.flip else torch.ones(n)
-    whole_pixels = torch.floor(draws[:, 2:4] * (2 * augment.shift + 1)) - augment.shift  # -shift … shift
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    rows = [
-        torch.stack([cos * mirror, -sin * height / width, 2 * whole_pixels[:, 0] / width], 1),
-        torch.stack([sin * mirror * width / height, cos, 2 * whole_pixels[:, 1] / height], 1),
-    ]
-    return torch.stack(rows, 1)
-
-
-def _moved(batch: Tensor, maps: Tensor) -> Tensor:
-    """Rotate, scale, mirror and shift each image by its own map; what comes in from outside is black."""
-    grid = F.affine_grid(maps, list(batch.shape), align_corners=False)
-    return F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -148,7 +148,7 @@ def find_twins(parts: Mapping[str, Compared]) -> Twins:
 
 def told(twins: Twins, *, dropped: Mapping[str, int]) -> Iterator[str]:
     """Say what was dropped and what is there twice all the same, a line for each kind, and what can be done."""
-    yield from (f"{_images(n)} of {name} are left out: elsewhere too, or under two labels" for name, n in dropped.items() if n)
+    yield from (f"{_images(n)} of {name} {_are(n)} left out: elsewhere too, or under two labels" for name, n in dropped.items() if n)
     problems = list(twins.problems())
     yield from problems
     if problems and not any(dropped.values()):

@@ -1,43 +1,30 @@
-"""Read images from class folders: ROOT/CLASS/IMAGE, in any of FORMATS, one decoded at a time.
+"""Read images from class folders, ROOT/CLASS/IMAGE, or from class folders in split folders, ROOT/train/CLASS/IMAGE.
 
 N images, C channels, H height, W width. Files and folders whose names start with a dot are not looked at; everything else counts,
 so that nothing is skipped silently.
 """
 
-import logging
-import os
-import re
 import shutil
-import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from odn.data.checksums import MEND, require_name
+from odn.cores import usable_cores
 from odn.data.checksums import NAME as CHECKSUMS
-from odn.data.dataset import Images
+from odn.data.checksums import require_name
+from odn.data.dataset import SPLITS, Images
+from odn.data.decoding import Header, check_header, decode, odd_images_raise, read_header
+from odn.data.in_order import in_order
+from odn.data.progress import Show, silent
 from odn.data.sources import Part, Raw
 from odn.data.splits import Indices
 from odn.errors import DataError
 
-# What each mode of Pillow's becomes. The others (16-bit grey, float, CMYK, Lab …) would lose by a conversion that nobody asked for.
-CHANNELS = {"1": 1, "L": 1, "LA": 1, "RGB": 3, "P": 3, "PA": 3, "RGBA": 3}
-EXIF_ORIENTATION = 0x0112
-SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of Pillow's, those whose decoders start no other program
-TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-# What Pillow raises of damaged files: its own errors, and what its readers stumble over.
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, MemoryError, struct.error)
+Files = dict[str, list[Path]]  # of each class, in order
 
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it would log of a damaged file it raises as well
-
-
-def copy_class_folders(root: Path, *, into: Path) -> None:
+def copy_class_folders(root: Path, *, into: Path, show: Show = silent) -> None:
     """Copy the class folders and their images, after a look at each image's header.
 
     Raises:
@@ -46,57 +33,104 @@ def copy_class_folders(root: Path, *, into: Path) -> None:
     if not root.is_dir():
         found = "is a file" if root.is_file() else "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"data.root: {root} {found}; name a folder that holds one folder of images a class")
-    for name, paths in check_class_folders(root, shown_as=str(root)).items():
-        (into / name).mkdir()
-        for path in paths:
-            shutil.copyfile(path, into / name / path.name)
+    files = check_class_folders(root, shown_as=str(root), show=show)
+    for path in files:
+        (into / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+
+    def copy(path: Path) -> None:
+        shutil.copyfile(path, into / path.relative_to(root))
+
+    with show("copy images", total=len(files)) as tick:
+        for _ in in_order(copy, files, threads=usable_cores()):
+            tick(1)
 
 
-def check_class_folders(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
-    """Require two class folders at least, an image at least in each, and nothing but images; return the files of each class.
+def check_class_folders(root: Path, *, shown_as: str, show: Show = silent) -> list[Path]:
+    """Require two class folders at least, an image at least in each, and nothing but images; return the files.
 
     Only the images' headers are read.
 
     Raises:
         DataError: naming the folder or the file as it is below `shown_as`, the place that the user knows.
     """
-    files = _class_files(root, shown_as=shown_as)
-    for name, paths in files.items():
-        for path in paths:
-            with _opened(path, shown_as=f"{shown_as}/{name}/{path.name}"):
-                pass  # the header is enough here; decoding comes with `prepare`
+    files = _in_one(_layout(root, shown_as=shown_as))
+
+    def check(path: Path) -> None:  # the header is enough here; decoding comes with `prepare`
+        check_header(path, shown_as=f"{shown_as}/{path.relative_to(root).as_posix()}")
+
+    with odd_images_raise(), show("look at images", total=len(files)) as tick:
+        for _ in in_order(check, files, threads=usable_cores()):
+            tick(1)
     return files
 
 
-def open_folder(folder: Path, *, image_size: int | None) -> Raw:
+def open_folder(folder: Path, *, image_size: int | None, show: Show = silent) -> Raw:
     """Open class folders; the classes are the folders' names in order, and an image is decoded when it is read.
 
+    Val and test are those of the folder where it has them, else None.
+
     Raises:
-        DataError: as `check_class_folders`, or images of different sizes (unless they are resized) or of grey and color.
+        DataError: as `check_class_folders`, or images of different sizes (unless they are resized).
     """
-    files = _class_files(folder, shown_as=str(folder))
+    layout = _layout(folder, shown_as=str(folder))
+    paths = _in_one(layout)
+    with odd_images_raise(), show("read headers", total=len(paths)) as tick:
+        headers = []
+        for header in in_order(read_header, paths, threads=usable_cores()):
+            headers.append(header)
+            tick(1)
+    height, width = _common_size(paths, headers, image_size=image_size)
+    channels = max(header.channels for header in headers)
+    shape = (channels, height, width)
+    parts = {name: _part(files, root=folder, shape=shape, image_size=image_size) for name, files in layout.items()}
+    return Raw(
+        classes=tuple(layout["train"]), channels=channels, height=height, width=width,
+        train=parts["train"], val=parts.get("val"), test=parts.get("test"), notes=tuple(_notes(paths, headers, image_size=image_size)),
+    )  # fmt: skip
+
+
+def _part(files: Files, *, root: Path, shape: tuple[int, int, int], image_size: int | None) -> Part:
     paths = [path for of_class in files.values() for path in of_class]
     labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(of_class) for of_class in files.values()])
-    channels, height, width = _common_shape(paths, image_size=image_size)
 
     def read(indices: Indices) -> Images:
-        images = np.empty((len(indices), channels, height, width), np.uint8)
-        for position, index in enumerate(indices):
-            with _opened(paths[index]) as image, _unheard(image):
-                pixels = _pixels(image, path=paths[index], image_size=image_size)
-            images[position] = pixels.reshape(height, width, channels).transpose(2, 0, 1)
+        images = np.empty((len(indices), *shape), np.uint8)
+
+        def fill(position: int) -> None:
+            images[position] = decode(paths[indices[position]], channels=shape[0], image_size=image_size)
+
+        with odd_images_raise():
+            for _ in in_order(fill, range(len(indices)), threads=usable_cores()):
+                pass
         return images
 
-    part = Part(labels=labels, read=read, name=lambda index: f"{paths[index].parent.name}/{paths[index].name}")
-    return Raw(classes=tuple(files), channels=channels, height=height, width=width, train=part, test=None)
+    return Part(labels=labels, read=read, name=lambda index: paths[index].relative_to(root).as_posix())
 
 
-def _class_files(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
-    """Return the files of each class in order, or the DataError that names what is out of place."""
-    for folder in (path for path in _visible(root) if path.is_dir()):
-        require_name(folder.name, shown_as=f"{shown_as}/{folder.name}")
-    for stray in (path for path in _visible(root) if not path.is_dir() and path.name != CHECKSUMS):
-        raise DataError(f"{shown_as}/{stray.name} lies beside the class folders; move it into one of them, or out of {shown_as}")
+def _in_one(layout: Mapping[str, Files]) -> list[Path]:
+    return [path for files in layout.values() for of_class in files.values() for path in of_class]
+
+
+def _layout(root: Path, *, shown_as: str) -> dict[str, Files]:
+    """Return the files of each class by split, or all as `train`; or the DataError that names what is out of place."""
+    names = {path.name for path in _visible(root) if path.is_dir()}
+    is_split = "train" in names and len(names) > 1 and names <= set(SPLITS) and any(path.is_dir() for path in _visible(root / "train"))
+    if not is_split:
+        return {"train": _class_files(root, shown_as=shown_as)}
+    _refuse_strays(root, shown_as=shown_as)
+    layout = {name: _class_files(root / name, shown_as=f"{shown_as}/{name}") for name in SPLITS if name in names}
+    for name, files in layout.items():
+        if differing := sorted(files.keys() ^ layout["train"].keys()):
+            has, lacks = (name, "train") if differing[0] in files else ("train", name)
+            raise DataError(
+                f"{shown_as}/{lacks} has no folder of the class {differing[0]!r}, which {shown_as}/{has} has; every split needs every class"
+            )
+    return layout
+
+
+def _class_files(root: Path, *, shown_as: str) -> Files:
+    """Return the files of each class in order."""
+    _refuse_strays(root, shown_as=shown_as)
     files = {folder.name: _visible(folder) for folder in _visible(root) if folder.is_dir()}
     if len(files) < 2:
         found = "no class folders" if not files else "one class folder"
@@ -105,103 +139,53 @@ def _class_files(root: Path, *, shown_as: str) -> dict[str, list[Path]]:
         if not paths:
             raise DataError(f"{shown_as}/{name}: the class folder is empty; add images to it or remove it")
         for path in paths:
-            require_name(path.name, shown_as=f"{shown_as}/{name}/{path.name}")
+            shown = f"{shown_as}/{name}/{path.name}"
+            require_name(path.name, shown_as=shown)
             if path.is_dir():
-                shown = f"{shown_as}/{name}/{path.name}"
-                raise DataError(f"{shown} is a folder; a class folder holds images only: move them up or give them a class of their own")
+                raise DataError(
+                    f"{shown} is a folder; a class folder holds images only: move them up or give them a class of their own "
+                    "(folders of splits are train, test and, where there is one, val)"
+                )
             if not path.is_file():
-                raise DataError(f"{shown_as}/{name}/{path.name} is not a regular file, or a link to nothing; remove it")
+                raise DataError(f"{shown} is not a regular file, or a link to nothing; remove it")
     return files
+
+
+def _refuse_strays(root: Path, *, shown_as: str) -> None:
+    for path in _visible(root):
+        if path.is_dir():
+            require_name(path.name, shown_as=f"{shown_as}/{path.name}")
+        elif path.name != CHECKSUMS:
+            raise DataError(f"{shown_as}/{path.name} lies beside the class folders; move it into one of them, or out of {shown_as}")
 
 
 def _visible(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
 
 
-@contextmanager
-def _opened(path: Path, *, shown_as: str | None = None) -> Iterator[Image.Image]:
-    """Open one image to look at; whatever Pillow raises meanwhile becomes a DataError that names the file."""
-    shown, mend = (shown_as, "") if shown_as else (str(path), f" under data.root, then {MEND}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # odd metadata; the pixels decode or raise
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                yield image
-    except UnidentifiedImageError:
-        raise DataError(f"{shown} is not an image in one of the formats {', '.join(FORMATS)}; replace or remove it{mend}") from None
-    except TOO_LARGE as error:
-        found = re.search("[0-9]+", str(error))
-        n_pixels = f"{int(found[0]):,}" if found else "too many"
-        raise DataError(
-            f"{shown} has {n_pixels} pixels, and at most {Image.MAX_IMAGE_PIXELS:,} are decoded, lest one image fill the memory; "
-            f"make it smaller or remove it{mend}"
-        ) from None
-    except UNREADABLE as error:
-        raise DataError(f"{shown} cannot be decoded ({error}): it is truncated or corrupt; replace or remove it{mend}") from None
+def _common_size(paths: Sequence[Path], headers: Sequence[Header], *, image_size: int | None) -> tuple[int, int]:
+    """Return the (H, W) that all images have or get, or the DataError that names what has not."""
+    first = headers[0]
+    if image_size is None:
+        for path, one in zip(paths, headers, strict=True):
+            if (one.height, one.width) != (first.height, first.width):
+                raise DataError(
+                    f"{path} is {one.width}x{one.height} pixels but {paths[0]} is {first.width}x{first.height}; "
+                    "set data.image_size to resize them all, or make them one size"
+                )
+        return first.height, first.width
+    return image_size, image_size
 
 
-@contextmanager
-def _unheard(image: Image.Image) -> Iterator[None]:
-    """Keep back what libtiff, of all decoders, writes to standard error by itself; what is wrong Pillow raises as well."""
-    if image.format != "TIFF":
-        yield
-        return
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _size(image: Image.Image) -> tuple[int, int]:
-    """Return (height, width) as a viewer shows it, from the header."""
-    width, height = image.size
-    # Only where a header holds Exif: looking for it elsewhere would decode the whole image.
-    sideways = "exif" in image.info and image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
-    return (width, height) if sideways else (height, width)
-
-
-def _common_shape(paths: list[Path], *, image_size: int | None) -> tuple[int, int, int]:
-    """Return the (C, H, W) that all images have, or the DataError that names two that differ."""
-    channels, height, width = 0, 0, 0
-    for path in paths:
-        with _opened(path) as image:
-            found, size = _channels(image, path=path), _size(image)
-        if path is paths[0]:
-            channels, (height, width) = found, size
-        if found != channels:
-            kinds = {1: "grey", 3: "color"}
-            raise DataError(f"{path} is {kinds[found]} but {paths[0]} is {kinds[channels]}; convert them all to one of the two")
-        if image_size is None and size != (height, width):
-            raise DataError(
-                f"{path} is {size[1]}x{size[0]} pixels but {paths[0]} is {width}x{height}; "
-                "set data.image_size to resize them all, or make them one size"
-            )
-    return (channels, height, width) if image_size is None else (channels, image_size, image_size)
-
-
-def _channels(image: Image.Image, *, path: Path) -> int:
-    if image.mode not in CHANNELS:
-        raise DataError(f"{path} has mode {image.mode}, which has no plain 8-bit form; convert it to 8-bit grey or RGB")
-    n_frames = getattr(image, "n_frames", 1)
-    if n_frames > 1 and image.format != "MPO":  # MPO: a camera's photo with its preview
-        raise DataError(f"{path} has {n_frames} frames; keep one of them as a still image")
-    return CHANNELS[image.mode]
-
-
-def _pixels(image: Image.Image, *, path: Path, image_size: int | None) -> Images:
-    """Decode to uint8 (H, W) or (H, W, 3), upright and resized."""
-    upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
-    channels = _channels(image, path=path)
-    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
-        lowest, _ = upright.convert("RGBA").getchannel("A").getextrema()
-        if lowest != 255:
-            raise DataError(f"{path} has transparent pixels; flatten it on the background that you mean")
-    plain = upright.convert("L" if channels == 1 else "RGB")
-    if image_size is not None and plain.size != (image_size, image_size):
-        plain = plain.resize((image_size, image_size), Image.Resampling.BILINEAR)  # Pillow's is antialiased
-    return np.asarray(plain)
+def _notes(paths: Sequence[Path], headers: Sequence[Header], *, image_size: int | None) -> Iterator[str]:
+    """Say what is done to images beside what was asked for."""
+    grey = [path for path, header in zip(paths, headers, strict=True) if header.channels == 1]
+    if 0 < len(grey) < len(headers):
+        yield f"{len(grey):,} of {len(headers):,} images are grey, and become color of three equal channels: {grey[0]} is one"
+    sides = [min(one.height, one.width) for one in headers]
+    if image_size is not None and min(sides) < image_size:
+        at, n_small = sides.index(min(sides)), sum(side < image_size for side in sides)
+        yield (
+            f"{n_small:,} of {len(sides):,} images are smaller than data.image_size {image_size} and are enlarged, which adds no detail: "
+            f"the smallest, {paths[at]}, is {headers[at].width}x{headers[at].height} pixels"
+        )

@@ -15,13 +15,12 @@ import numpy.typing as npt
 import torch
 
 from odn.config import settings
-from odn.data.arrays import N_VALUES, statistics
+from odn.data.arrays import histogram_of, statistics
 from odn.data.batches import Images, on_device
 from odn.data.dataset import Manifest, Split
 from odn.data.duplicates import Compared, digests_of, find_twins, told
 from odn.data.folder import open_folder
 from odn.data.selection import select
-from odn.data.sources import Raw
 from odn.data.splits import check_labels
 from odn.errors import DataError
 
@@ -122,9 +121,9 @@ class Data:
         test_fraction: float = 0.2,
         seed: int = 0,
     ) -> Self:
-        """Read FOLDER/CLASS/IMAGE and split it, stratified; or FOLDER/train/CLASS/IMAGE beside val and test, as they are.
+        """Read FOLDER/CLASS/IMAGE and split it, stratified; or FOLDER/train/CLASS/IMAGE beside val and test, where these are, as they are.
 
-        `image_size` resizes to so many pixels a side.
+        `image_size` cuts the middle square, as wide as the short side, and resizes it to so many pixels a side.
 
         Raises:
             DataError: the folder holds something else, an image is damaged, or images differ in size.
@@ -133,14 +132,11 @@ class Data:
         root = Path(folder)
         if not root.is_dir():
             raise DataError(f"{root} is not a folder; name one that holds a folder of images a class")
-        if {path.name for path in root.iterdir() if path.is_dir()} in ({"train", "val"}, {"train", "val", "test"}):
-            raws = {path.name: open_folder(path, image_size=image_size) for path in sorted(root.iterdir()) if path.is_dir()}
-            _require_alike(raws, root=root)
-            splits = {name: Split(images=raw.train.read(_all(raw)), labels=raw.train.labels) for name, raw in raws.items()}
-            return cls._of(splits, classes=raws["train"].classes, source=root.name)
         config = settings({"data.source": "folder", "data.root": str(root), "data.image_size": image_size,
                            "data.val_fraction": val_fraction, "data.test_fraction": test_fraction}).data  # fmt: skip
         raw = open_folder(root, image_size=image_size)
+        for note in raw.notes:
+            warnings.warn(note, stacklevel=2)
         chosen = select(raw, config=config, seed=seed)
         splits = {
             name: Split(images=chosen[name].part.read(chosen[name].indices), labels=chosen[name].part.labels[chosen[name].indices])
@@ -164,7 +160,7 @@ class Data:
         twins = find_twins({n: Compared(digests=digests[n], labels=one.labels, name=_numbered(n)) for n, one in splits.items()})
         for line in told(twins, dropped={"train": 0, "val": 0}):
             warnings.warn(line, stacklevel=3)
-        pixels = statistics(_histogram(splits["train"].images))
+        pixels = statistics(histogram_of(splits["train"].images))
         counts = {
             name: {"total": len(split), "per_class": np.bincount(split.labels, minlength=n_classes).tolist()}
             for name, split in splits.items()
@@ -243,23 +239,8 @@ def _checked(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], *, where: 
     return Split(images=np.ascontiguousarray(images), labels=labels.astype(np.int64))
 
 
-def _require_alike(raws: Mapping[str, Raw], *, root: Path) -> None:
-    first = raws["train"]
-    for name, raw in raws.items():
-        if raw.classes != first.classes:
-            raise DataError(f"{root / name} holds the classes {', '.join(raw.classes)}; train holds {', '.join(first.classes)}")
-
-
-def _all(raw: Raw) -> npt.NDArray[np.intp]:
-    return np.arange(len(raw.train.labels), dtype=np.intp)
-
-
 def _numbered(split: str) -> Any:
     return lambda index: f"{split} image {index}"
-
-
-def _histogram(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    return np.stack([np.bincount(images[:, channel].ravel(), minlength=N_VALUES) for channel in range(images.shape[1])])
 
 
 def _digest(split: Split) -> str:

@@ -21,36 +21,48 @@ class Selection:
         """Name the image at a position, for a person."""
         return self.part.name(int(self.indices[position]))
 
+    def at(self, positions: Indices) -> "Selection":
+        """Keep the images at some positions."""
+        return Selection(part=self.part, indices=self.indices[positions])
+
 
 def select(raw: Raw, *, config: DataConfig, seed: int) -> dict[str, Selection]:
-    """Draw test (unless the source has its own), then `max_images` of what is left, then val; train is the rest.
+    """Draw test (unless the source has its own), then `max_images` of what is left, then val (likewise); train is the rest.
 
-    An official test split is kept whole and in its order; the others are shuffled.
+    Val and test of the source's own are kept whole and in their order; what is drawn is shuffled, and so is train.
 
     Raises:
         DataError: a label is out of range, or a class has too few images.
         ConfigError: a fraction or `max_images` leaves a split without a class.
     """
     n_classes = len(raw.classes)
-    n_drawn = 3 if raw.test is None else 2
+    n_drawn = 1 + (raw.test is None) + (raw.val is None)
     splits.check_labels(raw.train.labels, classes=raw.classes, at_least=n_drawn, where=f"{config.source}, training images")
     pool: Indices
     if raw.test is None:
         rng = splits.generator(seed, stream=splits.TEST)
         pool, taken = splits.take_fraction(
-            raw.train.labels, n_classes=n_classes, fraction=config.test_fraction, leave=2, setting="data.test_fraction", rng=rng
+            raw.train.labels, n_classes=n_classes, fraction=config.test_fraction, leave=n_drawn - 1, setting="data.test_fraction", rng=rng
         )
         test = Selection(part=raw.train, indices=taken)
     else:
-        splits.check_labels(raw.test.labels, classes=raw.classes, at_least=1, where=f"{config.source}, test images")
-        pool = np.arange(len(raw.train.labels))
-        test = Selection(part=raw.test, indices=np.arange(len(raw.test.labels)))
+        pool, test = np.arange(len(raw.train.labels)), _whole(raw.test, raw, where=f"{config.source}, test images")
     if config.max_images is not None and config.max_images < len(pool):
         rng = splits.generator(seed, stream=splits.SUBSET)
         labels = raw.train.labels[pool]
         pool = pool[splits.take_subset(labels, n_classes=n_classes, size=config.max_images, setting="data.max_images", rng=rng)]
     rng = splits.generator(seed, stream=splits.VAL)
+    if raw.val is not None:
+        val = _whole(raw.val, raw, where=f"{config.source}, val images")
+        # Shuffled, as files come class by class: BatchNorm's statistics are averaged over batches in the order of train.
+        return {"train": Selection(part=raw.train, indices=rng.permutation(pool)), "val": val, "test": test}
     rest, taken = splits.take_fraction(
         raw.train.labels[pool], n_classes=n_classes, fraction=config.val_fraction, leave=1, setting="data.val_fraction", rng=rng
     )
     return {"train": Selection(part=raw.train, indices=pool[rest]), "val": Selection(part=raw.train, indices=pool[taken]), "test": test}
+
+
+def _whole(part: Part, raw: Raw, *, where: str) -> Selection:
+    """Take a split as it is, after a look at its labels."""
+    splits.check_labels(part.labels, classes=raw.classes, at_least=1, where=where)
+    return Selection(part=part, indices=np.arange(len(part.labels)))

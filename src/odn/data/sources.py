@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from odn.data.dataset import Images, Labels
+from odn.data.progress import Show, silent
 from odn.sections import DataConfig
 
 DIGITS = tuple("0123456789")
@@ -99,7 +100,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Raw:
-    """Hold a whole raw data set; `test` is None where it has no test split of its own."""
+    """Hold a whole raw data set; `val` and `test` are None where it has no such split of its own."""
 
     classes: tuple[str, ...]
     channels: int
@@ -107,9 +108,11 @@ class Raw:
     width: int
     train: Part
     test: Part | None
+    val: Part | None = None
+    notes: tuple[str, ...] = ()  # what a person should know of how the images are read
 
 
-def open_raw(config: DataConfig, *, folder: Path) -> Raw:
+def open_raw(config: DataConfig, *, folder: Path, show: Show = silent) -> Raw:
     """Open the raw data that `fetch` laid out; a library is imported only by the source that needs it.
 
     Raises:
@@ -119,7 +122,7 @@ def open_raw(config: DataConfig, *, folder: Path) -> Raw:
     if config.source in ("folder", "s3"):
         from odn.data.folder import open_folder
 
-        return open_folder(folder, image_size=config.image_size)
+        return open_folder(folder, image_size=config.image_size, show=show)
     from odn.data.official import open_official
 
     return open_official(SOURCES[config.source], folder=folder)

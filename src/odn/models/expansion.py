@@ -1,7 +1,7 @@
 """Grow a network: append blocks so that what it has learnt is kept, exactly where that is possible."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from odn.models.abilities import Growable, able
 from odn.models.network import DepthNetwork, build
 
-Init = Literal["zero", "random", "copy", "rewind"]
+Init = Literal["zero", "copy"]
 
 
 @torch.no_grad()
@@ -21,7 +21,6 @@ def expanded(
     *,
     init: Init,
     generator: torch.Generator,
-    heads: Iterable[int] | None = None,
     images: Tensor | None = None,
 ) -> DepthNetwork:
     """Return a new network of `depth` blocks that starts from `network`, on its device and in its mode.
@@ -30,14 +29,11 @@ def expanded(
 
     - `zero`: as the blocks' `start_silent` says. Inside a group of a ResNet the logits stay equal bit for bit, in eval and in train
       mode; where the group changes and the shortcut is `avgpool`, within 1e-5 in eval mode where H and W are even.
-    - `random`: fresh blocks.
     - `copy`: each tensor copies the one of that name and shape in the block before, where both pass maps of one size on; else fresh.
-    - `rewind`: fresh blocks and a fresh head: the caller loads the old part from a checkpoint.
 
-    The new head is the old one where the width stays and [W, 0] where it grows, except for `rewind`. `heads` lists all heads
-    of the new network, only the one at `depth` unless said otherwise; those that `network` has are copied. `images` (N, C, H, W), a
-    batch as in training, lets a changed group keep its logits in train mode too, and after BatchNorm is re-estimated.
-    Source: `zero` is arXiv 1706.02677, section 5.1; `random` and `copy` are arXiv 1906.02909, section 3.
+    The new head is the old one where the width stays and [W, 0] where it grows. It is the only one. `images`
+    (N, C, H, W), a batch as in training, lets a changed group keep its logits in train mode too, and after BatchNorm is re-estimated.
+    Source: `zero` is arXiv 1706.02677, section 5.1; `copy` is arXiv 1906.02909, section 3.
 
     Raises:
         ValueError: `depth` is not deeper than `network`, or `network` lacks a head at its own depth.
@@ -45,7 +41,7 @@ def expanded(
     """
     if depth <= network.depth or network.depth not in network.head_depths:
         raise ValueError(f"cannot expand to depth {depth}: have {network.depth} blocks and heads at {list(network.head_depths)}")
-    wider = build(network.architecture.at(depth), generator, heads=(depth,) if heads is None else heads)
+    wider = build(network.architecture.at(depth), generator, heads=(depth,))
     old, new = network.state_dict(), wider.state_dict()
     for name in new.keys() & old.keys():
         new[name].copy_(old[name])
@@ -53,12 +49,11 @@ def expanded(
         features = None if images is None else _features(network, images)
         for block in able(list(wider.blocks)[network.depth :], Growable, asked_by="growth.init: zero", way_out="set growth.init to copy"):
             features = block.start_silent(features)
-    elif init == "copy":
+    else:
         for before, new_block in pairwise(list(wider.blocks)[network.depth - 1 :]):
             if getattr(new_block, "passes_on", True):
                 _copy_alike(before, new_block)
-    if init != "rewind":
-        _widen(new, old, depth=depth, old_depth=network.depth)
+    _widen(new, old, depth=depth, old_depth=network.depth)
     return wider.to(next(network.parameters()).device).train(network.training)
 
 

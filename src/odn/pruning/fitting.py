@@ -109,7 +109,7 @@ def _budget(network: DepthNetwork, *, data: SearchData, config: Config, depth: i
         raise ConfigError(
             f"prune.budget: {settings.budget:g} of the {settings.budget_metric} of the whole backbone "
             f"holds all of depth {depth}, which costs "
-            f"{start / whole:.4g}: nothing would be cut; lower it, or train it with search.mode scratch"
+            f"{start / whole:.4g}: nothing would be cut; lower it, or train it with search.mode climb and search.ladder prefix"
         )
     return Budget(gates, coefficients, whole, start, limit=settings.budget * whole)
 

@@ -85,7 +85,7 @@ def _legend(figure: Any, theme: Theme, exports: Exports) -> None:
 
 def colors(theme: Theme) -> dict[str, str]:
     """Return the color of each row."""
-    return {"network": theme.muted, "onnx": theme.stable, "onnx-int8": theme.trial, "torch": theme.reduce}
+    return {"network": theme.muted, "onnx": theme.stable, "onnx-int8": theme.trial, "torch": theme.refine}
 
 
 def _height(accuracy: float, least: float) -> float:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from odn.report.findings import BEFORE, Findings, Interval
+from odn.report.findings import Findings, Interval
 from odn.report.mistakes import Mistake
 from odn.report.words import PHASES, change, short, tidy_percent
 
@@ -38,18 +38,16 @@ class Theme:
     trial: str
     finish: str
     target: str
-    before: str  # what is trained before the first depth
-    reduce: str
+    refine: str
 
     def of_phase(self, name: str) -> str:
         """Return the color of a phase."""
-        colors = {"stable": self.stable, "anneal": self.stable, "trial": self.trial, "finish": self.finish}
-        colors |= {"reduce": self.reduce, "refine": self.reduce}
-        return colors.get(name, self.before)
+        colors = {"stable": self.stable, "anneal": self.stable, "trial": self.trial, "finish": self.finish, "refine": self.refine}
+        return colors[name]
 
 
-LIGHT = Theme("#ffffff", "#1b1f24", "#59636e", "#e4e8ec", "#0969b8", "#c2570c", "#0f7b56", "#a3195b", "#7a7f87", "#6f42c1")
-DARK = Theme("#171b21", "#e8ebef", "#a4adb8", "#2c333c", "#63b3f5", "#f2a65a", "#4fd1a0", "#f58ab8", "#8d96a0", "#b392f0")
+LIGHT = Theme("#ffffff", "#1b1f24", "#59636e", "#e4e8ec", "#0969b8", "#c2570c", "#0f7b56", "#a3195b", "#6f42c1")
+DARK = Theme("#171b21", "#e8ebef", "#a4adb8", "#2c333c", "#63b3f5", "#f2a65a", "#4fd1a0", "#f58ab8", "#b392f0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +106,7 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     scale, sizes = _Scale(findings), findings.savings[1]
     for look in findings.refinements:
         kept = look.reached and look.size_bytes == sizes.kept
-        color = theme.finish if kept else theme.reduce
+        color = theme.finish if kept else theme.refine
         _point(
             axes, look.size_bytes, scale.span(look.accuracy, look.interval), color=color, hollow=None if kept else theme.paper, marker="D"
         )
@@ -144,14 +142,13 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
 
 def draw_ledger(findings: Findings, theme: Theme) -> bytes:
     """Draw what each depth cost, phase by phase, in full-network epochs."""
-    rows = [PHASES[name] for name in BEFORE if name in findings.by_phase()]
-    rows += [f"{findings.unit} {one.depth}" for one in findings.depths]
+    rows = [f"{findings.unit} {one.depth}" for one in findings.depths]
     figure, axes = _figure(
         theme, height=1.5 + 0.34 * len(rows), title=f"The search cost {findings.full_network_epochs:.2f} full-network epochs"
     )
     ends = dict.fromkeys(rows, 0.0)
     for entry in findings.ledger:
-        row = PHASES[entry.phase] if entry.phase in BEFORE else f"{findings.unit} {entry.depth}"
+        row = f"{findings.unit} {entry.depth}"
         bar = {"height": 0.62, "color": theme.of_phase(entry.phase), "edgecolor": theme.paper}
         axes.barh(rows.index(row), entry.full_network_epochs, left=ends[row], **bar)  # type: ignore[arg-type]
         ends[row] += entry.full_network_epochs

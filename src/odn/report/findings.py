@@ -14,8 +14,7 @@ from odn.searching.statistics import wilson_interval
 
 Interval = tuple[float, float]
 BATCHES = (("1 image", ""), ("128 images", "_batch128"))  # and how the names of their numbers end
-BEFORE = ("mode-selection", "teacher")  # phases before the first depth
-PHASES = (*BEFORE, "stable", "anneal", "trial", "finish", "reduce", "refine")
+PHASES = ("stable", "anneal", "trial", "finish", "refine")
 COUNTED = (("parameters", "n_params", "params_saved"), ("bytes", "size_bytes", "bytes_saved"), ("MACs", "macs", "macs_saved"))
 
 
@@ -58,16 +57,6 @@ class Phase:
     phase: str  # one of PHASES
     epochs: int
     full_network_epochs: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthReduction:
-    """Hold what came of trying a shallower depth after one was accepted."""
-
-    depth: int
-    accuracy: float
-    reached: bool
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,15 +104,14 @@ class Findings:
     target: float
     val_accuracy: float
     val_interval: Interval
-    weights_from: str  # the phase whose weights are kept: stable, trial, finish, reduce
+    weights_from: str  # the phase whose weights are kept, one of PHASES
     depths: tuple[Depth, ...]  # that were trained, shallow to deep
     ledger: tuple[Phase, ...]  # in the order of training
     full_network_epochs: float  # the ledger's total
-    reductions: tuple[DepthReduction, ...]  # in the order of training
     refinements: tuple[Refinement, ...]  # likewise
-    mode_selection: str  # why search.mode auto chose as it did; empty where the mode was given
     test_accuracy: float
     test_interval: Interval
+    balanced_accuracy: float | None  # on test, the mean over classes; None where classes are about equal in number
     n_test: int
     savings: tuple[Saving, ...]  # parameters, bytes, MACs, latency of one image, then of larger batches
     comparisons: tuple[Comparison, ...]
@@ -208,9 +196,6 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
     refined = outcome.kept_refinement(search.refinements)
     if evaluation.n_params != (refined or kept).n_params:
         raise MissingInputError(f"{metrics / 'evaluation.json'} is of another model than {model}/; run 'dvc repro evaluate' first")
-    mode_selection = search.mode_selection
-    if mode_selection is not None:
-        config = config.in_mode(mode_selection.mode)
     return Findings(
         config=config,
         source=card.source,
@@ -228,11 +213,10 @@ def read_findings(config: Config, *, model: Path, metrics: Path) -> Findings:
             Phase(depth=one.depth, phase=one.phase, epochs=one.epochs, full_network_epochs=one.full_network_epochs) for one in search.ledger
         ),
         full_network_epochs=search.full_network_epochs,
-        mode_selection=f"{mode_selection.mode}: {mode_selection.why}" if mode_selection is not None else "",
-        reductions=tuple(_reduction(one) for one in search.reductions),
         refinements=tuple(_refinement(one, confidence=config.search.confidence) for one in search.refinements),
         test_accuracy=evaluation.test_accuracy,
         test_interval=(evaluation.test_accuracy_low, evaluation.test_accuracy_high),
+        balanced_accuracy=evaluation.test_balanced_accuracy,
         n_test=evaluation.n_test,
         savings=(*_counted(evaluation), *_measured(latency)),
         comparisons=_comparisons(evaluation),
@@ -279,10 +263,6 @@ def _depth(step: JudgedStep, *, confidence: float) -> Depth:
         macs=step.macs,
         pruned_from=step.pruned_from,
     )
-
-
-def _reduction(one: outcome.DepthReduction) -> DepthReduction:
-    return DepthReduction(depth=one.depth, accuracy=one.n_correct / one.n, reached=one.reached, reason=one.reason)
 
 
 def _refinement(one: outcome.Refinement, *, confidence: float) -> Refinement:

@@ -19,6 +19,7 @@ from odn.report.words import (
     VERDICTS,
     amount,
     backbone_of,
+    balanced,
     headline,
     kept_because,
     kept_blocks,
@@ -112,7 +113,11 @@ def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     parameters, size, macs, latency = findings.savings[:4]
     of_all = f"of all {findings.n_blocks} blocks"
     keys = [
-        ("Accuracy on test", f"{findings.test_accuracy:.2%}", f"{span(findings.test_interval)} ({_confidence(findings)} interval)"),
+        (
+            "Accuracy on test",
+            f"{findings.test_accuracy:.2%}",
+            f"{span(findings.test_interval)} ({_confidence(findings)} interval){balanced(findings.balanced_accuracy)}",
+        ),
         (
             f"{_sentence(findings.unit)} kept",
             f"{findings.depth} of {findings.n_units}{', channels cut' if findings.is_pruned else ''}",
@@ -157,7 +162,6 @@ def _tables(findings: Findings) -> dict[str, Any]:
             (f"{_sentence(findings.unit)} {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
             for one in findings.depths
         ]
-        + [(f"Depth {one.depth}, depth reduction", f"{_sentence(one.reason)}.") for one in findings.reductions]
         + [(f"Below rung {findings.depth}, refinement", f"{_sentence(one.reason)}.") for one in findings.refinements],
         "kept_row": None if findings.is_refined else findings.depths.index(findings.kept),
         "ledger": [
@@ -223,8 +227,6 @@ def _points(findings: Findings) -> str:
 
 def _setting_off(findings: Findings) -> str:
     if not findings.is_pruned:
-        if findings.config.finish.start == "fresh" and findings.weights_from == "finish":
-            return "The trial anneal starts where training ended, the finish from fresh weights."
         if findings.config.mode.judges_as_trained:
             return "Points stand where val was looked at."
         return "The trial anneal and the finish both start where training ended."
@@ -265,10 +267,8 @@ def _notes(findings: Findings) -> list[str]:
         f"{'What is left was judged' if findings.is_pruned else 'The network was chosen'} on val ({findings.kept.n_val} images), "
         f"where the kept network reaches {findings.val_accuracy:.2%} "
         f"({span(findings.val_interval)}). What is chosen by val looks a little better on val than it is"
-        f"{', and each depth reduction evaluated on it once more' if findings.reductions else ''}"
         f"{', and each refinement evaluated on it once more' if findings.refinements else ''}.",
         f"This is one run, with seed {findings.config.seed}; another seed may end at another {findings.unit}.",
-        *([f"The mode was selected automatically: {findings.mode_selection}."] if findings.mode_selection else []),
         *(
             [f"{_sentence(findings.unit)}s below {first} are not in the schedule: a smaller network may be enough."]
             if first > 1 and not findings.is_pruned
@@ -281,19 +281,12 @@ def _notes(findings: Findings) -> list[str]:
             f"a difference as large would come by chance with p = {one.p:.2g} (McNemar's exact test)."
             for one in findings.comparisons
         ),
-        "The ledger counts passes over training images, forward and backward"
-        f"{_taught(findings)}. It leaves out measuring accuracies, re-estimating "
+        "The ledger counts passes over training images, forward and backward. It leaves out measuring accuracies, re-estimating "
         "BatchNorm, evaluation on test, earlier searches, and trying other settings.",
         f"Latencies are the least of many passes on one machine ({findings.machine}, {_threads(findings)}) and differ elsewhere; "
         f"parameters, bytes and MACs are exact counts.{' ' + BUSY if findings.busy else ''}",
         *leaks(findings),
     ]
-
-
-def _taught(findings: Findings) -> str:
-    if findings.reductions or findings.config.search.distill not in {"none", "exits"}:
-        return "; a teacher's forward passes, a third of that, are in the phases that it taught"
-    return ""
 
 
 def _threads(findings: Findings) -> str:

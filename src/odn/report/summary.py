@@ -9,7 +9,7 @@ from typing import Any
 from odn.report.exports import BUSY as EXPORT_BUSY
 from odn.report.exports import HEAD, Exports
 from odn.report.findings import Depth, Findings
-from odn.report.words import BUSY, PHASES, VERDICTS, amount, headline, kept_because, kept_blocks, leaks, remedies, saving, span
+from odn.report.words import BUSY, PHASES, VERDICTS, amount, balanced, headline, kept_because, kept_blocks, leaks, remedies, saving, span
 from odn.sanitize import sanitized
 
 WIDTH = 100  # columns
@@ -60,20 +60,18 @@ def summarize(
         Line(),
         *_entry("Verdict", f"{VERDICTS[findings.verdict]}: {kept_because(findings)}", style="" if findings.is_reached else mood),
     ]
-    for one in findings.reductions:
-        lines += _entry("Reduction", f"depth {one.depth} was tried again: {one.reason}.")
     for look in findings.refinements:
         lines += _entry("Refined", f"between rungs: {look.reason}.")
     lines += _entry(
         "Test",
-        f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}",
+        f"{findings.test_accuracy:.2%} of {findings.n_test:,} images are right, {_interval_name(findings)} {span(findings.test_interval)}"
+        f"{balanced(findings.balanced_accuracy)}",
     )
     for said in leaks(findings):
         lines += _entry("Data", said, style="bad")
     lines += [Line(), *_saving_lines(findings), Line()]
     lines += _entry("Latency", BUSY, style="bad") if findings.busy else []
     lines += [*_export_lines(exports, folder=exported), Line()] if exports is not None else []
-    lines += _entry("Mode", findings.mode_selection) if findings.mode_selection else []
     lines += _entry("Search", _cost_words(findings))
     lines += _entry("Model", f"{model}/{_registered(findings, registration, standing)}")
     lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: odn report")

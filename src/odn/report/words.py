@@ -3,13 +3,10 @@
 from odn.report.findings import Findings, Interval, Saving
 
 PHASES = {
-    "mode-selection": "mode selection",
-    "teacher": "teacher",
     "stable": "training",
     "anneal": "training",
     "trial": "trial anneal",
     "finish": "finish",
-    "reduce": "depth reduction",
     "refine": "refinement",
 }
 VERDICTS = {"expand": "expand", "target_reached": "target reached", "exhausted": "exhausted"}
@@ -46,6 +43,11 @@ def saving(saved: float) -> str:
 def span(interval: Interval) -> str:
     """Write an interval of accuracies."""
     return f"{interval[0]:.2%} to {interval[1]:.2%}"
+
+
+def balanced(accuracy: float | None) -> str:
+    """Write balanced accuracy to stand behind accuracy; nothing where classes are about equal in number."""
+    return "" if accuracy is None else f"; balanced, the mean over classes, {accuracy:.2%}"
 
 
 def narrow_span(interval: Interval) -> str:

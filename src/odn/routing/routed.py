@@ -68,9 +68,12 @@ class RoutedNetwork(nn.Module):
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Return calibrated probabilities (N, K) of normalised images (N, C, H, W)."""
-        routed = self.route(x)
+        return self.calibrated(self.route(x))
+
+    def calibrated(self, routed: Routed) -> Tensor:
+        """Return the probabilities (N, K) that a routed pass gives, softened by the temperature of the exit at which each image left."""
         temperatures = {exit_.depth: exit_.temperature for exit_ in self.exits}
-        divisor = torch.tensor([temperatures[depth] for depth in routed.exits.tolist()], device=x.device)
+        divisor = torch.tensor([temperatures[depth] for depth in routed.exits.tolist()], device=routed.logits.device)
         return (routed.logits / divisor[:, None]).softmax(dim=1)
 
     def route(self, x: Tensor) -> Routed:

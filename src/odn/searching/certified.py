@@ -8,7 +8,7 @@ from pydantic import model_validator
 from odn.models.architecture import Architecture
 from odn.records import Amount, Count, Fraction, Milliseconds, Positive, Record, Saved
 
-OTHERS = ("shallower", "full_depth", "reduced_from")  # depths that the kept one is compared with on test
+OTHERS = ("shallower", "full_depth")  # depths that the kept one is compared with on test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Evaluation(Record):
     test_accuracy_low: Fraction
     test_accuracy_high: Fraction
     n_test: Positive
+    test_balanced_accuracy: Fraction | None = None  # where classes of test are imbalanced
     n_params: Positive
     n_params_full: Positive
     params_saved: Saved
@@ -44,9 +45,6 @@ class Evaluation(Record):
     full_depth_depth: Positive | None = None
     test_accuracy_full_depth: Fraction | None = None
     mcnemar_p_full_depth: Fraction | None = None
-    reduced_from_depth: Positive | None = None
-    test_accuracy_reduced_from: Fraction | None = None
-    mcnemar_p_reduced_from: Fraction | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

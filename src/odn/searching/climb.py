@@ -5,10 +5,9 @@ Source: Tareen and Tareen, arXiv 2510.10764.
 """
 
 import contextlib
-import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from odn.config import Config
 from odn.models.network import DepthNetwork
@@ -16,10 +15,8 @@ from odn.searching.convergence import DepthStep, Tried, Verdict, judge, wants_tr
 from odn.searching.data import SearchData
 from odn.searching.finishing import Finished, finished
 from odn.searching.growth import Cooled, cool_down
-from odn.searching.mode_selection import ModeSelection
 from odn.searching.outcome import Judged, LedgerEntry, choose, finish_wins, full_network_epochs, ledger, summary
 from odn.searching.strategy import Began, Checkpoints, Event, Inherited, Job, Trained, last, strategy_of
-from odn.searching.teachers import Teaching, inputs_of
 
 
 @dataclass(frozen=True)
@@ -30,30 +27,20 @@ class SearchStep:
     verdict: Verdict
     network: DepthNetwork
     inherited: Inherited
-    config: Config  # under the mode that was selected, where the configured one selects
-    before: tuple[LedgerEntry, ...] = ()  # what was trained before the first depth
 
 
-def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] | None = None) -> Iterator[SearchStep]:
+def expand(data: SearchData, config: Config) -> Iterator[SearchStep]:
     """Search, yielding each depth as it is judged; `outcome.choose` says with which depth it ends.
-
-    `outside` brings the teacher that `search.distill: models:/…` names; one of full depth, where none is given, is trained here.
 
     Raises:
         TrainingError: a loss that is not finite.
-        ValueError: `search.distill` names a teacher, and none is given.
     """
     with contextlib.ExitStack() as held:
         checkpoints = Checkpoints(None, config=config, held=held)
-        before: list[LedgerEntry] = []
-        if config.mode.selects:
-            selected = last(selection(config, data=data, checkpoints=checkpoints), ModeSelection)
-            before.append(selected.entry(config.search.schedule[-1]))
-            config = config.in_mode(selected.mode)
         strategy, inherited = strategy_of(config), None
         tried: tuple[Tried, ...] = ()
         for depth in config.search.schedule:
-            job = Job(data=data, config=config, depth=depth, checkpoints=checkpoints, outside=outside)
+            job = Job(data=data, config=config, depth=depth, checkpoints=checkpoints)
             trained = last(strategy.train(inherited, job), Trained)
             cooled, network = None, trained.network
             if wants_trial(trained.step, config.search):
@@ -61,10 +48,8 @@ def expand(data: SearchData, config: Config, *, outside: Callable[[], Teaching] 
                 network = cooled.network
             verdict = judge(trained.step, config.search, trial=cooled.trial if cooled else None, before=tried)
             tried = verdict.tried
-            if inherited is None and trained.inherited.teaching is not None:
-                before += trained.inherited.teaching.record.entries()
             inherited = trained.inherited
-            yield SearchStep(step=trained.step, verdict=verdict, network=network, inherited=inherited, config=config, before=tuple(before))
+            yield SearchStep(step=trained.step, verdict=verdict, network=network, inherited=inherited)
             if verdict.verdict != "expand":
                 return
 
@@ -88,7 +73,7 @@ class SearchResult:
     finished: Finished
 
 
-def conclude(steps: Sequence[SearchStep], *, data: SearchData) -> SearchResult:
+def conclude(steps: Sequence[SearchStep], *, data: SearchData, config: Config) -> SearchResult:
     """Finish what a search chose, in memory, as the stage `truncate` does.
 
     Raises:
@@ -96,7 +81,7 @@ def conclude(steps: Sequence[SearchStep], *, data: SearchData) -> SearchResult:
         ValueError: the search has not ended.
     """
     judged, by_depth = [Judged(step=one.step, verdict=one.verdict) for one in steps], {one.step.depth: one for one in steps}
-    choice, config = choose(judged), steps[-1].config
+    choice = choose(judged)
     if choice is None:
         raise ValueError("the search has not ended: its last verdict is to expand")
     with contextlib.ExitStack() as held:
@@ -111,13 +96,12 @@ def conclude(steps: Sequence[SearchStep], *, data: SearchData) -> SearchResult:
         )
         done = last(events, Finished)
     trial, model = (done.cooled.trial if done.cooled is not None else None), by_depth[choice.judged.step.depth].network
-    if done.reduced is not None:
-        model = done.reduced
-    elif done.cooled is not None and finish_wins(choice, trial):
+    if done.refined is not None:
+        model = done.refined
+    elif done.cooled is not None and finish_wins(choice, trial, search=config.search):
         model = done.cooled.network
-    tried: dict[str, Any] = {"reductions": done.reductions, "refinements": done.refinements}
-    entries = ledger(judged, choice, trial, before=steps[0].before, phase=config.mode.phase, **tried)
-    about = summary(choice, trial, confidence=config.search.confidence, **tried)
+    entries = ledger(judged, choice, trial, refinements=done.refinements, phase=config.mode.phase)
+    about = summary(choice, trial, refinements=done.refinements, search=config.search)
     return SearchResult(
         model=model.eval(),
         finished=done,
@@ -127,20 +111,14 @@ def conclude(steps: Sequence[SearchStep], *, data: SearchData) -> SearchResult:
     )
 
 
-def selection(config: Config, *, data: SearchData, checkpoints: Checkpoints) -> Iterator[Event | ModeSelection]:
-    """Select a mode by the configured one; end with the `ModeSelection`."""
-    yield from importlib.import_module(config.mode.strategy).select(data=data, config=config, checkpoints=checkpoints)
-
-
 def try_annealed(
     inherited: Inherited, step: DepthStep, *, data: SearchData, config: Config, checkpoints: Checkpoints
 ) -> Iterator[Event | Cooled]:
     """Anneal a copy of a depth for a trial, and evaluate on val once; end with `Cooled`."""
     assert inherited.state is not None, "only what has a training state is annealed"
-    teaching, epochs = inherited.teaching, config.search.cooldown_epochs
-    inputs = [epochs, *data.manifest.sha256.values(), *inputs_of(config, teaching)]
+    epochs = config.search.cooldown_epochs
     # Kept when it is done: a changed target asks for the same trial again, and the answer is there.
+    inputs = [epochs, *data.manifest.sha256.values()]
     checkpoint = checkpoints.of(f"check-{step.depth}", "seed", "train", "augment", inputs=inputs, keep=True)
     yield Began(step.depth, "trial", epochs, step.epochs)
-    teacher = teaching.teacher if teaching is not None else None
-    yield from cool_down(inherited.state, data=data, config=config, name="trial", epochs=epochs, checkpoint=checkpoint, teacher=teacher)
+    yield from cool_down(inherited.state, data=data, config=config, name="trial", epochs=epochs, checkpoint=checkpoint)

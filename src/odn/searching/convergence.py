@@ -212,7 +212,7 @@ def prospect(step: DepthStep, search: SearchConfig) -> Prospect:
 
 def wants_trial(step: DepthStep, search: SearchConfig) -> bool:
     """Tell whether a cooldown follows before the depth is judged."""
-    return search.meaning.trial == "always" or (search.meaning.trial == "promising" and prospect(step, search).promising)
+    return search.meaning.trial and prospect(step, search).promising
 
 
 def out_of_reach(tried: Sequence[Tried], *, target: float) -> str | None:

@@ -26,10 +26,6 @@ class SearchFolder:
         """Return the file of a trained depth's training state."""
         return self.trained(depth) / "state.safetensors"
 
-    def teacher(self, depth: int) -> Path:
-        """Return the folder of the network that taught a depth."""
-        return self.trained(depth) / "teacher"
-
     def supernet(self, depth: int) -> Path:
         """Return the folder of the network with all exits that a depth is an exit of."""
         return self.trained(depth) / "supernet"

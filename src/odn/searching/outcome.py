@@ -8,10 +8,11 @@ from pydantic import model_validator
 
 from odn.config import Config
 from odn.records import Amount, Count, Positive, Record
-from odn.searching.convergence import DepthStep, Trial, Verdict, one_standard_error_depth
+from odn.searching.convergence import DepthStep, Trial, Verdict, measured_accuracy, one_standard_error_depth
 from odn.searching.statistics import wilson_interval
+from odn.sections import SearchConfig
 
-LedgerPhase = Literal["mode-selection", "teacher", "stable", "anneal", "trial", "finish", "reduce", "refine"]
+LedgerPhase = Literal["stable", "anneal", "trial", "finish", "refine"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,12 @@ class LedgerEntry(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt(Record):
-    """Say what came of a network that was tried after one was accepted: one evaluation on val."""
+class Refinement(Record):
+    """Say what came of a network between the accepted rung and the one before it: one evaluation on val."""
 
+    n_params: Positive
+    size_bytes: Positive
+    macs: Positive
     epochs: Count
     n_correct: Count
     n: Positive
@@ -57,22 +61,6 @@ class Attempt(Record):
         if self.n_correct > self.n:
             raise ValueError(f"n_correct: {self.n_correct} of {self.n}")
         return self
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthReduction(Attempt):
-    """Try a shallower depth."""
-
-    depth: Positive
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refinement(Attempt):
-    """Try a network between the accepted rung and the one before it."""
-
-    n_params: Positive
-    size_bytes: Positive
-    macs: Positive
 
 
 def choose(search: Sequence[Judged]) -> Choice | None:
@@ -105,11 +93,6 @@ def finish_epochs(config: Config, choice: Choice) -> int:
     return max(epochs, config.search.cooldown_epochs) if needs_one else epochs
 
 
-def reductions(config: Config, choice: Choice) -> bool:
-    """Tell whether depths before the accepted one are tried."""
-    return config.search.reduce_depth and choice.verdict == "target_reached" and choice.judged.step.depth != config.search.schedule[0]
-
-
 def refines(config: Config, choice: Choice) -> bool:
     """Tell whether networks between the accepted rung and the one before it are tried."""
     return config.spreads and config.search.looks > 0 and not config.search.budget and choice.verdict == "target_reached"
@@ -120,51 +103,43 @@ def kept_refinement(refinements: Sequence[Refinement]) -> Refinement | None:
     return next((one for one in reversed(refinements) if one.reached), None)
 
 
-def finish_wins(choice: Choice, finish: Trial | None) -> bool:
-    """Tell whether the finished network is kept: it gets more val images right than the trial anneal, or there was none.
+def finish_wins(choice: Choice, finish: Trial | None, *, search: SearchConfig) -> bool:
+    """Tell whether the finished network is kept, and not that of the trial anneal, where there was one.
 
-    What is left of a pruned network was judged after its own cooldown, and stands like a trial anneal.
+    Where the trial anneal reached the target, the finish is kept unless it misses it: it was annealed for longer, and which of the two gets
+    some val images more right is mostly chance. Else it must get more of them right, and so must a fine-tuned network that was pruned.
     """
     if finish is None:
         return False
-    verdict, stands = choice.judged.verdict, choice.judged.step.left is not None
-    return not (verdict.annealed or stands) or finish.n_correct > round(verdict.val_accuracy * finish.n)
-
-
-def kept_reduction(reductions: Sequence[DepthReduction]) -> DepthReduction | None:
-    """Return the shallowest depth that reached the target again; None where none was tried, or the first missed it."""
-    return next((one for one in reversed(reductions) if one.reached), None)
+    verdict, is_pruned = choice.judged.verdict, choice.judged.step.left is not None
+    if not (verdict.annealed or is_pruned):
+        return True
+    if verdict.annealed and verdict.reached:
+        return measured_accuracy(finish.n_correct, finish.n, search=search)[0] >= verdict.target
+    return finish.n_correct > round(verdict.val_accuracy * finish.n)
 
 
 def summary(
     choice: Choice,
     finish: Trial | None,
     *,
-    confidence: float,
-    reductions: Sequence[DepthReduction] = (),
+    search: SearchConfig,
     refinements: Sequence[Refinement] = (),
 ) -> dict[str, Any]:
-    """Return verdict, reason, depth, and val accuracy of the network that is kept, with its Wilson interval.
-
-    Where a depth reduction is kept, `reduced_from` is the depth that the search accepted.
-    """
-    depth, n, reduced = choice.judged.step.depth, choice.judged.step.n_val, kept_reduction(reductions)
-    refined = kept_refinement(refinements)
+    """Return verdict, reason, depth, and val accuracy of the network that is kept, with its Wilson interval."""
+    depth, n, refined = choice.judged.step.depth, choice.judged.step.n_val, kept_refinement(refinements)
     if refined is not None:
         kept: dict[str, Any] = {"reason": refined.reason, "depth": depth}
         n_correct = refined.n_correct
-    elif reduced is not None:
-        kept = {"reason": reduced.reason, "depth": reduced.depth, "reduced_from": depth}
-        n_correct = reduced.n_correct
     else:
         kept = {"reason": choice.reason, "depth": choice.judged.step.kept}
-        won = finish is not None and finish_wins(choice, finish)
+        won = finish is not None and finish_wins(choice, finish, search=search)
         n_correct = finish.n_correct if finish is not None and won else round(choice.judged.verdict.val_accuracy * n)
     return {
         "verdict": choice.verdict,
         **kept,
         "val_accuracy": n_correct / n,
-        "val_interval": wilson_interval(n_correct, n, confidence=confidence),
+        "val_interval": wilson_interval(n_correct, n, confidence=search.confidence),
     }
 
 
@@ -173,16 +148,11 @@ def ledger(
     choice: Choice,
     finish: Trial | None,
     *,
-    reductions: Sequence[DepthReduction] = (),
     refinements: Sequence[Refinement] = (),
-    before: Sequence[LedgerEntry] = (),
     phase: LedgerPhase = "stable",
 ) -> list[LedgerEntry]:
-    """List every phase that was trained, in the order of training.
-
-    `before` is what was trained before the first depth, `phase` what the training of a depth is called.
-    """
-    entries = list(before)
+    """List every phase that was trained, in the order of training; `phase` is what the training of a depth is called."""
+    entries = []
     for item in search:
         depth = item.step.kept
         if item.step.epochs:
@@ -194,12 +164,9 @@ def ledger(
     if finish is not None:
         depth = choice.judged.step.kept
         entries.append(LedgerEntry(depth=depth, phase="finish", epochs=finish.epochs, full_network_epochs=finish.cost))
-    tries = [
-        LedgerEntry(depth=one.depth, phase="reduce", epochs=one.epochs, full_network_epochs=one.full_network_epochs) for one in reductions
-    ]
     rung = choice.judged.step.depth
     looks = [LedgerEntry(depth=rung, phase="refine", epochs=one.epochs, full_network_epochs=one.full_network_epochs) for one in refinements]
-    return entries + tries + looks
+    return entries + looks
 
 
 def full_network_epochs(entries: Sequence[LedgerEntry]) -> float:

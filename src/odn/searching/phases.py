@@ -6,9 +6,8 @@ from pathlib import Path
 from odn.config import Config
 from odn.data.batches import n_steps
 from odn.searching.data import SearchData
-from odn.training.depth_task import LABELS, DepthTask, Phase
+from odn.training.depth_task import DepthTask, Phase
 from odn.training.fit import EpochRow, Task, Tick, fit
-from odn.training.objective import Objective
 from odn.training.state import TrainState
 
 
@@ -25,10 +24,8 @@ def run(task: Task, *, data: SearchData, config: Config, checkpoint: Path | None
     )
 
 
-def run_phase(
-    state: TrainState, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None, objective: Objective = LABELS
-) -> Iterator[Tick | EpochRow]:
+def run_phase(state: TrainState, phase: Phase, *, data: SearchData, config: Config, checkpoint: Path | None) -> Iterator[Tick | EpochRow]:
     """Train one phase of a network at its own depth."""
     steps = n_steps(data.train, batch_size=config.train.batch_size)
-    task = DepthTask(state, phase, settings=config.train, machine=data.machine, steps=steps, objective=objective)
+    task = DepthTask(state, phase, settings=config.train, machine=data.machine, steps=steps)
     yield from run(task, data=data, config=config, checkpoint=checkpoint)

@@ -1,7 +1,7 @@
 """The published procedure, as it was coded: a warm-up of all depths at once, then depth after depth, each anew from the warm-up.
 
 Source: Tareen and Tareen, arXiv 2510.10764, and the authors' notebooks (github.com/saktx/Optimally_Deep_Networks). What differs here:
-`growth.max_epochs` bounds a depth, which the published procedure does not. Its rates are made for torch's own initial weights: the
+`paper.max_epochs` bounds a depth, which the published procedure does not. Its rates are made for torch's own initial weights: the
 larger ones that are drawn elsewhere in odn turn more slowly under them, and cost 0.4 points on MNIST.
 """
 
@@ -54,7 +54,7 @@ class AsPublished:
                     yield event
         assert shared is not None, "a warm-up ends with its network"
         checkpoint, is_first = checkpoints.of(f"train-{depth}", *sections), inherited is None
-        yield Began(depth, "stable", config.growth.max_epochs)
+        yield Began(depth, "stable", config.paper.max_epochs)
         for done in train_published(shared, data=data, config=config, depth=depth, is_first=is_first, checkpoint=checkpoint):
             yield Trained(done.network, Inherited(shared=shared), done.step, done.rows) if isinstance(done, Published) else done
 

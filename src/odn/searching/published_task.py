@@ -54,7 +54,7 @@ class Patience:
     def _stop(self) -> Stop | None:
         waited = f"{self.patience} epochs brought no progress beyond {self.best:.2%}"
         if self.n_epochs >= self.max_epochs:
-            return Stop("max_epochs", f"growth.max_epochs {self.max_epochs} is reached")
+            return Stop("max_epochs", f"paper.max_epochs {self.max_epochs} is reached")
         if self.tunes:
             return Stop("flat", f"{waited}, fine-tuned") if self.idle >= self.patience else None
         if self.idle >= self.patience and self.best <= self.target and not self.deepest:
@@ -172,11 +172,11 @@ class PublishedTask:
     def __init__(self, network: DepthNetwork, *, config: Config, machine: Machine, first_lr: float, deepest: bool) -> None:
         self.sgd = PlainSgd(network, depths=(network.depth,), config=config, machine=machine)
         self.draws_inside = network.draws_inside
-        self.depth, self.epochs, self.lr = network.depth, config.growth.max_epochs, first_lr
+        self.depth, self.epochs, self.lr = network.depth, config.paper.max_epochs, first_lr
         self.best = _copied(network)
         self.stop: Stop | None = None
         self.patience = Patience(
-            target=config.paper.target, patience=config.paper.patience, max_epochs=config.growth.max_epochs, deepest=deepest
+            target=config.paper.target, patience=config.paper.patience, max_epochs=config.paper.max_epochs, deepest=deepest
         )
         self._config, self._machine, self._first_lr = config, machine, first_lr
 

@@ -123,11 +123,9 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Seque
     write_text(path, text.getvalue())
 
 
-def join_histories(
-    path: Path, search: Sequence[Judged], *, folder: SearchFolder, last: Sequence["EpochRow"], first: Sequence[Path] = ()
-) -> None:
-    """Write the histories of all depths and trial anneals, that of a teacher first and the `last` rows behind, in the order of training."""
-    files = [(history, f"train@{history.parents[1].name}") for history in first]
+def join_histories(path: Path, search: Sequence[Judged], *, folder: SearchFolder, last: Sequence["EpochRow"]) -> None:
+    """Write the histories of all depths and trial anneals, and the `last` rows behind, in the order of training."""
+    files = []
     for item in search:
         depth = item.step.depth
         files.append((folder.trained(depth) / "history.csv", f"train@{depth}"))

@@ -8,8 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from odn.records import Amount, Count, Fraction, Interval, Positive, Record, Sha256, damaged, read_record
 from odn.searching.convergence import DepthStep, Verdict
-from odn.searching.mode_selection import ModeSelection
-from odn.searching.outcome import DepthReduction, LedgerEntry, LedgerPhase, Refinement
+from odn.searching.outcome import LedgerEntry, LedgerPhase, Refinement
 
 Ending = Literal["target_reached", "exhausted"]
 
@@ -78,10 +77,9 @@ class Card(Record):
     verdict: Ending
     reason: str
     depth: Positive
-    reduced_from: Positive | None = None  # the depth that the search accepted, where a shallower one is kept
     val_accuracy: Fraction
     val_interval: Interval
-    weights_from: Literal["stable", "anneal", "trial", "finish", "reduce", "refine"]
+    weights_from: LedgerPhase
     target: Fraction
     source: str
     classes: tuple[str, ...]
@@ -143,14 +141,11 @@ class SearchLog(Record):
     verdict: Ending
     reason: str
     depth: Positive
-    reduced_from: Positive | None = None
     val_accuracy: Fraction
     val_interval: Interval
     steps: tuple[JudgedStep, ...]
     ledger: tuple[LedgerEntry, ...]
     full_network_epochs: Amount
-    mode_selection: ModeSelection | None = None
-    reductions: tuple[DepthReduction, ...] = ()
     refinements: tuple[Refinement, ...] = ()
 
 
@@ -166,4 +161,3 @@ class SearchNumbers(Record):
     target: Fraction
     n_blocks: Positive
     full_network_epochs: Amount
-    reduced_from: Positive | None = None

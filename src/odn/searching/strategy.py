@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -23,7 +23,6 @@ from odn.models.network import DepthNetwork
 from odn.searching.convergence import DepthStep
 from odn.searching.data import SearchData
 from odn.searching.outcome import Refinement
-from odn.searching.teachers import Teaching
 from odn.training.checkpoint import in_progress
 from odn.training.fit import EpochRow, Tick
 from odn.training.state import TrainState
@@ -52,7 +51,6 @@ class Inherited:
 
     state: TrainState | None = None  # what a finish, and where depths grow the next depth, sets off from
     shared: DepthNetwork | None = None  # a network that every depth is taken from
-    teaching: Teaching | None = None  # who teaches
 
 
 @dataclass(frozen=True)
@@ -93,16 +91,12 @@ def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Say what is to be trained: a depth, on which data, under which settings, and where interrupted phases are kept.
-
-    `outside` brings the teacher that `search.distill: models:/…` names.
-    """
+    """Say what is to be trained: a depth, on which data, under which settings, and where interrupted phases are kept."""
 
     data: SearchData
     config: Config
     depth: int
     checkpoints: Checkpoints
-    outside: Callable[[], Teaching] | None = None
 
 
 class Strategy(Protocol):
@@ -152,7 +146,7 @@ def refiner_of(config: Config) -> Refiner:
 
 
 def strategy_of(config: Config) -> Strategy:
-    """Return the strategy of the configured mode, which is not one that selects another."""
+    """Return the strategy of the configured mode."""
     return cast(Strategy, importlib.import_module(config.mode.strategy).STRATEGY)
 
 

@@ -3,7 +3,7 @@
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{depth}, work/checks/{after},
   work/decisions/{after}.json
 Writes: work/checks/{depth}, work/decisions/{depth}.json
-Config: seed, model, train, augment, search, distill.weight, distill.temperature
+Config: seed, model, train, augment, search
 """
 
 import contextlib
@@ -14,7 +14,6 @@ from odn.config import Config
 from odn.files import new_folder, require_own_folder, write_json
 from odn.searching.convergence import DepthStep, Verdict, judge, wants_trial
 from odn.searching.folder import SearchFolder
-from odn.searching.mode_selection import read_mode_selection, resolve_mode
 from odn.searching.records import SKIPPED, Decision, history_rows, read_decision, write_decision, write_table
 from odn.searching.results import read_depth_step, read_verdict
 
@@ -37,7 +36,6 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
             write_json(folder / "verdict.json", {"depth": depth, **SKIPPED})
         write_decision(search.decision(depth), before)
         return None
-    config = resolve_mode(config, read_mode_selection(search.trained(depth), config))
     if wants_trial(step, config.search):
         verdict = _annealed(config, step=step, prepared=prepared, search=search, progress=progress)
     else:

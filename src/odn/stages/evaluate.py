@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from odn.config import Config
+from odn.data.balance import balanced_accuracy, is_imbalanced
 from odn.data.batches import on_device
 from odn.data.dataset import Manifest, read_manifest, verified_split
 from odn.files import new_folder, require_own_folder, write_json
@@ -37,8 +38,8 @@ def run(
 ) -> dict[str, Any]:
     """Write the predictions, the accuracy with its Wilson interval, the costs before and after, and the measured latency.
 
-    The accepted network is compared, by McNemar's test, with the depth or rung before it, with the whole backbone where that was trained,
-    and where it was reduced with the depth that the search had accepted.
+    The accepted network is compared, by McNemar's test, with the depth or rung before it, and with the whole backbone where that was
+    trained.
 
     Raises:
         OutputError: the place of the predictions holds what odn did not write.
@@ -57,6 +58,9 @@ def run(
     seen = predictions_of(network)
     low, high = wilson_interval(seen.n_correct, len(seen.labels), confidence=config.search.confidence)
     accuracy = {"test_accuracy": seen.n_correct / len(seen.labels), "test_accuracy_low": low, "test_accuracy_high": high}
+    per_class = manifest.counts["test"]["per_class"]
+    if is_imbalanced(per_class):
+        accuracy["test_balanced_accuracy"] = balanced_accuracy(seen.correct_of_classes(manifest.n_classes), per_class)
     record: dict[str, Any] = accuracy | {"n_test": len(seen.labels)} | _savings(network, manifest=manifest)
     card = read_record(Card, model / "card.json", made_by="truncate")
     for name, depth in _others(config, card, network).items():
@@ -90,8 +94,7 @@ def _others(config: Config, card: Card, network: DepthNetwork) -> dict[str, int]
     if network.architecture.is_cut and not config.spreads:
         return {}
     before, whole = config.depth_before(card.depth), config.n_units if config.spreads else network.architecture.n_blocks
-    others = ({"shallower": before} if before else {}) | ({"full_depth": whole} if whole not in {card.depth, before} else {})
-    return others | ({"reduced_from": card.reduced_from} if card.reduced_from not in {None, whole} else {})
+    return ({"shallower": before} if before else {}) | ({"full_depth": whole} if whole not in {card.depth, before} else {})
 
 
 def _network_folder(depth: int, *, search: SearchFolder) -> Path | None:

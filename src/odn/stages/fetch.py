@@ -13,6 +13,7 @@ from odn.data.checksums import write_checksums
 from odn.data.places import check_root
 from odn.data.sources import SOURCES
 from odn.data.strangers import adopt, refuse_strangers, remove_stale, tidy
+from odn.display import counted
 from odn.files import new_folder, require_place
 from odn.sections import DataConfig
 
@@ -70,7 +71,7 @@ def _fill(config: DataConfig, *, folder: Path) -> str:
         from odn.storage import download_prefix
 
         download_prefix(config.root, folder=folder)
-        check_class_folders(folder, shown_as=config.root)
+        check_class_folders(folder, shown_as=config.root, show=counted)
     else:
-        copy_class_folders(Path(config.root).expanduser(), into=folder)
+        copy_class_folders(Path(config.root).expanduser(), into=folder, show=counted)
     return config.root

@@ -5,32 +5,36 @@ Writes: work/prepared/train, work/prepared/val, work/prepared/test, work/prepare
 Config: seed, data
 """
 
+import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from odn.config import Config
-from odn.data.arrays import Written, statistics, write_split
+from odn.data.arrays import DIGESTS, Written, statistics, write_split
+from odn.data.balance import imbalances
 from odn.data.checksums import verify_checksums
-from odn.data.dataset import Labels, Manifest
-from odn.data.duplicates import Compared, Twins, find_twins, small_classes, told
+from odn.data.dataset import SPLITS, Labels, Manifest
+from odn.data.duplicates import Compared, Flags, Twins, find_twins, small_classes, told
 from odn.data.selection import Selection, select
-from odn.data.sources import open_raw
+from odn.data.sources import Raw, open_raw
 from odn.data.splits import check_labels
+from odn.data.unfinished import key_of, reread, unfinished
+from odn.display import counted
 from odn.errors import DataError
 from odn.files import new_folder, require_own_folder, sha256_of
 from odn.sanitize import sanitized
 
 
-def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manifest: Path) -> Manifest:
+def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manifest: Path, progress: Path) -> Manifest:
     """Split raw data, write each split as memory-mappable uint8 arrays, and describe them; warn of what makes a result doubtful.
 
-    All three splits are written beside their places before the first takes it; the manifest goes first and comes last, so
-    that there is no manifest of splits that are not there.
+    Images are written into `progress` first, where a run that was killed goes on from its last chunk. All three splits stand beside
+    their places before the first takes it; the manifest goes first and comes last, so that there is no manifest of splits that are
+    not there.
 
     Raises:
         MissingInputError: raw data is not there.
@@ -41,33 +45,30 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
     for path in (train, val, test):
         require_own_folder(path)
     verify_checksums(data)
-    raw = open_raw(config.data, folder=data)
+    raw = open_raw(config.data, folder=data, show=counted)
     selection = select(raw, config=config.data, seed=config.seed)
-    shape = (raw.channels, raw.height, raw.width)
-    with ExitStack() as stack:
-        folders = {name: stack.enter_context(new_folder(path)) for name, path in (("train", train), ("val", val), ("test", test))}
-
-        def write(name: str) -> Written:
-            return write_split(folders[name], part=selection[name].part, indices=selection[name].indices, shape=shape)
-
-        written = {name: write(name) for name in folders}
-        twins, dropped = _compared(written, selection), {"train": 0, "val": 0}
+    with unfinished(progress / "prepare", key=key_of(config, data=data)) as begun, ExitStack() as stack:
+        written = _write(selection, raw, into=begun)
+        twins = _compared(written, selection)
         if config.data.duplicates == "refuse" and any(twins.counts().values()):
             raise DataError(*twins.problems(), "remove them from the raw data, or set data.duplicates to warn or drop")
-        if config.data.duplicates == "drop":
-            for name in dropped:
-                goes = twins.dropped(name)
-                dropped[name] = int(goes.sum())
-                selection[name] = replace(selection[name], indices=selection[name].indices[~goes])
-                check_labels(
-                    written[name].labels[~goes], classes=raw.classes, at_least=1, where=f"{name} without its duplicates (data.duplicates)"
-                )
-            written |= {name: write(name) for name, n in dropped.items() if n}
-            twins = _compared(written, selection)
+        drops = config.data.duplicates == "drop"
+        goes = {name: flags for name in ("train", "val") if drops and (flags := twins.dropped(name)).any()}
+        folders = {name: stack.enter_context(new_folder(path)) for name, path in (("train", train), ("val", val), ("test", test))}
+        for name, folder in folders.items():
+            if name in goes:
+                written[name] = _without(goes[name], begun / name, raw, name=name, into=folder)
+                selection[name] = selection[name].at(np.flatnonzero(~goes[name]))
+            else:
+                for file in ("images.npy", "labels.npy"):
+                    shutil.move(begun / name / file, folder / file)
+        dropped = {name: int(goes[name].sum()) if name in goes else 0 for name in ("train", "val")}
+        twins = _compared(written, selection) if goes else twins
         pixels = statistics(written["train"].histogram)
         counts = {name: _counts(one.labels, n_classes=len(raw.classes)) for name, one in written.items()}
-        for line in (*told(twins, dropped=dropped), *small_classes(counts, classes=raw.classes)):
-            sys.stderr.write(f"odn: warning: {sanitized(line)}\n")
+        for lines in (raw.notes, told(twins, dropped=dropped), *(of(counts, classes=raw.classes) for of in (small_classes, imbalances))):
+            for line in lines:
+                sys.stderr.write(f"odn: warning: {sanitized(line)}\n")
         digests = {name: sha256_of(folder / "images.npy", folder / "labels.npy") for name, folder in folders.items()}
         manifest.unlink(missing_ok=True)
     result = Manifest(
@@ -77,6 +78,26 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
     )  # fmt: skip
     result.write(manifest)
     return result
+
+
+def _write(selection: dict[str, Selection], raw: Raw, *, into: Path) -> dict[str, Written]:
+    """Write every split into a folder of its name, or what is left of it to write."""
+    written, shape = {}, (raw.channels, raw.height, raw.width)
+    with counted("decode images", total=sum(len(selection[name].indices) for name in SPLITS)) as tick:
+        for name in SPLITS:
+            (into / name).mkdir(exist_ok=True)
+            written[name] = write_split(into / name, part=selection[name].part, indices=selection[name].indices, shape=shape, tick=tick)
+    return written
+
+
+def _without(goes: Flags, folder: Path, raw: Raw, *, name: str, into: Path) -> Written:
+    """Write a split anew without some of its images, from its own arrays."""
+    part, shape = reread(folder), (raw.channels, raw.height, raw.width)
+    where = f"{name} without its duplicates (data.duplicates)"
+    check_labels(part.labels[~goes], classes=raw.classes, at_least=1, where=where)
+    written = write_split(into, part=part, indices=np.flatnonzero(~goes), shape=shape)
+    (into / DIGESTS).unlink()
+    return written
 
 
 def _compared(written: dict[str, Written], selection: dict[str, Selection]) -> Twins:

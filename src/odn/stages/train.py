@@ -3,23 +3,18 @@
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths/{after}, work/decisions/{after}.json
 Writes: work/depths/{depth}
 Config: seed, data, model, train, augment, growth, search.mode, search.ladder, search.cost, search.max_bytes, search.max_macs,
-  search.max_params, search.distill, climb, paper, supernet, auto, prune, distill.weight, distill.temperature, distill.epochs
+  search.max_params, climb, paper, supernet, prune
 """
 
 import contextlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from odn.config import Config
 from odn.files import new_folder, require_own_folder, write_json
 from odn.searching.convergence import DepthStep
 from odn.searching.folder import SearchFolder
-from odn.searching.mode_selection import read_mode_selection, resolve_mode, write_mode_selection
 from odn.searching.records import HISTORY, SKIPPED, history_rows, read_decision, write_table
-
-if TYPE_CHECKING:
-    from odn.searching.mode_selection import ModeSelection
 
 
 def run(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> DepthStep | None:
@@ -30,7 +25,6 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
         TrainingError: the loss is not finite.
         ConfigError: the schedule does not grow `depth` from `after`.
         OutputError: the place of the depth's folder holds what odn did not write.
-        TrackingError, DataError: the teacher that `search.distill` names cannot be fetched, or is for other data.
     """
     config.require_pair(depth, after=after)
     out = search.trained(depth)
@@ -39,37 +33,25 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
         with new_folder(out) as folder:
             write_json(folder / "metrics.json", {"depth": depth, **SKIPPED})
         return None
-    mode_selection = read_mode_selection(search.trained(after), config) if after else None
-    return _trained(config, mode_selection, depth=depth, after=after, prepared=prepared, search=search, progress=progress)
+    return _trained(config, depth=depth, after=after, prepared=prepared, search=search, progress=progress)
 
 
-def _trained(
-    config: Config, mode_selection: "ModeSelection | None", *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path
-) -> DepthStep:
+def _trained(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> DepthStep:
     from odn.follow import follow
     from odn.models.stored_networks import save_network
-    from odn.searching.climb import selection
     from odn.searching.data import opened
-    from odn.searching.mode_selection import ModeSelection
     from odn.searching.strategy import Checkpoints, Job, Trained, strategy_of
-    from odn.tracking.teacher import fetched_teacher
 
     data = opened(prepared, config=config)
     with contextlib.ExitStack() as held:
-        if config.mode.selects and mode_selection is None:
-            selecting = Checkpoints(progress, config=config, held=held)
-            mode_selection = follow(selection(config, data=data, checkpoints=selecting), ModeSelection, config=config, data=data)
-        config = resolve_mode(config, mode_selection)
         strategy = strategy_of(config)
         inherited = strategy.read(search.trained(after), data=data, config=config) if after else None
         checkpoints = Checkpoints(progress, config=config, held=held, inputs=[*data.manifest.sha256.values(), search.state(after)])
-        job = Job(data=data, config=config, depth=depth, checkpoints=checkpoints, outside=fetched_teacher(config, data=data))
+        job = Job(data=data, config=config, depth=depth, checkpoints=checkpoints)
         trained = follow(strategy.train(inherited, job), Trained, config=config, data=data)
         with new_folder(search.trained(depth)) as folder:
             save_network(trained.network, folder)
             strategy.write(folder, trained, data=data, config=config)
             write_table(folder / "history.csv", history_rows(trained.rows), columns=HISTORY)
             write_json(folder / "metrics.json", asdict(trained.step))
-        if mode_selection is not None:
-            write_mode_selection(search.trained(depth), mode_selection)
     return trained.step

@@ -1,10 +1,10 @@
 """Cut the network at the accepted depth, finish it with a longer cooldown, and write the model with the record of its search.
 
-With `search.reduce_depth` the depths before it are tried too, distilled from what was accepted; the shallowest good one is kept.
+On a spread ladder networks between the accepted rung and the one before it are tried too; the smallest good one is kept.
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/depths, work/checks
 Writes: model, metrics/search.json, plots/depths.csv, plots/history.csv
-Config: seed, model, train, augment, growth, search, climb, prune, distill, finish
+Config: seed, model, train, augment, growth, search, climb, prune, finish
 """
 
 import contextlib
@@ -20,22 +20,9 @@ from odn.errors import DataError, MissingInputError
 from odn.files import new_folder, require_own_folder, write_json
 from odn.models.architecture import Architecture
 from odn.models.ladder import ladder_of
-from odn.records import damaged, read_record
+from odn.records import read_record
 from odn.searching.folder import SearchFolder
-from odn.searching.mode_selection import ModeSelection, read_mode_selection, resolve_mode
-from odn.searching.outcome import (
-    Choice,
-    Judged,
-    LedgerEntry,
-    choose,
-    finish_epochs,
-    finish_wins,
-    full_network_epochs,
-    ledger,
-    reductions,
-    refines,
-    summary,
-)
+from odn.searching.outcome import Choice, Judged, choose, finish_epochs, finish_wins, full_network_epochs, ledger, refines, summary
 from odn.searching.records import depth_rows, join_histories, read_search, step_records, write_table
 
 if TYPE_CHECKING:
@@ -53,9 +40,7 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
         TrainingError: the loss is not finite.
     """
     require_own_folder(model)
-    first, manifest = config.search.schedule[0], read_manifest(prepared / "dataset.json")
-    mode_selection = read_mode_selection(search.trained(first), config)
-    config = resolve_mode(config, mode_selection)
+    manifest = read_manifest(prepared / "dataset.json")
     judged = read_search(config.search.schedule, folder=search)
     choice = choose(judged)
     if choice is None:
@@ -63,28 +48,23 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
     with contextlib.ExitStack() as held:
         done = _finished(config, judged, choice, prepared=prepared, search=search, progress=progress, held=held)
         finish = done.cooled.trial if done is not None and done.cooled is not None else None
-        tries, looks, rows = (done.reductions, done.refinements, done.rows) if done is not None else ((), (), ())
-        before_first = _before_first(config, mode_selection, folder=search)
-        tried: dict[str, Any] = {"reductions": tries, "refinements": looks}
-        entries = ledger(judged, choice, finish, before=before_first, phase=config.mode.phase, **tried)
-        about, spent = summary(choice, finish, confidence=config.search.confidence, **tried), full_network_epochs(entries)
+        looks, rows = (done.refinements, done.rows) if done is not None else ((), ())
+        entries = ledger(judged, choice, finish, refinements=looks, phase=config.mode.phase)
+        about, spent = summary(choice, finish, refinements=looks, search=config.search), full_network_epochs(entries)
         with new_folder(model) as folder:
             phase = _write_network(folder, done, choice, config=config, search=search)
             refined = phase == "refine"
             architecture = _fitting(folder / "architecture.json", number=about["depth"], config=config, manifest=manifest, refined=refined)
             write_json(folder / "card.json", about | _provenance(config, phase, manifest=manifest))
             record = {"steps": step_records(judged), "ledger": [asdict(entry) for entry in entries], "full_network_epochs": spent}
-            record |= {"mode_selection": asdict(mode_selection)} if mode_selection is not None else {}
-            record |= {name: [asdict(one) for one in found] for name, found in tried.items() if found}
+            record |= {"refinements": [asdict(one) for one in looks]} if looks else {}
             write_json(folder / "search.json", about | record)
         low, high = about["val_interval"]
         flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
         flat |= {"val_accuracy_low": low, "val_accuracy_high": high, "target": config.search.target}
         flat |= {"n_blocks": architecture.n_blocks, "full_network_epochs": spent}
-        flat |= {name: about[name] for name in ("reduced_from",) if name in about}
         write_table(plots / "depths.csv", depth_rows(judged))
-        before = [search.teacher(first) / "history.csv"] if config.search.distill == "full" else []
-        join_histories(plots / "history.csv", judged, folder=search, first=before, last=rows)
+        join_histories(plots / "history.csv", judged, folder=search, last=rows)
         write_json(metrics, flat)
     return flat
 
@@ -100,7 +80,7 @@ def _finished(
     held: contextlib.ExitStack,
 ) -> "Finished | None":
     """Train what there is to train after a depth was accepted; None, before torch is imported, where there is nothing."""
-    if not (finish_epochs(config, choice) or reductions(config, choice) or refines(config, choice)):
+    if not (finish_epochs(config, choice) or refines(config, choice)):
         return None
     from odn.follow import follow
     from odn.models.stored_networks import load_network
@@ -125,9 +105,9 @@ def _finished(
 def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, config: Config, search: SearchFolder) -> str:
     """Write the network that is kept; return the phase that its weights are from."""
     from_here = None
-    if done is not None and done.reduced is not None:
-        phase, from_here = "refine" if done.refinements else "reduce", done.reduced
-    elif done is not None and done.cooled is not None and finish_wins(choice, done.cooled.trial):
+    if done is not None and done.refined is not None:
+        phase, from_here = "refine", done.refined
+    elif done is not None and done.cooled is not None and finish_wins(choice, done.cooled.trial, search=config.search):
         phase, from_here = "finish", done.cooled.network
     else:
         phase = "trial" if choice.judged.verdict.annealed else config.mode.phase
@@ -141,21 +121,6 @@ def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, con
         for name in ("architecture.json", "weights.safetensors"):
             shutil.copyfile(judged / name, folder / name)
     return phase
-
-
-def _before_first(config: Config, mode_selection: ModeSelection | None, *, folder: SearchFolder) -> list[LedgerEntry]:
-    """Return what was trained before the first depth, and cost: a pilot training of all depths, a teacher."""
-    schedule = config.search.schedule
-    entries = [] if mode_selection is None else [mode_selection.entry(schedule[-1])]
-    if config.search.distill == "full":
-        from odn.searching.teachers import read_teacher_record
-
-        teacher = folder.teacher(schedule[0])
-        trained = read_teacher_record(teacher).entries()
-        if not trained:
-            raise damaged(teacher / "teacher.json", "it does not say what training the teacher took", made_by=f"train@{schedule[0]}")
-        entries += trained
-    return entries
 
 
 def _fitting(path: Path, *, number: int, config: Config, manifest: Manifest, refined: bool) -> Architecture:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from odn.searching.targets import Target, describe_excess
 from odn.supernet.evolution import evolve, fit_predictor, random_subnetwork
 from odn.supernet.subnetworks import Measured, Subnetwork
-from odn.supernet.targets import Target, describe_excess
 from odn.training.seed import generator
 
 MOST_ENUMERATED = 64  # sub-networks of a space that is looked through in whole

@@ -39,13 +39,19 @@ def download_model(reference: str, *, folder: Path) -> Downloaded:
     connection = connect(place)
     try:
         with answering(place):
-            version = _version(connection, reference)
+            version = find_reference(connection, reference)
             return _download(connection, version, folder=folder / version.name)
     except failures() as error:
         raise AwayError(place, error) from None
 
 
-def _version(connection: Connection, reference: str) -> "ModelVersion":
+def find_reference(connection: Connection, reference: str) -> "ModelVersion":
+    """Return the version that a reference stands for.
+
+    Raises:
+        TrackingError: it is no reference, or the store knows no such model.
+        Exception: one of `failures()`.
+    """
     from mlflow.exceptions import MlflowException
 
     client, shown = connection.client, connection.place.shown

@@ -1,6 +1,6 @@
 """Read what the stages of one search wrote, finished or not, as far as it belongs together."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -138,8 +138,7 @@ def _agrees(search: SearchNumbers, chain: Sequence[DepthRecord], config: Config)
     enough = [one.kept for one in chain if one.verdict is not None and one.verdict.reached]
     if len(verdicts) < len(chain) or verdicts[-1].verdict == "expand" or search.target != config.search.target:
         return False
-    accepted = search.reduced_from or search.depth  # a depth reduction keeps a shallower depth than the search accepted
-    return (search.verdict, accepted) == ("target_reached", enough[0]) if enough else search.verdict == "exhausted"
+    return (search.verdict, search.depth) == ("target_reached", enough[0]) if enough else search.verdict == "exhausted"
 
 
 def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | None:
@@ -158,8 +157,8 @@ def _depth_record(depth: int, *, folder: Path, check: Path) -> DepthRecord | Non
 
 
 def _finished(record: DepthRecord, history: Path) -> DepthRecord:
-    """Let the curve of a depth run on into the epochs that finished or reduced it."""
-    points = _points(history, after=_last(record.points), made_by="truncate", depth=record.depth, phases={"finish", "reduce"})
+    """Let the curve of a depth run on into the epochs that finished it."""
+    points = _points(history, after=_last(record.points), made_by="truncate", depth=record.depth, phase="finish")
     return replace(record, points=record.points + points, files=(*record.files, history)) if points else record
 
 
@@ -167,8 +166,8 @@ def _last(points: Sequence[Point]) -> int:
     return points[-1].step if points else 0
 
 
-def _points(path: Path, *, after: int, made_by: str, depth: int | None = None, phases: Container[str] = ()) -> tuple[Point, ...]:
-    """Read the curve in a history.csv; where a depth is named, only its epochs of these phases."""
+def _points(path: Path, *, after: int, made_by: str, depth: int | None = None, phase: str = "") -> tuple[Point, ...]:
+    """Read the curve in a history.csv; where a depth is named, only its epochs of this phase."""
     rows = read_table(HistoryRow, path, made_by=made_by) if path.exists() else []
-    wanted = [row for row in rows if depth is None or (row.depth == depth and row.phase in phases)]
+    wanted = [row for row in rows if depth is None or (row.depth == depth and row.phase == phase)]
     return tuple(Point(after + row.epoch, {name: getattr(row, name) for name in CURVES}) for row in wanted)

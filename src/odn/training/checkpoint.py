@@ -1,7 +1,6 @@
 """Keep what an interrupted phase needs to go on, in one safetensors file, written atomically."""
 
 import contextlib
-import fcntl
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from odn.errors import DataError, MissingInputError
-from odn.files import write_bytes
+from odn.files import locked, write_bytes
 from odn.models.stored_networks import misfit
 from odn.records import parse_record
-from odn.sanitize import sanitized
 
 T = TypeVar("T")
 
@@ -76,16 +74,10 @@ def resume(path: Path | None, kind: type[T], *, like: Mapping[str, Tensor], more
 def in_progress(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """Hold `path` for one run of a phase; remove it when the block ends well, unless the finished phase is worth keeping.
 
-    A second process that wants the same phase (a `make repro` after its predecessor's shell was killed) waits for the first.
+    A second process that wants the same phase waits for the first.
     Leftovers of the same phase under other settings are removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / "lock").open("w") as lock:
-        try:  # filelock would look again and again where flock waits
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.stderr.write(f"odn: waiting for another process that works in {sanitized(path.parent)}\n")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path.parent):
         for stale in path.parent.glob("*.safetensors"):
             if stale != path:
                 stale.unlink()

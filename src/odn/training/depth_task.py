@@ -7,6 +7,7 @@ Source: warm-up–stable–decay (Hu et al., arXiv 2404.06395, section 4; Hägel
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from odn.data.batches import Images
@@ -14,12 +15,9 @@ from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position
-from odn.training.objective import Objective
 from odn.training.seed import generator
 from odn.training.state import TrainState
 from odn.training.state_task import StateTask
-
-LABELS = Objective()  # nothing but the labels is learnt
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,11 @@ class DepthTask(StateTask):
 
     replayable = True
 
-    def __init__(
-        self, state: TrainState, phase: Phase, *, settings: TrainConfig, machine: Machine, steps: int, objective: Objective = LABELS
-    ) -> None:
-        """Take the state to train, the steps of an epoch, and what is learnt beside the labels."""
+    def __init__(self, state: TrainState, phase: Phase, *, settings: TrainConfig, machine: Machine, steps: int) -> None:
+        """Take the state to train, and the steps of an epoch."""
         super().__init__(state, settings=settings, machine=machine, steps=steps)
         self.depth, self.phase, self.epochs = phase.depth, phase.name, phase.epochs
-        self._phase, self._objective = phase, objective
+        self._phase = phase
 
     def draws(self, epoch: int) -> torch.Generator:
         """Return what an epoch's batches are drawn from."""
@@ -68,8 +64,9 @@ class DepthTask(StateTask):
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take the step."""
-        network = self._state.network
-        logits, loss = self._objective.loss(network, images, labels, depth=network.depth, settings=self._settings, machine=self._machine)
+        with self._machine.autocast():
+            logits: Tensor = self._state.network(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self._settings.label_smoothing)
         loss.backward()
         self._updates.take()
         return logits, loss

@@ -11,9 +11,9 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from odn.cores import usable_cores
 from odn.errors import ConfigError
 from odn.sections import TrainConfig
-from odn.training.cores import usable_cores
 
 # MACs of a batch, forward through the whole backbone, from which on several threads pay; below, they mostly wait for each other, and beside
 # a busy process many times as long.

@@ -17,12 +17,19 @@ from odn.training.device import Machine
 BATCH = 128  # images a forward pass in eval mode: on a CPU the maps of more fall out of the cache, a third slower
 GPU_BATCH = 1024
 REESTIMATE_BATCH = 256  # images a batch whose statistics are averaged
+LEAST_BATCH, LEAST_REESTIMATE = 8, 64  # of large images; fewer than 64 would have too narrow a variance
+SIDE = 64  # pixels: of images larger than 64x64 a batch holds fewer in proportion to their area, as what a network keeps of them grows
 REESTIMATE_IMAGES = 2048  # training images that the statistics come from: every (N / 2048)th of them
 
 
 def batch_size(split: Images) -> int:
     """Return how many images a forward pass in eval mode takes, where the split is."""
-    return GPU_BATCH if split.device.type == "cuda" else BATCH
+    return _for_size(GPU_BATCH if split.device.type == "cuda" else BATCH, split, least=LEAST_BATCH)
+
+
+def _for_size(most: int, split: Images, *, least: int) -> int:
+    height, width = split.pixels.shape[2:]
+    return min(most, max(least, most * SIDE * SIDE // (height * width)))
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,9 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine)
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
     index = torch.arange(0, len(train), max(1, len(train) // REESTIMATE_IMAGES))
-    size = -(-len(index) // max(1, round(len(index) / REESTIMATE_BATCH)))  # even batches: a last batch of one image has no variance
+    size = -(
+        -len(index) // max(1, round(len(index) / _for_size(REESTIMATE_BATCH, train, least=LEAST_REESTIMATE)))
+    )  # even batches: a last batch of one image has no variance
     network.train()
     for module in network.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -118,6 +127,11 @@ class Predictions:
     def n_correct(self) -> int:
         """Count the images that are right."""
         return int(self.is_correct().sum())
+
+    def correct_of_classes(self, n_classes: int) -> list[int]:
+        """Count the images of each class that are right: (K,)."""
+        counts: list[int] = torch.bincount(self.labels[self.is_correct()], minlength=n_classes).tolist()
+        return counts
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one line an image."""

@@ -26,7 +26,7 @@ CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
 CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
 TICK_SECONDS = 0.5
 
-PhaseName = Literal["stable", "anneal", "trial", "finish", "gates", "teacher", "reduce", "refine", "warm-up"]
+PhaseName = Literal["stable", "anneal", "trial", "finish", "gates", "refine", "warm-up"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,10 @@ class Task(Protocol):
         """Take in which step comes next: all of it that Python computes, such as the rate."""
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step on a batch (n, C, H, W) with its labels (n,); return the logits (n, K) and the loss."""
+        """Take the step on a batch (n, C, H, W) with its labels, and return the logits (n, K) and the loss.
+
+        Labels are (n,) int64, or probabilities (n, K) where images are mixed.
+        """
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
         """Return what is right on val after an epoch; None where nothing is read off."""
@@ -152,7 +155,8 @@ def fit(
 
     def one_step(images: Tensor, labels: Tensor) -> Tensor:
         logits, loss = task.learn(images, labels)
-        hits.add_((logits.detach().argmax(1) == labels).sum())
+        truth = labels if labels.ndim == 1 else labels.argmax(1)  # of a mixture, what there is more of
+        hits.add_((logits.detach().argmax(1) == truth).sum())
         return loss.detach()
 
     take_step = replayed(one_step, machine=machine) if task.replayable and not task.draws_inside else one_step

@@ -4,8 +4,8 @@ import hashlib
 
 import torch
 
-# Phases that once had another name keep their draws: the same seed gives the same weights as before.
-STREAMS: dict[str | int, str] = {"trial": "probe", "reduce": "shave"}
+# A phase that once had another name keeps its draws: the same seed gives the same weights as before.
+STREAMS: dict[str | int, str] = {"trial": "probe"}
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

@@ -1,0 +1,33 @@
+"""Call a function for many items on several threads, and yield the results in the items' order, however many items there are."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 4  # items a thread that may be begun before the first of them is asked for: what bounds the memory
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[Result]:
+    """Yield `function(item)` for each item in order; the first that raises, in that order, ends it.
+
+    Threads and not processes: Pillow's decoders and filters run without Python's lock, and a library may be called from any script.
+    """
+    if threads == 1:
+        yield from map(function, items)
+        return
+    begun: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                begun.append(pool.submit(function, item))
+                if len(begun) >= AHEAD * threads:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
