@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from odn.report.exports import Exports, Row
-from odn.report.figures import DPI, WIDTH, Theme
+from odn.report.figures import DPI, LEAST_TICKS, STEPS, WIDTH, Theme
 from odn.report.words import short, tidy_percent
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ HEIGHT = 3.3
 LEFT, RIGHT, BOTTOM, TOP, GAP = 0.125, 0.985, 0.16, 0.72, 0.05  # fractions of the figure
 MARKERS = {"network": "D", "onnx": "o", "onnx-int8": "s", "torch": "^"}
 TICKS = [digit * 10.0**power for power in range(-4, 10) for digit in (1, 2, 5)]  # of bytes and of milliseconds
-ERRORS = [digit / 10**power for power in range(1, 7) for digit in (1, 2, 5)]
 
 
 def draw_exports(exports: Exports, theme: Theme) -> bytes:
@@ -67,7 +66,11 @@ def _panel(axes: "Axes", theme: Theme, rows: list[Row], *, least: float, where: 
 def _scale(axes: "Axes", exports: Exports, *, least: float) -> None:
     edges = [_height(edge, least) for row in exports.rows for edge in row.interval]
     low, high = min(edges) - 0.08, max(edges) + 0.08
-    ticks = [1 - error for error in ERRORS if low <= -math.log10(error) <= high]
+    for digits in STEPS:
+        errors = [digit / 10**power for power in range(1, 7) for digit in digits]
+        ticks = [1 - error for error in errors if low <= -math.log10(error) <= high]
+        if len(ticks) >= LEAST_TICKS:
+            break
     axes.set_yticks([_height(tick, least) for tick in ticks], [tidy_percent(tick) for tick in ticks])
     axes.set_ylim(low, high)
 
