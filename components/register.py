@@ -16,6 +16,7 @@ def register(
     search: dsl.Input[dsl.Model],
     model: dsl.Input[dsl.Model],
     results: dsl.Input[dsl.Artifact],
+    exported: dsl.Input[dsl.Model],
     report: dsl.Input[dsl.Artifact],
     registration: dsl.Output[dsl.Artifact],
     note: dsl.Output[dsl.Markdown],
@@ -23,7 +24,8 @@ def register(
     """Return the name of the version, as MLflow writes it: models:/NAME/VERSION."""
     from odn import steps
 
-    inputs = {"dataset": dataset.path, "search": search.path, "model": model.path, "results": results.path, "report": report.path}
+    inputs = {"dataset": dataset.path, "search": search.path, "model": model.path, "results": results.path}
+    inputs |= {"exported": exported.path, "report": report.path}
     tags = {f"odn.kfp.run.{run}": "true", "mlflow.source.git.commit": commit, "odn.data.repository": repository}
     done = steps.register(config, experiment=experiment, tags=tags, **inputs, registration=registration.path, note=note.path)
     registration.metadata.update(done)

@@ -1,4 +1,4 @@
-"""The graph: configure, prepare, then train and check a depth, until a verdict ends the loop at truncate, evaluate, report, register.
+"""The graph: configure, prepare, then train and check a depth, until a verdict ends the loop at truncate and all that follows.
 
 Kubeflow has no loop, so it is unrolled over the schedule when it is compiled: each check has two conditions behind it, one of which
 holds the next depth, the other the steps that end the search. A depth that is not needed never gets a pod.
@@ -39,8 +39,9 @@ def finish(platform: Platform) -> Callable[..., Any]:
         model = cut.outputs["model"]
         both = {"config": config, "dataset": dataset, "test": test, "model": model}
         certified = place(components.evaluate(**both, search=search, before=cut.outputs["results"]), "certify it on test", platform)
-        results = certified.outputs["results"]
-        told = place(components.report(**both, results=results), "write the report", platform)
+        shipped = place(components.export(**both, before=certified.outputs["results"]), "export the model", platform)
+        ends = {"results": shipped.outputs["results"], "exported": shipped.outputs["exported"]}
+        told = place(components.report(**both, **ends), "write the report", platform)
         registered = components.register(
             **tracked,
             run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
@@ -49,7 +50,7 @@ def finish(platform: Platform) -> Callable[..., Any]:
             dataset=dataset,
             search=search,
             model=model,
-            results=results,
+            **ends,
             report=told.outputs["report"],
         )
         place(registered, "register the model", platform).set_caching_options(enable_caching=False)

@@ -25,7 +25,8 @@ from pipelines.errors import RunFailedError
 OUTPUTS = {  # artifact: the component that writes it last
     "search": "check",
     "model": "truncate",
-    "results": "evaluate",
+    "results": "export",
+    "exported": "export",
     "report": "report",
     "registration": "register",
 }
@@ -52,6 +53,7 @@ class LocalRun:
             model=self.artifacts["model"],
             metrics=results / "metrics",
             report=self.artifacts["report"],
+            exported=self.artifacts["exported"],
             registered_weights=self.artifacts["registration"] / "registered.json",
             registration=self.artifacts["registration"] / "registration.json",
         )

@@ -34,6 +34,7 @@ FOLDERS = {  # flag: (default, help)
     "model": ("model", "the network that is kept"),
     "evaluation": ("work/evaluation", "predictions of each test image"),
     "metrics": ("metrics", "flat numbers, tracked by git"),
+    "exported": ("export", "the model as files for other runtimes"),
     "plots": ("plots", "tables to plot, tracked by git"),
     "specialised": ("specialised", "a folder for each target of 'odn specialise'"),
     "report": ("report", "report.html and its pictures"),
@@ -90,30 +91,15 @@ def _parser() -> argparse.ArgumentParser:
         command = _add(commands, name, run, text, "prepared", "search", "progress")
         command.add_argument("--depth", type=int, required=True, help="rung of the ladder; of a prefix, the blocks kept")
         command.add_argument("--after", type=int, required=True, help="the one before it in search.schedule; 0 for none")
-    _add(
-        commands,
-        "truncate",
-        _truncate,
-        "cut and finish the accepted depth",
-        "prepared",
-        "search",
-        "model",
-        "metrics",
-        "plots",
-        "progress",
-    )
+    ends = ("prepared", "search", "model", "metrics", "plots", "progress")
+    _add(commands, "truncate", _truncate, "cut and finish the accepted depth", *ends)
     _add(commands, "evaluate", _evaluate, "evaluate the model once on test", "prepared", "model", "search", "evaluation", "metrics")
-    _add(commands, "report", _report, "write the page and its pictures", "prepared", "model", "metrics", "plots", "evaluation", "report")
-    record = ("prepared", "search", "model", "metrics", "plots", "report")
-    _add(
-        commands,
-        "register",
-        _register,
-        "put the search into MLflow and the model into its registry",
-        *record,
-        "registered-weights",
-        "registration",
-    )
+    _add(commands, "export", _export, "write the model as files for other runtimes", "prepared", "model", "exported", "metrics")
+    told = ("prepared", "model", "metrics", "plots", "evaluation", "exported", "report")
+    _add(commands, "report", _report, "write the page and its pictures", *told)
+    record = ("prepared", "search", "model", "metrics", "plots", "report", "exported")
+    done = (*record, "registered-weights", "registration")
+    _add(commands, "register", _register, "put the search into MLflow and the model into its registry", *done)
     track = _add(commands, "track", _track, "put what there is of the search into MLflow", *record)
     track.add_argument("--replay", action="store_true", required=True, help="from the stages' own files, as far as they go")
     route = _add(commands, "route", _route, "give each image a depth of its own", "prepared", "search", "routed", "progress")
@@ -125,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "--latency-ms", type=float, action="append", default=[], help="mean an image, as this machine measures it part by part"
     )
     route.add_argument("--supernet", type=Path, help="a network with several exits (default: that of search.mode supernet in --search)")
+    route.add_argument("--export", action="store_true", help="also as ONNX, a graph from each exit to the next")
     route.add_argument("--no-register", action="store_true", help="keep it out of MLflow")
     _add(commands, "cost", _cost, "count and time the backbone at every depth", "prepared")
     _add(commands, "look", _look, "fit a linear probe to frozen features at every depth", "prepared", "search", "look")
@@ -140,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     specialise.add_argument("--no-predictor", action="store_true", help="evaluate each sub-network that evolution sees on val")
     specialise.add_argument("--no-latency-table", action="store_true", help="time each sub-network as a whole")
     add_model_commands(commands)
-    _add(commands, "show", _show, "print a summary of the search", "model", "metrics", "registered-weights", "registration", "report")
+    shown = ("model", "metrics", "registered-weights", "registration", "report", "exported")
+    _add(commands, "show", _show, "print a summary of the search", *shown)
     return parser
 
 
@@ -249,6 +237,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     _say(f"{record['test_accuracy']:.2%} on test ({low:.2%} to {high:.2%}){balanced}, {record['params_saved']:.1%} fewer parameters")
 
 
+def _export(options: argparse.Namespace) -> None:
+    places = {"metrics": options.metrics / "export.json", "latency": options.metrics / "export_latency.json"}
+    found = _stage(options, prepared=options.prepared, model=options.model, exported=options.exported, **places)
+    for one in found.artifacts:
+        _say(f"{options.exported / one.file}: {one.bytes:,} bytes, {one.accuracy:.2%} on test in {one.runtime}")
+    for one in found.refused:
+        _say(f"{one.format} is not written: {one.reason}")
+
+
 def _report(options: argparse.Namespace) -> None:
     findings = _stage(
         options,
@@ -257,6 +254,7 @@ def _report(options: argparse.Namespace) -> None:
         metrics=options.metrics,
         plots=options.plots,
         evaluation=options.evaluation,
+        exported=options.exported,
         out=options.report,
     )
     kept, verdict = f"{findings.unit} {findings.depth} of {findings.n_units}", findings.verdict
@@ -271,6 +269,7 @@ def _show(options: argparse.Namespace) -> None:
         registered_weights=options.registered_weights,
         registration=options.registration,
         report=options.report,
+        exported=options.exported,
     )
     print(summary.describe(color=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
 
@@ -302,7 +301,9 @@ def _preset(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> dict[str, Any]:
-    return {"search": _search(options)} | {name: getattr(options, name) for name in ("prepared", "model", "metrics", "plots", "report")}
+    return {"search": _search(options)} | {
+        name: getattr(options, name) for name in ("prepared", "model", "metrics", "plots", "report", "exported")
+    }
 
 
 def _register(options: argparse.Namespace) -> None:
@@ -328,8 +329,11 @@ def _route(options: argparse.Namespace) -> None:
         out=options.routed,
         progress=options.progress,
         register=not options.no_register,
+        export=options.export,
     )
     print(describe(summary.card, static=summary.static, clock=summary.clock, folder=summary.folder))
+    if summary.segments:
+        _say(f"  {summary.segments}")
     if summary.registration:
         done = summary.registration
         _say(f"{done.name} version {done.version} in the registry at {done.tracking_uri}: {', '.join(done.aliases)}; {done.reason}")

@@ -3,6 +3,7 @@
 OdnError                 anything a user can mend; the command line prints it and exits with 2
 ├── ConfigError          a setting is unknown, missing, ill-typed, out of range or contradicts another
 ├── DataError            data, or a record of a stage, is damaged or not what it should be
+├── ExportError          a network has no equal in a runtime's format, or an export does not compute the same
 ├── MissingInputError    a stage's input is not there yet: an earlier stage has to run
 ├── OutputError          the place of an output holds what odn did not write
 ├── RequestError         a request to a server cannot be answered as it is
@@ -37,6 +38,10 @@ class ConfigError(OdnError):
 
 class DataError(OdnError):
     """Refuse raw or prepared data, or a record."""
+
+
+class ExportError(OdnError):
+    """Refuse an export that does not compute what the network computes."""
 
 
 class MissingInputError(OdnError):

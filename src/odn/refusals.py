@@ -140,6 +140,8 @@ def _words(schema: dict[str, Any]) -> str:
         return str(schema["const"])
     if schema["type"] == "array" and schema["items"]["type"] == "number":
         return "a list of numbers " + _words(schema["items"]).removeprefix("a number ")
+    if schema["type"] == "array" and "enum" in schema["items"]:
+        return f"a list of {', '.join(schema['items']['enum'])}, each at most once"
     kinds = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text", "null": "null"}
     kinds |= {"object": "a section of settings", "array": "a map or a list of depths"}
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤", "pattern": "that matches"}

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from odn.backbones import KINDS, PATTERN
 from odn.modes import MODES, Mode
@@ -23,6 +23,13 @@ class Section(BaseModel):
 def _as_tuple(value: Any) -> Any:
     """Accept a list, which YAML and JSON have, for a tuple."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def _each_once(names: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a list in which a name stands twice."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each name once; got {', '.join(names)}")
+    return names
 
 
 class DataConfig(Section):
@@ -294,6 +301,15 @@ class FinishConfig(Section):
     )
 
 
+class ExportConfig(Section):
+    """Say as which files the network leaves, and what 8 bits may cost."""
+
+    formats: Annotated[tuple[Literal["onnx", "onnx-int8", "torch"], ...], BeforeValidator(_as_tuple), AfterValidator(_each_once)] = Field(
+        default=("onnx", "onnx-int8"), description="a file each: onnx: float32 | onnx-int8: 8 bits | torch: a .pt2 file; []: none"
+    )
+    max_drop: ClosedFraction = Field(default=0.005, description="accuracy on val that 8 bits may lose; beyond it the file is refused")
+
+
 class RegistryConfig(Section):
     """Say what becomes of the model in the registry."""
 
@@ -320,4 +336,5 @@ class Settings(Section):
     route: RouteConfig = RouteConfig()
     prune: PruneConfig = PruneConfig()
     finish: FinishConfig = FinishConfig()
+    export: ExportConfig = ExportConfig()
     registry: RegistryConfig = RegistryConfig()

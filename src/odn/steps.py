@@ -20,7 +20,7 @@ from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
 from odn.searching.folder import SearchFolder
 from odn.searching.records import read_decision, read_search
-from odn.tables import certificate, depth_table, epoch_table, registration_note, split_table
+from odn.tables import certificate, depth_table, epoch_table, export_table, registration_note, split_table
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -185,7 +185,30 @@ def evaluate(config: str, *, dataset: str, test: str, search: str, model: str, b
 
 
 @_step
-def report(config: str, *, dataset: str, test: str, model: str, results: str, report: str, page: str) -> Labels:
+def export(config: str, *, dataset: str, test: str, model: str, before: str, exported: str, results: str, table: str) -> Labels:
+    """Write the model as files for other runtimes, and certify each of them on test.
+
+    Raises:
+        SystemExit: an input is missing, or a file does not compute what the model computes.
+    """
+    from odn.stages import export
+
+    with _continued(before, results) as record, _with_test(dataset, test, "train", "val") as prepared:
+        latency = record / "metrics" / "export_latency.json"
+        found = export.run(
+            read_config(config),
+            prepared=prepared,
+            model=Path(model),
+            exported=Path(exported),
+            metrics=record / "metrics" / "export.json",
+            latency=latency,
+        )
+    write_text(Path(table), export_table(Path(exported), latency=latency, weights_sha256=found.model_sha256))
+    return {one.file: one.sha256 for one in found.artifacts} | {one.format: one.reason for one in found.refused}
+
+
+@_step
+def report(config: str, *, dataset: str, test: str, model: str, results: str, exported: str, report: str, page: str) -> Labels:
     """Write the report's folder, and its page once more where a browser of artifacts shows it.
 
     Raises:
@@ -202,6 +225,7 @@ def report(config: str, *, dataset: str, test: str, model: str, results: str, re
             metrics=record / "metrics",
             plots=record / "plots",
             evaluation=record / "evaluation",
+            exported=Path(exported),
             out=out,
         )
     shutil.copyfile(out / "report.html", _file(page))
@@ -218,6 +242,7 @@ def register(
     search: str,
     model: str,
     results: str,
+    exported: str,
     report: str,
     registration: str,
     note: str,
@@ -239,6 +264,7 @@ def register(
             metrics=record / "metrics",
             plots=record / "plots",
             report=Path(report),
+            exported=Path(exported),
             registered_weights=registrations / "registered.json",
             registration=registrations / "registration.json",
             project=Path(nowhere),  # of git and DVC a step knows what `tags` says
@@ -276,10 +302,11 @@ def _continued(before: str, after: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _with_test(dataset: str, test: str) -> Iterator[Path]:
-    """Yield a folder in which the test split lies beside the others, as the stages that may see it expect."""
+def _with_test(dataset: str, test: str, *others: str) -> Iterator[Path]:
+    """Yield a folder in which the test split lies beside the others that a stage reads, as those that may see it expect."""
     with tempfile.TemporaryDirectory() as scratch:
-        for name, place in (("dataset.json", f"{dataset}/dataset.json"), ("test", test)):
+        places = {name: f"{dataset}/{name}" for name in ("dataset.json", *others)}
+        for name, place in {**places, "test": test}.items():
             (Path(scratch) / name).symlink_to(Path(place).absolute())
         yield Path(scratch)
 

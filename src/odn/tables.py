@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odn.records import read_table
+from odn.report.exports import HEAD, read_exports
 from odn.sanitize import markdown
 from odn.searching.outcome import Judged
 from odn.searching.results import HistoryRow
@@ -59,6 +60,16 @@ def certificate(measured: Mapping[str, Any]) -> str:
         )
     ]
     return f"# On test\n\n{' '.join(lines)}\n\n{_markdown(('', 'kept', 'whole network', 'saved'), rows)}"
+
+
+def export_table(exported: Path, *, latency: Path, weights_sha256: str) -> str:
+    """Tell of each file that the model was exported as what it does on test, and what it takes."""
+    exports = read_exports(exported, latency=latency, weights_sha256=weights_sha256)
+    if exports is None:
+        return "# Export\n\nexport.formats names no format.\n"
+    table = _markdown(HEAD, [row.cells() for row in exports.rows])
+    notes = "".join(f"- {markdown(note)}\n" for note in exports.notes())
+    return f"# Export: {exports.n_test:,} test images, each file in its own runtime\n\n{table}\n{notes}"
 
 
 def registration_note(done: "Registration") -> str:

@@ -31,6 +31,9 @@ WARM = (  # what the commands import in the end, and some only while they comput
     "torch",
     "torch._dynamo",
     "torch.fx.experimental.symbolic_shapes",
+    "torch.export.pt2_archive",
+    "torch.onnx._internal.exporter._core",
+    "onnxruntime.quantization",
     "torch_pruning",
     "networkx",
     "kfp",
@@ -43,7 +46,7 @@ WARM = (  # what the commands import in the end, and some only while they comput
     "odn.steps",
     "odn.searching.growth",
     "odn.commands.route",
-    *(f"odn.stages.{stage}" for stage in ("check", "evaluate", "prepare", "register", "report", "train", "truncate")),
+    *(f"odn.stages.{stage}" for stage in ("check", "evaluate", "export", "prepare", "register", "report", "train", "truncate")),
     "boto3",
 )
 

@@ -59,7 +59,7 @@ def test_every_step_runs_in_the_image_that_was_named(everything: tuple[dict[str,
 def test_sixteen_depths_are_sixteen_levels(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """ResNet-34 trains and judges up to 16 depths, and can end at each; what ends a search is written down once."""
     assert counted(everything[0], "train", "check", "finish") == {"train": 16, "check": 16, "finish": 16}
-    ending = ("truncate", "evaluate", "report", "register")
+    ending = ("truncate", "evaluate", "export", "report", "register")
     assert counted(everything[0], *ending) == dict.fromkeys(ending, 1)
 
 
@@ -120,7 +120,7 @@ def test_training_steps_get_the_gpu_and_the_rest_does_not(everything: tuple[dict
         assert platform[label]["nodeSelector"]["labels"] == {"pool": "gpu"}
         assert platform[label]["pvcMount"][0]["mountPath"] == "/progress"
         assert {"name": "ODN_PROGRESS", "value": "/progress"} in one["container"]["env"]
-    for label, one in executors(spec, "configure", "prepare", "evaluate", "report", "register").items():
+    for label, one in executors(spec, "configure", "prepare", "evaluate", "export", "report", "register").items():
         assert "accelerator" not in one["container"].get("resources", {})
         assert "pvcMount" not in platform[label]
 
@@ -161,7 +161,7 @@ def test_kubernetes_takes_every_pod(everything: tuple[dict[str, Any], dict[str, 
     """With every option, the pod of each step is one that Kubernetes' own schemas allow, oldest version and newest."""
     spec, platform = everything
     specs = [pod_spec(executor, platform[label]) for label, executor in spec["deploymentSpec"]["executors"].items()]
-    assert len(specs) == 8
+    assert len(specs) == 9
     assert schema_faults([pod(one) for one in specs]) == []
 
 

@@ -37,6 +37,7 @@ def test_the_first_repro_runs_everything(clone: Clone) -> None:
         "check@2",
         "truncate",
         "evaluate",
+        "export",
         "report",
         "register",
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.conftest import Clone, make_clone, require_same_bytes, run_compiled, write_digits
+from engines.conftest import Clone, files_of, make_clone, require_same_bytes, run_compiled, write_digits
 from odn.data.dataset import read_manifest
 
 CASES = {"at once": (0.2, "1"), "in the middle": (0.45, "2"), "exhausted": (0.999, None)}  # target, depth that is kept
@@ -17,6 +17,7 @@ def on_dvc(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """Make a clone whose `odn` is quick, with a schedule of three depths."""
     clone = make_clone(tmp_path_factory.mktemp("dvc"))
     clone.change("search", schedule={"1": {"after": 0}, "2": {"after": 1}, "3": {"after": 2}})
+    clone.change("export", formats=["onnx", "onnx-int8", "torch"], max_drop=1.0)
     path = f"{programs}:{clone.variables()['PATH']}"
     return Clone(clone.folder, {"PATH": path})
 
@@ -26,7 +27,7 @@ def on_dvc(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
 def test_dvc_and_kubeflow_give_the_same_bytes(
     case: str, on_dvc: Clone, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prepared data, every depth, every verdict, the model, the metrics and the tables, however the search ends."""
+    """Prepared data, every depth, every verdict, the model, the exported files, the metrics and the tables, however the search ends."""
     target, kept = CASES[case]
     on_dvc.change("search", target=target)
     on_dvc.repro("report")
@@ -35,6 +36,9 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
     artifacts = run_compiled(tmp_path, python=programs / "python", monkeypatch=monkeypatch)
 
     require_same_bytes(on_dvc, artifacts)
+    assert {"model.onnx", "model.pt2"} < set(files_of(artifacts["exported"]))
+    (table,) = (tmp_path / "run/run").glob("*/export*/table")
+    assert "| model.onnx | " in table.read_text()
     assert on_dvc.read(f"work/checks/{kept or 3}/verdict.json")["verdict"] == ("target_reached" if kept else "exhausted")
 
 

@@ -129,7 +129,7 @@ def test_artifacts_lie_in_the_bucket(tracked: Tracked) -> None:
     """Model, metrics, plots and report, byte for byte what the steps handed on."""
     listed = tracked.bucket.list_objects_v2(Bucket=ARTIFACTS, Prefix="mlflow/")["Contents"]
     there = {one["Key"].partition(f"{tracked.parent().info.run_id}/artifacts/")[2]: one["Key"] for one in listed}
-    results = tracked.artifact("results", "evaluate")
+    results = tracked.artifact("results", "export")
     steps = {f"model/{name}": data for name, data in tracked.artifact("model", "truncate").items()}
     steps |= {f"report/{name}": data for name, data in tracked.artifact("report", "report").items()}
     steps |= {name: data for name, data in results.items() if name.startswith(("metrics/", "plots/"))}

@@ -7,10 +7,11 @@ from typing import Any
 
 from laws.search_data import open_data, prepare_digits
 from odn.config import Config
+from odn.export.artifacts import Exported
 from odn.models.stored_networks import save_network
 from odn.searching.climb import SearchStep, expand
 from odn.searching.folder import SearchFolder
-from odn.stages import check, evaluate, train, truncate
+from odn.stages import check, evaluate, export, train, truncate
 from odn.stages import open as open_stage
 
 
@@ -55,6 +56,17 @@ class Stages:
             evaluation=self.work / "evaluation",
             metrics=self.folder / "metrics" / "evaluation.json",
             latency=self.folder / "metrics" / "latency.json",
+        )
+
+    def export(self) -> Exported:
+        """Write the model as files for other runtimes."""
+        return export.run(
+            self.config,
+            prepared=self.prepared,
+            model=self.folder / "model",
+            exported=self.folder / "export",
+            metrics=self.folder / "metrics" / "export.json",
+            latency=self.folder / "metrics" / "export_latency.json",
         )
 
 

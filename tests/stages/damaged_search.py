@@ -34,6 +34,8 @@ PLAIN = {  # record: commands that read it
     "model/architecture.json": ("show", "report", "evaluate"),
     "metrics/evaluation.json": ("show", "report"),
     "metrics/latency.json": ("show", "report", "evaluate"),
+    "metrics/export_latency.json": ("show", "report"),
+    "export/export.json": ("show", "report"),
 }
 JOINT = {
     "work/depths/1/supernet/architecture.json": ("train 2 1", "specialise", "route"),
@@ -126,7 +128,15 @@ def plain(folder: Path) -> Searched:
     """Search depth by depth."""
     stages = _searched(folder)
     places: dict[str, Any] = {name: folder / name for name in ("model", "metrics", "plots")}
-    report.run(stages.config, prepared=stages.prepared, evaluation=stages.work / "evaluation", out=folder / "report", **places)
+    stages.export()
+    report.run(
+        stages.config,
+        prepared=stages.prepared,
+        evaluation=stages.work / "evaluation",
+        exported=folder / "export",
+        out=folder / "report",
+        **places,
+    )
     digest = sha256_of(folder / "model/weights.safetensors")
     write_json(folder / "work/registered.json", {"name": "odn", "weights_sha256": digest})
     registration = {"name": "odn", "version": "1", "run_id": "a" * 32, "tracking_uri": "sqlite:///mlflow.db", "aliases": ["candidate"]}

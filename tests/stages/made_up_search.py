@@ -48,6 +48,7 @@ class MadeUpSearch:
             metrics=self.folder / "metrics",
             plots=self.folder / "plots",
             evaluation=self.folder / "work/evaluation",
+            exported=self.folder / "export",
             out=self.folder / out,
         )
         return self.folder / out
@@ -60,6 +61,7 @@ class MadeUpSearch:
         """Run `odn show`, with other settings if asked."""
         paths = {name: self.folder / name for name in ("model", "metrics", "report")}
         registered_weights, registration = self.folder / "work/registered.json", self.folder / ".odn/registration.json"
+        paths["exported"] = self.folder / "export"
         return show.run(config or self.config, registered_weights=registered_weights, registration=registration, **paths)
 
     def register(self, registration: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, *, augment: dict[str,
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     commands = ["fetch", "prepare --data downloads", "open"]
     commands += [f"{stage} --depth {depth} --after {depth - 1}" for depth in (1, 2) for stage in ("train", "check")]
-    for command in [*commands, "truncate", "evaluate", "report", "show"]:
+    for command in [*commands, "truncate", "evaluate", "export", "report", "show"]:
         assert cli.main(command.split()) == 0
     record: dict[str, Any] = json.loads(Path("metrics/evaluation.json").read_text())
     return record
@@ -57,6 +57,8 @@ def test_a_folder_of_images_runs_end_to_end(tmp_path: Path, images: Path, monkey
     assert record["n_test"] == CLASSES * IMAGES / 5
     assert json.loads(Path("model/card.json").read_text())["classes"] == ["class 0", "class 1", "class 2"]
     assert "class 1" in Path("report/report.html").read_text()
+    exported = json.loads(Path("export/export.json").read_text())
+    assert (exported["network"]["n"], exported["artifacts"]) == (record["n_test"], [])  # small settings ask for no format
 
 
 def test_a_bucket_of_images_runs_end_to_end(tmp_path: Path, images: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

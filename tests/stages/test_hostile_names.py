@@ -87,7 +87,7 @@ def said(search: MadeUpSearch, capsys: pytest.CaptureFixture[str]) -> Said:
 def test_what_is_found_is_told_in_clean_lines(said: Said) -> None:
     """By `truncate`, and by `odn show`."""
     assert r"\x1b[31mred\nodn: forged" in said("truncate", "prepared", "search", "model", "metrics", "plots", "progress")
-    told = said("show", "model", "metrics", "registered-weights", "registration", "report")
+    told = said("show", "model", "metrics", "registered-weights", "registration", "report", "exported")
     assert r"blocks are enough for \x1b[31mred\nodn: forged" in told
     assert " ".join(told.split()).count("odn: forged") == 5, "the data, the reason, the model's place, and the registry's place and reason"
 
@@ -99,6 +99,7 @@ def test_what_is_found_is_told_in_clean_lines(said: Said) -> None:
         ("prepare", ("--data", NAME)),
         ("train", ("--depth", "1", "--after", "0", "--prepared", NAME)),
         ("evaluate", ("--model", NAME, "--prepared", NAME)),
+        ("export", ("--model", NAME, "--prepared", NAME)),
         ("report", ("--model", NAME)),
         ("show", ("--model", NAME)),
         ("track", ("--replay", "--prepared", NAME)),
@@ -133,7 +134,7 @@ def test_a_terminal_of_few_letters_gets_all_lines(search: MadeUpSearch, monkeypa
 
 def test_the_page_shows_it_as_text(search: MadeUpSearch, said: Said) -> None:
     """No control character is in it, and no element that is not the page's own."""
-    assert r"\x1b[31mred\nodn: forged" in said("report", "prepared", "model", "metrics", "plots", "evaluation", "report")
+    assert r"\x1b[31mred\nodn: forged" in said("report", "prepared", "model", "metrics", "plots", "evaluation", "exported", "report")
     page = (search.folder / "report/report.html").read_text(encoding="utf-8")
     assert all(letter.isprintable() or letter == "\n" for letter in page)
     assert "<b>" not in page
@@ -149,7 +150,7 @@ def is_plain_markdown(text: str) -> bool:
 
 def test_notes_and_tables_show_it_as_text(search: MadeUpSearch) -> None:
     """Of MLflow, and of a pipeline's steps."""
-    paths = {name: search.folder / name for name in ("model", "metrics", "plots", "report")}
+    paths = {name: search.folder / name for name in ("model", "metrics", "plots", "report")} | {"exported": search.folder / "export"}
     work = search.folder / "work"
     record = read_record(search.config, dataset=work / "prepared/dataset.json", search=SearchFolder(work), **paths)
     assert record.search is not None

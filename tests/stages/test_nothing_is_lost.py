@@ -16,6 +16,7 @@ OUTPUTS = [  # a command and the flag of a folder that it replaces
     ["check", "--depth", "1", "--after", "0", "--search"],
     ["truncate", "--model"],
     ["evaluate", "--evaluation"],
+    ["export", "--exported"],
     ["report", "--report"],
     ["specialise", "--target", "accuracy>=0.5", "--specialised"],
     ["route", "--macs", "0.5", "--routed"],

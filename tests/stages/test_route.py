@@ -179,9 +179,25 @@ def test_networks_that_cannot_be_routed_are_refused(project: Path) -> None:
     from odn.routing.targets import Target
 
     config = load_config(Path("params.yaml"))
-    paths = {"prepared": Path("work/prepared"), "supernet": Path("other"), "out": Path("routed"), "progress": Path("progress")}
+    paths: dict[str, Any] = {
+        "prepared": Path("work/prepared"),
+        "supernet": Path("other"),
+        "out": Path("routed"),
+        "progress": Path("progress"),
+    }
     for n_classes, heads, error, message in ((10, [2], MissingInputError, "single exit"), (7, [1, 2], DataError, "7 classes")):
         architecture = configured(config, in_channels=1, n_classes=n_classes, depth=2)
         save_network(build(architecture, torch.Generator().manual_seed(0), heads=heads), Path("other"))
         with pytest.raises(error, match=message):
             stage.run(config, kind="confidence", target=Target(macs=0.5), register=False, **paths)
+
+
+def test_a_routed_network_is_exported_by_segments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Proved equal on val, timed beside the whole graph; gates are refused before anything is computed."""
+    assert route("--accuracy", "0.3", "--export") == 0
+    assert "segments in ONNX, equal on all 90 val images" in capsys.readouterr().out
+    record = json.loads((project / "routed/confidence/segments/segments.json").read_text())
+    assert all((project / "routed/confidence/segments" / one["file"]).is_file() for one in record["segments"])
+    assert route("--accuracy", "0.3", "--export", "--kind", "gate") == 2
+    assert "odn: --export: gates decide before each block" in capsys.readouterr().err
+    assert not (project / "routed/gate").exists()

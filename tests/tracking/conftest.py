@@ -35,6 +35,7 @@ class MadeUp:
         """Return the paths that `track` and `register` read."""
         work = self.root / "work"
         folders = {name: self.root / name for name in ("model", "metrics", "plots", "report")}
+        folders["exported"] = self.root / "export"
         return {"prepared": work / "prepared", "search": SearchFolder(work), **folders, "project": self.root}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from odn.errors import MissingInputError, TrackingError
+from odn.files import sha256_of, write_json
 from odn.stages import register
 from odn.tracking.registry import Registration, logged_name
 from odn.tracking.standing import standing
@@ -84,6 +85,51 @@ def test_a_version_says_what_it_is(store: Path, make_search: Callable[..., Any])
     assert (record["version"], record["champion"], record["tracking_uri"]) == ("1", True, "sqlite:///mlflow.db")
     requirements = next((store / "mlartifacts/models").glob("*/artifacts/requirements.txt")).read_text()
     assert all("==" in line for line in requirements.split())
+
+
+@pytest.fixture
+def with_export(store: Path, make_search: Callable[..., Any]) -> Any:
+    """Give a made-up search whose model has one file of its own."""
+    made = make_search(store)
+    folder = store / "export"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"what a device runs")
+    tested = {"accuracy": 0.98, "low": 0.96, "high": 0.99, "n": 360}
+    file = {"format": "onnx", "runtime": "onnxruntime", "file": "model.onnx", "sha256": sha256_of(folder / "model.onnx"), "bytes": 18}
+    proved = {"val_accuracy": 0.98, "logit_difference": 1e-6, "mcnemar_p": 1.0, "float_layers": []}
+    about = {"format_version": "1", "source": "digits", "model_sha256": sha256_of(store / "model/weights.safetensors")}
+    judged = {"data_sha256": made.manifest.sha256, "max_drop": 0.005, "network_val_accuracy": 0.98, "network": tested}
+    write_json(folder / "export.json", {**about, **judged, "artifacts": [file | proved | tested], "refused": []})
+    return made
+
+
+def test_exported_files_lie_beside_the_registered_model(with_export: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """MLflow alone brings one by the version's name or its alias; the version says which formats there are; again changes nothing."""
+    done = registered(with_export)
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{with_export.root}/mlflow.db")
+    try:
+        for reference in ("odn-digits/1", "odn-digits@champion"):
+            brought = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{reference}/export/model.onnx", dst_path=str(tmp_path_factory.mktemp("device"))
+            )
+            assert Path(brought).read_bytes() == b"what a device runs"
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+    version = client().get_model_version("odn-digits", done.version)
+    assert (version.tags["odn.export"], version.tags["odn.export_sha256"]) == ("onnx", sha256_of(with_export.root / "export/export.json"))
+    run = client().get_run(done.run_id)
+    assert run.data.metrics["export/onnx/bytes"] == 18
+    assert registered(with_export).version == done.version
+
+
+def test_files_of_another_model_are_not_registered(with_export: Any) -> None:
+    """They are left from an earlier search."""
+    path = with_export.root / "export/export.json"
+    write_json(path, {**json.loads(path.read_text()), "model_sha256": "0" * 64})
+    version = client().get_model_version("odn-digits", registered(with_export).version)
+    assert "odn.export" not in version.tags
 
 
 def test_registering_again_adds_no_version(store: Path, make_search: Callable[..., Any]) -> None:

@@ -100,7 +100,10 @@ def test_a_passing_disturbance_is_waited_out() -> None:
 
 def test_the_worst_of_several_measurements_is_recorded() -> None:
     """One that was disturbed makes the record doubtful."""
-    calm, rough = Timing(ms={}, passes=60, spread=0.01, busy=False), Timing(ms={}, passes=30, spread=0.5, busy=True)
+    calm, rough = (
+        Timing(ms={}, median_ms={}, p95_ms={}, passes=passes, spread=spread, busy=busy)
+        for passes, spread, busy in ((60, 0.01, False), (30, 0.5, True))
+    )
     assert combined([calm, rough]) == {"passes": 30, "spread": 0.5, "busy": True}
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from odn.config import Config
 from odn.data.batches import on_device
 from odn.data.dataset import verified_split
+from odn.errors import ConfigError
 from odn.files import new_folder, require_own_folder, write_bytes
 from odn.follow import follow
 from odn.report.routing import Mark, draw_routing
@@ -24,9 +25,10 @@ from odn.routing.by_gate import fit_gates
 from odn.routing.clock import wall_clock
 from odn.routing.found import Found, Point
 from odn.routing.given import measured_times, read_supernet
+from odn.routing.routed import RoutedNetwork
 from odn.routing.targets import Target
 from odn.routing.written import static_points, write_found
-from odn.searching.data import opened
+from odn.searching.data import SearchData, opened
 from odn.searching.strategy import Checkpoints
 from odn.tracking.registry import Registration
 from odn.tracking.routed import register_routed
@@ -43,6 +45,7 @@ class RouteSummary:
     static: tuple[Point, ...]
     clock: dict[str, Any]
     registration: Registration | None
+    segments: str | None = None  # what came of exporting it
 
 
 def run(
@@ -55,17 +58,23 @@ def run(
     out: Path,
     progress: Path,
     register: bool = True,
+    export: bool = False,
 ) -> RouteSummary:
     """Fit on val (gates: train on train), measure, write routed/KIND, and register the model unless told not to.
+
+    `export` also writes it as ONNX, a graph from each exit to the next, proved equal on val: routed/KIND/segments.
 
     Raises:
         MissingInputError: data is not prepared, or there is no network with several exits.
         DataError: the network is damaged, or not for this data.
-        ConfigError: nothing meets the target; the message says the nearest that can be had.
+        ConfigError: nothing meets the target; the message says the nearest that can be had. Or gates are to be exported.
+        ExportError: the segments do not compute what the routed network computes.
         OutputError: routed/KIND holds what odn did not write.
         TrackingError: MLflow cannot be reached; what was fitted stays.
     """
     require_own_folder(out / kind)
+    if export and kind == "gate":
+        raise ConfigError("--export: gates decide before each block, which would be a graph a block; export --kind confidence")
     data = opened(prepared, config=config)
     given = read_supernet(supernet, manifest=data.manifest, machine=data.machine)
     times = None
@@ -89,8 +98,22 @@ def run(
         clocked: dict[str, Any] = {"folder": folder, "before": out / kind / "wall_clock.json", "supernet": given}
         fp32 = replace(data.machine, precision="fp32")
         clock = wall_clock(folder / "wall_clock.json", found.routes, val=data.val, machine=fp32, **clocked)
+        segments = _segments(found, folder / "segments", prepared=prepared, data=data) if export else None
     done = register_routed(out / kind, card=card, manifest=data.manifest, config=config) if register else None
-    return RouteSummary(folder=out / kind, card=card, static=static, clock=clock, registration=done)
+    return RouteSummary(folder=out / kind, card=card, static=static, clock=clock, registration=done, segments=segments)
+
+
+def _segments(found: Found, folder: Path, *, prepared: Path, data: SearchData) -> str:
+    from odn.export.segments import prove, time_segments, write_segments
+
+    assert isinstance(found.routes, RoutedNetwork), "gates are not exported"
+    images = verified_split(prepared / "val", manifest=data.manifest).images
+    record = write_segments(found.routes, folder, manifest=data.manifest)
+    about: dict[str, Any] = {"manifest": data.manifest, "threads": data.machine.threads}
+    n_edges = prove(folder, found.routes, images, **about)
+    times = time_segments(folder, found.routes, images, **about)
+    edges = f", {n_edges} of them on the edge of an exit" if n_edges else ""
+    return f"{len(record.segments)} segments in ONNX, equal on all {len(images):,} val images{edges}: {times.describe()}"
 
 
 def _drawn(points: Sequence[Point], *, split: str, n_images: int) -> bytes:

@@ -1,6 +1,6 @@
 """Put what there is of the search into MLflow: a search that runs, was killed, or ran while the server was away.
 
-Reads: work/prepared/dataset.json, work/depths, work/checks, model, metrics, plots, report
+Reads: work/prepared/dataset.json, work/depths, work/checks, model, metrics, plots, report, export
 Writes: nothing
 Config: all
 """
@@ -23,6 +23,7 @@ def run(
     metrics: Path,
     plots: Path,
     report: Path,
+    exported: Path,
     project: Path = Path(),
 ) -> Replayed:
     """Replay the record, as far as it goes; `project` is the folder of git and dvc.lock.
@@ -31,5 +32,6 @@ def run(
         MissingInputError: data is not prepared.
         TrackingError: MLflow cannot be reached or refuses; a later replay goes on from what is there.
     """
-    record = read_record(config, dataset=prepared / "dataset.json", search=search, model=model, metrics=metrics, plots=plots, report=report)
+    places: dict[str, Path] = {"model": model, "metrics": metrics, "plots": plots, "report": report, "exported": exported}
+    record = read_record(config, dataset=prepared / "dataset.json", search=search, **places)
     return replay(record, tags=provenance(project))

@@ -29,10 +29,13 @@ Calls = Mapping[str, Callable[[], object]]
 class Timing:
     """Hold the least milliseconds of each call, as other work on the machine only ever delays, and how far they can be believed.
 
+    Beside the least stand the median and the 95th percentile, which a user of the machine sees as it is.
     `spread` is how far the lower quartile lies above the least, as a fraction of it, for the call where that is the most.
     """
 
     ms: dict[str, float]
+    median_ms: dict[str, float]
+    p95_ms: dict[str, float]
     passes: int  # of each call
     spread: float
     busy: bool  # the machine did something else meanwhile: the times are too long, each by another factor
@@ -47,7 +50,7 @@ def combined(timings: Sequence[Timing]) -> dict[str, int | float | bool]:
     }
 
 
-def timed(calls: Calls, *, seconds: float) -> Timing:
+def timed(calls: Calls, *, seconds: float, least_passes: int = LEAST_PASSES) -> Timing:
     """Time calls in turn, a pass each, until every one has shown its least time often enough, or for `seconds`; at least three passes.
 
     What disturbs the machine for a while hits all calls alike, and a passing disturbance is waited out.
@@ -56,7 +59,7 @@ def timed(calls: Calls, *, seconds: float) -> Timing:
     for _ in range(N_WARM_UP):
         for call in calls.values():
             call()
-    began, enough = time.perf_counter(), LEAST_PASSES
+    began, enough = time.perf_counter(), least_passes
     while True:
         for name, call in calls.items():
             took[name].append(_clocked(call))
@@ -80,12 +83,14 @@ def _clocked(call: Callable[[], object]) -> tuple[float, float]:
 
 def _summary(took: Mapping[str, list[tuple[float, float]]]) -> Timing:
     quickest = {name: min(passes) for name, passes in took.items()}
-    spreads = [statistics.quantiles([wall for wall, _ in passes], n=4, method="inclusive")[0] for passes in took.values()]
-    spread = max(quartile / least - 1 for quartile, (least, _) in zip(spreads, quickest.values(), strict=True))
+    parts = {name: statistics.quantiles([wall for wall, _ in passes], n=20, method="inclusive") for name, passes in took.items()}
+    spread = max(part[4] / quickest[name][0] - 1 for name, part in parts.items())
     # A long pass is interrupted each time beside a busy process: then all are as slow, and only the process's own clock tells.
     shared = min(process / wall for wall, process in quickest.values()) < QUIET_SHARE
     return Timing(
         ms={name: wall for name, (wall, _) in quickest.items()},
+        median_ms={name: part[9] for name, part in parts.items()},
+        p95_ms={name: part[18] for name, part in parts.items()},
         passes=len(next(iter(took.values()))),
         spread=spread,
         busy=spread > QUIET_SPREAD or shared,

@@ -10,6 +10,7 @@ from typing import Any
 from odn import __version__
 from odn.data.dataset import Manifest
 from odn.modes import prune_phases
+from odn.report.exports import HEAD, Exports
 from odn.report.findings import Depth, Findings
 from odn.report.mistakes import SMALL_SIDE, Mistakes
 from odn.report.words import (
@@ -53,7 +54,15 @@ class Picture:
         return {"light": _data_uri(self.light), "dark": _data_uri(self.dark), "width": width // 2, "height": height // 2, "alt": self.alt}
 
 
-def write_page(findings: Findings, *, manifest: Manifest, mistakes: Mistakes, pictures: Mapping[str, Picture], weights_sha256: str) -> str:
+def write_page(
+    findings: Findings,
+    *,
+    manifest: Manifest,
+    mistakes: Mistakes,
+    pictures: Mapping[str, Picture],
+    weights_sha256: str,
+    exports: Exports | None = None,
+) -> str:
     """Return the page as HTML; every word that a user chose (class names, paths) is escaped."""
     from jinja2 import Environment, StrictUndefined
 
@@ -64,6 +73,7 @@ def write_page(findings: Findings, *, manifest: Manifest, mistakes: Mistakes, pi
         **content,
         pictures={name: picture.shown() for name, picture in pictures.items()},
         captions=_captions(findings, mistakes),
+        exports=_exports(exports),
         notes=_notes(findings),
         weights_sha256=weights_sha256,
     )
@@ -299,6 +309,13 @@ def _whole_note(findings: Findings) -> str:
         return f"{whole}, which was trained here too and is right on {known[0].accuracy:.2%} of test."
     unknown = "" if not findings.is_reached else "; that the target does not need it is shown"
     return f"{whole}, which was not trained here. Whether it would be more accurate is not known{unknown}."
+
+
+def _exports(exports: Exports | None) -> dict[str, Any] | None:
+    if exports is None:
+        return None
+    rows = [row.cells() for row in exports.rows]
+    return {"title": f"Each file on the {exports.n_test:,} test images, once", "head": HEAD, "rows": rows, "notes": exports.notes()}
 
 
 def _provenance(findings: Findings, manifest: Manifest) -> dict[str, Any]:

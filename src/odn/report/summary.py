@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from odn.report.exports import BUSY as EXPORT_BUSY
+from odn.report.exports import HEAD, Exports
 from odn.report.findings import Depth, Findings
 from odn.report.words import BUSY, PHASES, VERDICTS, amount, balanced, headline, kept_because, kept_blocks, leaks, remedies, saving, span
 from odn.sanitize import sanitized
@@ -38,7 +40,14 @@ class Summary:
 
 
 def summarize(
-    findings: Findings, *, registration: Mapping[str, Any] | None, model: Path, report: Path | None, standing: str = "there"
+    findings: Findings,
+    *,
+    registration: Mapping[str, Any] | None,
+    model: Path,
+    report: Path | None,
+    standing: str = "there",
+    exports: Exports | None = None,
+    exported: Path = Path("export"),
 ) -> Summary:
     """Tell what a search found, what it cost, where things are and what to try next; `None`: not there yet.
 
@@ -62,6 +71,7 @@ def summarize(
         lines += _entry("Data", said, style="bad")
     lines += [Line(), *_saving_lines(findings), Line()]
     lines += _entry("Latency", BUSY, style="bad") if findings.busy else []
+    lines += [*_export_lines(exports, folder=exported), Line()] if exports is not None else []
     lines += _entry("Search", _cost_words(findings))
     lines += _entry("Model", f"{model}/{_registered(findings, registration, standing)}")
     lines += _entry("Report", f"{report}, for a browser" if report is not None else "not written yet: odn report")
@@ -131,6 +141,15 @@ def _saving_lines(findings: Findings) -> Iterator[Line]:
     rows += [(one.name, amount(one, one.kept), amount(one, one.full), saving(one.saved)) for one in findings.savings]
     for number, text in enumerate(_table(rows, left=(0,))):
         yield Line(text, "dim" if number == 0 else "")
+
+
+def _export_lines(exports: Exports, *, folder: Path) -> Iterator[Line]:
+    yield from _entry("Export", f"{folder}/: each file was run once on the {exports.n_test:,} test images, by the runtime that it is for")
+    head = ("", *HEAD[1:])
+    for number, text in enumerate(_table([head, *(row.cells() for row in exports.rows)], left=(0,))):
+        yield Line(text, "dim" if number == 0 else "")
+    for note in exports.notes():
+        yield from _entry("", note, style="bad" if note == EXPORT_BUSY else "")
 
 
 def _cost_words(findings: Findings) -> str:

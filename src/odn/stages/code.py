@@ -2,7 +2,7 @@
 
 Reads: src/odn
 Writes: work/code/fetch.txt, work/code/prepare.txt, work/code/open.txt, work/code/train.txt, work/code/check.txt, work/code/truncate.txt,
-  work/code/evaluate.txt, work/code/report.txt, work/code/register.txt
+  work/code/evaluate.txt, work/code/export.txt, work/code/report.txt, work/code/register.txt
 Config: search.mode
 """
 

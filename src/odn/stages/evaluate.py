@@ -16,11 +16,11 @@ from odn.data.dataset import Manifest, read_manifest, verified_split
 from odn.files import new_folder, require_own_folder, write_json
 from odn.models.cost import cost
 from odn.models.network import DepthNetwork, build
-from odn.models.stored_networks import load_network
 from odn.models.timing import combined, forward_pass, timed
-from odn.records import damaged, read_record
+from odn.records import read_record
 from odn.searching.certified import LatencyRecord
 from odn.searching.data import full_network_cost
+from odn.searching.fitting import load_fitting
 from odn.searching.folder import SearchFolder
 from odn.searching.records import known_timing, steadier, write_table
 from odn.searching.results import Card, read_depth_step
@@ -48,7 +48,7 @@ def run(
     """
     require_own_folder(evaluation)
     manifest = read_manifest(prepared / "dataset.json")
-    network = _fitting(load_network(model), model, manifest=manifest)
+    network = load_fitting(model, manifest=manifest)
     machine = choose_machine(config.train, macs=full_network_cost(network.architecture, manifest).macs)
     test = on_device(verified_split(prepared / "test", manifest=manifest), manifest=manifest, device=machine.device)
 
@@ -66,7 +66,7 @@ def run(
     for name, depth in _others(config, card, network).items():
         folder = _network_folder(depth, search=search)
         if folder is not None:
-            other = predictions_of(_fitting(load_network(folder), folder, manifest=manifest))
+            other = predictions_of(load_fitting(folder, manifest=manifest))
             ours, theirs = seen.is_correct(), other.is_correct()
             record |= {f"{name}_depth": depth, f"test_accuracy_{name}": other.n_correct / len(other.labels)}
             record[f"mcnemar_p_{name}"] = mcnemar_p(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()))
@@ -75,22 +75,6 @@ def run(
     write_json(metrics, record)
     _measure_latency(latency, network, manifest=manifest, machine=machine)
     return record
-
-
-def _fitting(network: DepthNetwork, folder: Path, *, manifest: Manifest) -> DepthNetwork:
-    """Return the network of a folder if it is for images and classes of the prepared data.
-
-    Raises:
-        DataError: it is not.
-    """
-    for name, mine, wanted in (
-        ("in_channels", network.architecture.in_channels, manifest.channels),
-        ("n_classes", network.architecture.n_classes, manifest.n_classes),
-        ("heads", network.head_depths, (network.depth,)),
-    ):
-        if mine != wanted:
-            raise damaged(folder / "architecture.json", f"{name} must be {wanted}, for the prepared data; got {mine}", made_by="dvc repro")
-    return network
 
 
 def _savings(network: DepthNetwork, *, manifest: Manifest) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Put the search into MLflow and its model into the registry.
 
 Reads: work/prepared/dataset.json, work/depths, work/checks, model, metrics/search.json, metrics/evaluation.json, metrics/latency.json,
-  plots/depths.csv, plots/history.csv, report
+  export, metrics/export.json, metrics/export_latency.json, plots/depths.csv, plots/history.csv, report
 Writes: work/registered.json
 Config: all
 
@@ -30,6 +30,7 @@ def run(
     metrics: Path,
     plots: Path,
     report: Path,
+    exported: Path,
     registered_weights: Path,
     registration: Path,
     project: Path = Path(),
@@ -46,7 +47,8 @@ def run(
         MissingInputError: the search has not ended, or its model is not evaluated.
         TrackingError: MLflow cannot be reached or refuses; running the stage again mends what is missing.
     """
-    record = read_record(config, dataset=prepared / "dataset.json", search=search, model=model, metrics=metrics, plots=plots, report=report)
+    places: dict[str, Path] = {"model": model, "metrics": metrics, "plots": plots, "report": report, "exported": exported}
+    record = read_record(config, dataset=prepared / "dataset.json", search=search, **places)
     if "test_accuracy" not in record.metrics:
         raise MissingInputError(f"{metrics} does not hold the results of this search; run 'dvc repro evaluate' first")
     done = publish(record, tags={**provenance(project), **(tags or {})})

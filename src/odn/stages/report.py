@@ -1,7 +1,7 @@
 """Write the page that tells what the search found, and its pictures.
 
-Reads: work/prepared/dataset.json, work/prepared/test, model, metrics/evaluation.json, metrics/latency.json, plots/history.csv,
-  work/evaluation
+Reads: work/prepared/dataset.json, work/prepared/test, model, metrics/evaluation.json, metrics/latency.json, export,
+  metrics/export_latency.json, plots/history.csv, work/evaluation
 Writes: report
 Config: all
 """
@@ -12,6 +12,8 @@ from odn.config import Config
 from odn.data.dataset import read_manifest, verified_split
 from odn.files import new_folder, require_own_folder, sha256_of, write_bytes, write_text
 from odn.records import read_table
+from odn.report.export_figure import draw_exports
+from odn.report.exports import in_words, read_exports
 from odn.report.figures import DARK, LIGHT, Epoch, draw_cost, draw_curves, draw_depths, draw_ledger, draw_mistakes, drawing
 from odn.report.findings import Findings, read_findings
 from odn.report.mistakes import read_mistakes
@@ -19,7 +21,9 @@ from odn.report.page import Picture, alternatives, write_page
 from odn.searching.results import HistoryRow
 
 
-def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Path, evaluation: Path, out: Path) -> Findings:
+def run(
+    config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Path, evaluation: Path, exported: Path, out: Path
+) -> Findings:
     """Write `report.html`, which needs nothing beside it, and the figures as PNG files; the same inputs give the same bytes.
 
     Raises:
@@ -32,6 +36,8 @@ def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Pa
     manifest, history = read_manifest(prepared / "dataset.json"), _read_history(plots / "history.csv")
     test = verified_split(prepared / "test", manifest=manifest)
     mistakes = read_mistakes(evaluation / "predictions.csv", test=test, classes=manifest.classes)
+    digest = sha256_of(model / "weights.safetensors")
+    exports = read_exports(exported, latency=metrics / "export_latency.json", weights_sha256=digest)
     words = alternatives(findings)
     with drawing(), new_folder(out) as folder:
         pictures = {
@@ -40,14 +46,14 @@ def run(config: Config, *, prepared: Path, model: Path, metrics: Path, plots: Pa
             "ledger": Picture(draw_ledger(findings, LIGHT), draw_ledger(findings, DARK), words["ledger"]),
             "curves": Picture(draw_curves(findings, history, LIGHT), draw_curves(findings, history, DARK), words["curves"]),
         }
+        if exports is not None:
+            pictures["exports"] = Picture(draw_exports(exports, LIGHT), draw_exports(exports, DARK), in_words(exports))
         for name, picture in pictures.items():
             write_bytes(folder / f"{name}.png", picture.light)
         if mistakes.shown:
             write_bytes(folder / "mistakes.png", draw_mistakes(mistakes.shown, LIGHT))
-        digest = sha256_of(model / "weights.safetensors")
-        write_text(
-            folder / "report.html", write_page(findings, manifest=manifest, mistakes=mistakes, pictures=pictures, weights_sha256=digest)
-        )
+        page = write_page(findings, manifest=manifest, mistakes=mistakes, pictures=pictures, weights_sha256=digest, exports=exports)
+        write_text(folder / "report.html", page)
     return findings
 
 

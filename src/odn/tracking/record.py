@@ -6,6 +6,8 @@ from pathlib import Path
 
 from odn.config import Config
 from odn.data.dataset import Manifest, read_manifest
+from odn.export.artifacts import Exported, ExportLatency, read_exported
+from odn.export.names import RECORD
 from odn.files import sha256_of
 from odn.records import read_if_there, read_table
 from odn.searching.certified import Evaluation, LatencyRecord
@@ -15,6 +17,7 @@ from odn.searching.results import Card, HistoryRow, SearchNumbers, read_depth_st
 from odn.tracking.identity import search_id
 
 CURVES = ("lr", "train_loss", "train_accuracy", "val_accuracy", "val_loss")  # columns of history.csv that are drawn by epoch
+EXPORT = "export"  # folder of artifacts, and before the names of numbers
 BY_EPOCH, BY_DEPTH = "epoch/", "depth/"  # before the names of curves: what their steps count; pages show such sections first
 
 
@@ -72,7 +75,7 @@ class SearchRecord:
 
 
 def read_record(
-    config: Config, *, dataset: Path, search: SearchFolder, model: Path, metrics: Path, plots: Path, report: Path
+    config: Config, *, dataset: Path, search: SearchFolder, model: Path, metrics: Path, plots: Path, report: Path, exported: Path
 ) -> SearchRecord:
     """Read the record of the search that `config` describes.
 
@@ -102,9 +105,31 @@ def read_record(
     for one in (kept, evaluation, latency):
         numbers |= {name: float(value) for name, value in (vars(one) if one else {}).items() if type(value) in {int, float}}
     folders = {"report": report, "plots": plots, "metrics": metrics, "model": model}
+    exports = _exported(exported, model=model)
+    if exports is not None:
+        folders[EXPORT] = exported
+        numbers |= _export_numbers(exports, metrics / "export_latency.json")
     there = {name: path for name, path in folders.items() if path.is_dir()}
     card = read_if_there(Card, model / "card.json", made_by="truncate")
     return SearchRecord(config, manifest, tuple(chain), kept, numbers, card, model, there)
+
+
+def _exported(folder: Path, *, model: Path) -> Exported | None:
+    """Read what the model was exported as; None where it was not yet, or where the files are left from another model."""
+    if not (folder / RECORD).exists():
+        return None
+    found = read_exported(folder)
+    return found if found.model_sha256 == sha256_of(model / "weights.safetensors") else None
+
+
+def _export_numbers(exports: Exported, latency: Path) -> dict[str, float]:
+    """Return the numbers of each file by format and name, with what was measured of these files."""
+    rows = {name: dict(row) for name, row in exports.numbers().items()}
+    measured = read_if_there(ExportLatency, latency, made_by="export")
+    for name, speed in measured.speeds.items() if measured is not None else ():
+        if name in rows:
+            rows[name] |= vars(speed)
+    return {f"{EXPORT}/{name}/{key}": float(value) for name, row in rows.items() for key, value in row.items()}
 
 
 def _agrees(search: SearchNumbers, chain: Sequence[DepthRecord], config: Config) -> bool:

@@ -3,19 +3,24 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from odn.export.artifacts import read_exported
+from odn.export.names import RECORD
 from odn.files import sha256_of
 from odn.records import Record
 from odn.tracking.alone import written
 from odn.tracking.champion import Contender, decide
 from odn.tracking.connection import AwayError, Connection, answering, connect, failures
 from odn.tracking.place import tracking_place, why_unreachable
-from odn.tracking.record import SearchRecord
+from odn.tracking.record import EXPORT, SearchRecord
 from odn.tracking.replay import Replayed, replay
 from odn.tracking.schema import made_meanwhile
 from odn.tracking.versions import find_version, log_classifier, logged, new_version, registered_model, tag_version
 from odn.tracking.words import model_note, version_note
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
         made: dict[str, Any] = {"model_id": model_id, "run_id": run_id, "description": version_note(record)}
         found = new_version(connection, rule.name, **made, tags=about, identity=identity)
         contender = _contender(record, version=str(found.version))
+    _attach_exports(connection, record, found)
     tag_version(connection, found, tags)  # the same weights may be registered again, by another commit or run
     present_aliases = {alias: str(version) for alias, version in client.get_registered_model(rule.name).aliases.items()}
     version, previous = contender.version, present_aliases.get("champion")
@@ -104,6 +110,20 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
         reason=decision.reason,
         previous_champion=previous if previous != version else None,
     )
+
+
+def _attach_exports(connection: Connection, record: SearchRecord, version: "ModelVersion") -> None:
+    """Put the exported files beside the logged model: models:/NAME/VERSION/export/FILE; what is there already stays."""
+    folder = record.folders.get(EXPORT)
+    if folder is None:
+        return
+    formats = " ".join(one.format for one in read_exported(folder).artifacts)
+    about = {"odn.export": formats, "odn.export_sha256": sha256_of(folder / RECORD)}
+    if all(version.tags.get(name) == value for name, value in about.items()):
+        return
+    model_id = str(version.source).removeprefix("models:/")  # not every store fills in the version's own `model_id`
+    connection.client.log_model_artifacts(model_id, str(folder), EXPORT)
+    tag_version(connection, version, about)  # last: what breaks off before is done again
 
 
 def _contender(record: SearchRecord, *, version: str) -> Contender:

@@ -1,0 +1,159 @@
+"""Quantise an ONNX graph to 8 bits a number, as far as its accuracy allows.
+
+Static, QDQ, per channel, calibrated on training images. Activations are uint8. Weights are int8 with 7 bits where that is accurate enough:
+with 8, x86 processors without VNNI overflow in silence where two products are added, and the file computes something else there.
+Source: ONNX Runtime's own advice (quantize_static, "Choosing parameters for CPU inference"; microsoft/onnxruntime#12072).
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from odn.export.graph import INPUT, OUTPUTS
+from odn.export.onnx_file import LAYERS, stripped
+from odn.export.runtimes import BATCH, Pixels, logits_of, open_onnx
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+CALIBRATION_IMAGES = 512  # training images that the ranges of activations come from: every (N / 512)th of them
+# Beside them what lies between: their numbers stay 8 bits wide. Softmax is not: probabilities of 1 / 256 are too coarse.
+QUANTISED = (*LAYERS, "Add", "Mul", "AveragePool", "GlobalAveragePool", "MaxPool", "Relu", "Clip")
+WEIGHT_BITS: Final[tuple[Literal[7, 8], ...]] = (7, 8)
+PREPROCESSED = ("onnx.quant.pre_process", "onnxruntime.quant")  # torch's exporter folded BatchNorm and constants already
+
+Judge = Callable[["ModelProto"], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantised:
+    """Hold a quantised graph, its accuracy on val, the bits of its weights, and the layers in float32, those that suffer most first."""
+
+    model: "ModelProto"
+    val_accuracy: float
+    weight_bits: Literal[7, 8]
+    float_layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotQuantised:
+    """Say which layers are to blame where no graph of 8 bits was accurate enough, the worst first, and how far the best one came."""
+
+    val_accuracy: float
+    blamed: tuple[str, ...]
+
+
+def quantise(model: "ModelProto", *, train: Pixels, accuracy: Judge, least: float, threads: int) -> Quantised | NotQuantised:
+    """Quantise all layers, with weights of 7 bits, else of 8; where `accuracy` on val stays below `least`, spare those that suffer most.
+
+    Half of the layers at most stay in float32, ranked by how far the logits of the calibration images move when that layer alone is
+    quantised.
+    """
+    with tempfile.TemporaryDirectory(prefix="odn-quantise-") as scratch:
+        quantiser = _Quantiser(model, images=calibration_images(train), folder=Path(scratch))
+        best = 0.0
+        for bits in WEIGHT_BITS:
+            whole = quantiser.quantised(bits=bits)
+            reached = accuracy(whole)
+            if reached >= least:
+                return Quantised(model=compact(whole), val_accuracy=reached, weight_bits=bits, float_layers=())
+            best = max(best, reached)
+        ranked, count = quantiser.ranked(threads), 1
+        while count <= len(ranked) // 2:
+            partly = quantiser.quantised(without=ranked[:count])
+            reached = accuracy(partly)
+            if reached >= least:
+                return Quantised(model=compact(partly), val_accuracy=reached, weight_bits=8, float_layers=_names(ranked[:count]))
+            best, count = max(best, reached), 2 * count
+        return NotQuantised(val_accuracy=best, blamed=_names(ranked))
+
+
+def calibration_images(train: Pixels) -> Pixels:
+    """Return the training images that calibrate: evenly spread, the same ones each time."""
+    index = np.arange(0, len(train), max(1, len(train) // CALIBRATION_IMAGES))[:CALIBRATION_IMAGES]
+    return np.ascontiguousarray(train[index])
+
+
+class _Quantiser:
+    """Hold a graph in a file, as ONNX Runtime wants it, and the ranges of its activations once they are known."""
+
+    def __init__(self, model: "ModelProto", *, images: Pixels, folder: Path) -> None:
+        import onnx
+
+        self.images, self.folder = images, folder
+        self.layers = [node for node in model.graph.node if node.op_type in LAYERS]
+        noted = onnx.ModelProto()
+        noted.CopyFrom(model)
+        del noted.metadata_props[:]
+        noted.metadata_props.add(key=PREPROCESSED[0], value=PREPROCESSED[1])  # else ONNX Runtime logs advice
+        self.content: bytes = noted.SerializeToString()
+        (folder / "float32.onnx").write_bytes(self.content)
+
+    def quantised(self, *, bits: Literal[7, 8] = 8, without: Sequence["NodeProto"] = (), only: Sequence["NodeProto"] = ()) -> "ModelProto":
+        import onnx
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+        out = self.folder / "int8.onnx"
+        quantize_static(
+            self.folder / "float32.onnx",
+            out,
+            _Batches(self.images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTISED),
+            per_channel=True,
+            reduce_range=bits == 7,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in without],
+            nodes_to_quantize=[node.name for node in only],
+            calibrate_method=CalibrationMethod.MinMax,
+            calibration_cache_path=self.folder / "ranges.json",
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},  # logits stay float32
+        )
+        return onnx.load_model(out)
+
+    def ranked(self, threads: int) -> list["NodeProto"]:
+        """Return the layers, that first which alone moves the logits most."""
+        reference = logits_of(open_onnx(self.content, threads), self.images)
+        moved = []
+        for layer in self.layers:
+            one = self.quantised(only=[layer]).SerializeToString()
+            moved.append(float(np.square(logits_of(open_onnx(one, threads), self.images) - reference).mean()))
+        return [self.layers[i] for i in sorted(range(len(moved)), key=lambda i: (-moved[i], i))]
+
+
+class _Batches:
+    """Hand images to ONNX Runtime's calibration, a batch at a time."""
+
+    def __init__(self, images: Pixels) -> None:
+        self.parts = iter([{INPUT: images[start : start + BATCH]} for start in range(0, len(images), BATCH)])
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self.parts, None)
+
+
+def _names(layers: Sequence["NodeProto"]) -> tuple[str, ...]:
+    """Name layers as the network does: by their weights, such as blocks.1.conv2."""
+    return tuple(layer.input[1].removeprefix("network.").removesuffix(".weight") for layer in layers)
+
+
+def compact(model: "ModelProto") -> "ModelProto":
+    """Return a graph with short names for all inner values: quantising triples their number, and in a small file they are most bytes."""
+    model = stripped(model)
+    graph = model.graph
+    short: dict[str, str] = {name: name for name in (INPUT, *OUTPUTS, "")}
+
+    def named(name: str) -> str:
+        return short.setdefault(name, f"v{len(short):x}")
+
+    for tensor in graph.initializer:
+        tensor.name = named(tensor.name)
+    for node in graph.node:
+        node.name = ""
+        node.input[:] = [named(name) for name in node.input]
+        node.output[:] = [named(name) for name in node.output]
+    return model
