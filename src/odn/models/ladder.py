@@ -25,8 +25,11 @@ class Spreadable(Protocol):
     def halvings(self, whole: Architecture) -> int:
         """Count how often a whole backbone is halved down to the first rung."""
 
-    def spread(self, whole: Architecture, *, size: float) -> Architecture:
-        """Describe a network that keeps the strides of a whole backbone: `size` 1 is about the backbone, and less is less of everything."""
+    def spread(self, whole: Architecture, *, size: float, few_macs: bool) -> Architecture:
+        """Describe a network that keeps the strides of a whole backbone: `size` 1 is about the backbone, and less is less of everything.
+
+        With `few_macs` it saves MACs where it can; without, it may spend them where they cost few bytes.
+        """
 
 
 def ladder_of(whole: Architecture, *, config: Config, height: int, width: int) -> tuple[Architecture, ...]:
@@ -74,18 +77,18 @@ def fitting(whole: Architecture, budget: Mapping[Metric, int], *, height: int, w
 def largest(whole: Architecture, most: Mapping[Metric, int], *, height: int, width: int) -> Architecture:
     """Return the largest network of a family that costs no more than `most` by each metric, or the smallest that there is."""
     family = _spreadable(whole)
-    for found in _all_sizes(family, whole):
+    for found in _all_sizes(family, whole, few_macs="macs" in most):
         counts = family.counts(found, height, width)
         if all(counts[metric] <= limit for metric, limit in most.items()):
             break
     return found
 
 
-def _all_sizes(family: Spreadable, whole: Architecture) -> Iterator[Architecture]:
+def _all_sizes(family: Spreadable, whole: Architecture, *, few_macs: bool) -> Iterator[Architecture]:
     """Yield the whole network, then smaller and smaller ones."""
     yield whole
     for step in range(STEPS, -2 * STEPS, -1):
-        yield family.spread(whole, size=step / STEPS)
+        yield family.spread(whole, size=step / STEPS, few_macs=few_macs)
 
 
 def _spreadable(whole: Architecture) -> Spreadable:
