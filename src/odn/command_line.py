@@ -53,6 +53,8 @@ def stage(options: argparse.Namespace, **paths: Any) -> Any:
 
 def config_of(options: argparse.Namespace) -> "Config":
     """Read the settings."""
+    from odn.config import load_config
+
     return load_config(options.params)
 
 

@@ -66,8 +66,8 @@ def test_what_a_family_counts_is_what_a_network_has(name: str, width: float) -> 
 def test_where_bytes_count_a_block_works_at_the_full_resolution(name: str, width: float) -> None:
     """It has few parameters; where MACs count, the smallest networks go without."""
     by_bytes, by_macs = (spread(backbone(name, width), metric=metric, **SIZE)[0] for metric in ("bytes", "macs"))
-    assert [shape.stride for shape in block_shapes(by_bytes)][0] == 1
-    assert [shape.stride for shape in block_shapes(by_macs)][0] == 2
+    assert next(shape.stride for shape in block_shapes(by_bytes)) == 1
+    assert next(shape.stride for shape in block_shapes(by_macs)) == 2
 
 
 @pytest.mark.parametrize("budget", [{"bytes": 60_000}, {"macs": 500_000}, {"params": 9_000, "macs": 400_000}])
