@@ -1,7 +1,8 @@
 """The stages as steps of a pipeline that gives every artifact a place of its own: Kubeflow's wrapper, without importing it.
 
 What DVC keeps in work/, metrics/ and plots/ travels as three folders, each handed on with more in it:
-`dataset` (train/, val/, dataset.json), `search` (depths/, checks/, decisions/) and `results` (metrics/, plots/, evaluation/, config.json).
+`dataset` (train/, val/, dataset.json), `search` (pretrained/, depths/, checks/, decisions/) and `results` (metrics/, plots/, evaluation/,
+config.json).
 Files in them have the bytes that DVC's have. Each step returns what its artifact is to be labelled with.
 """
 

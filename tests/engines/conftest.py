@@ -139,7 +139,8 @@ def run_compiled(folder: Path, *arguments: str, python: Path, monkeypatch: pytes
 def require_same_bytes(on_dvc: Clone, artifacts: dict[str, Path]) -> None:
     """Assert that prepared data, depths, verdicts, the model, the exported files, the metrics and the tables are what DVC made."""
     work, results = on_dvc.folder / "work", artifacts["results"]
-    search = {f"{kind}/{name}": data for kind in ("depths", "checks", "decisions") for name, data in files_of(work / kind).items()}
+    kinds = ("pretrained", "depths", "checks", "decisions")
+    search = {f"{kind}/{name}": data for kind in kinds for name, data in files_of(work / kind).items()}
     assert files_of(artifacts["search"]) == search
     assert files_of(artifacts["model"]) == files_of(on_dvc.folder / "model")
     for kind in ("metrics", "plots"):
