@@ -84,7 +84,7 @@ def refusal(item: Any, root: type[BaseModel]) -> str:
         value = list(value)  # as it was written
     if isinstance(value, str):
         schema = _schema_of(root, name)
-        near = difflib.get_close_matches(value, schema.get("enum", []), n=1)
+        near = difflib.get_close_matches(value, schema.get("enum", schema.get("examples", [])), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         if (name, value) in REMOVED_VALUES:
             hint = f" (it was removed: {REMOVED_VALUES[name, value]})"
@@ -134,8 +134,8 @@ def _whole_schema(root: type[BaseModel]) -> dict[str, Any]:
 
 
 def _words(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
+    if "enum" in schema or "examples" in schema:
+        return "one of " + ", ".join(schema.get("enum", schema.get("examples", [])))
     if "const" in schema:
         return str(schema["const"])
     if schema["type"] == "array" and schema["items"]["type"] == "number":

@@ -20,7 +20,7 @@ MEASURED = {"routed/gate/wall_clock.json"}
 
 METHODS: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {  # name: (settings, commands, trainings that die)
     "growth": ({"mode": "growth"}, TWO_DEPTHS, ["train-1", "check-1", "train-2", "check-2", "truncate"]),
-    "climb": ({"mode": "climb", "target": 0.15, "looks": 2}, TWO_DEPTHS, ["train-1", "refine-1-1", "refine-1-2"]),
+    "climb": ({"mode": "climb", "target": 0.05, "looks": 2}, TWO_DEPTHS, ["train-1", "refine-1-1", "refine-1-2"]),
     "paper": ({"mode": "paper"}, TWO_DEPTHS, ["warm-up", "train-1", "train-2"]),
     "supernet and gates": ({"mode": "supernet"}, [*TWO_DEPTHS, GATES], ["train-1", "route-gate"]),
     "prune": ({"mode": "prune", "schedule": [8]}, ONE_DEPTH, ["train-8"]),

@@ -38,7 +38,8 @@ def like(quiet: Clone, folder: Path) -> Clone:
     made = Clone(make_clone(folder).folder, quiet.environment)
     prepare(made)
     (folder / "metrics").mkdir()
-    shutil.copyfile(quiet.folder / "metrics/latency.json", folder / "metrics/latency.json")
+    for name in ("latency.json", "export_latency.json"):
+        shutil.copyfile(quiet.folder / "metrics" / name, folder / "metrics" / name)
     return made
 
 

@@ -171,8 +171,8 @@ def test_arrays_datasets_and_folders_are_the_same_data(tmp_path: Path) -> None:
     others.append(odn.Data.from_datasets(TensorDataset(tensors, torch.from_numpy(labels)), val))
     others.append(odn.Data.from_datasets([(Image.fromarray(i), int(n)) for i, n in zip(color, labels, strict=True)], val))
     assert {one.manifest.sha256["train"] for one in others} == {first.manifest.sha256["train"]}
-    for split in ("train", "val"):
-        for number, (image, label) in enumerate(zip(color if split == "train" else 255 - color, labels, strict=True)):
+    for split, pixels in {"train": color, "val": 255 - color, "test": color // 3}.items():
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             path = tmp_path / split / f"class {label}" / f"{number:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)

@@ -10,7 +10,7 @@ from odn.errors import ConfigError
 
 # The folders of a project that odn, DVC, git or MLflow write. Tests hold the list to dvc.yaml and .gitignore.
 MADE = (
-    "downloads", "data", "work", "model", "report", "metrics", "plots", "specialised", "routed",
+    "downloads", "data", "work", "model", "report", "metrics", "plots", "export", "look", "specialised", "routed",
     ".odn", ".dvc", ".git", "mlartifacts", "mlruns",
 )  # fmt: skip
 

@@ -54,7 +54,7 @@ def expanded(
         features = None if images is None else _features(network, images)
         for block in able(list(wider.blocks)[network.depth :], Growable, asked_by="growth.init: zero", way_out="set growth.init to copy"):
             features = block.start_silent(features)
-    else:
+    elif init == "copy":
         for before, new_block in pairwise(list(wider.blocks)[network.depth - 1 :]):
             if getattr(new_block, "passes_on", True):
                 _copy_alike(before, new_block)

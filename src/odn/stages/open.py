@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from odn.config import Config
-from odn.files import new_folder, write_json
+from odn.files import new_folder, require_own_folder, write_json
 from odn.searching.folder import SearchFolder
 from odn.searching.pretraining import write_pretraining
 from odn.searching.records import SKIPPED, Decision, write_decision
@@ -21,9 +21,12 @@ def run(config: Config, *, search: SearchFolder) -> Decision:
     """Write the weights that every depth sets off with, an empty depth 0, no verdict on it, and the decision to go on behind it.
 
     Raises:
+        OutputError: one of the folders holds what odn did not write.
         MissingInputError, DataError, ConfigError: `model.weights` names what is not there, damaged, or not weights of the backbone.
         StorageError: its s3:// address cannot be read.
     """
+    for place in (search.pretrained, search.trained(0), search.judged(0)):
+        require_own_folder(place)
     with tempfile.TemporaryDirectory() as scratch, new_folder(search.pretrained) as folder:
         write_pretraining(folder, config=config, source=_source(config.model.weights, scratch=Path(scratch)))
     together = {"schedule": config.search.schedule} if config.mode.together else {}
