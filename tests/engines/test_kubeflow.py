@@ -17,7 +17,6 @@ def on_dvc(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """Make a clone whose `odn` is quick, with a schedule of three depths."""
     clone = make_clone(tmp_path_factory.mktemp("dvc"))
     clone.change("search", schedule={"1": {"after": 0}, "2": {"after": 1}, "3": {"after": 2}})
-    clone.change("export", formats=["onnx", "onnx-int8", "torch"], max_drop=1.0)
     path = f"{programs}:{clone.variables()['PATH']}"
     return Clone(clone.folder, {"PATH": path})
 
@@ -30,15 +29,17 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
     """Prepared data, every depth, every verdict, the model, the exported files, the metrics and the tables, however the search ends."""
     target, kept = CASES[case]
     on_dvc.change("search", target=target)
+    formats = ["onnx", "onnx-int8", "torch"] if case == "in the middle" else []  # once: exporting takes longer than all the rest
+    on_dvc.change("export", formats=formats, max_drop=1.0)
     on_dvc.repro("report")
     (tmp_path / "params.yaml").write_bytes((on_dvc.folder / "params.yaml").read_bytes())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     artifacts = run_compiled(tmp_path, python=programs / "python", monkeypatch=monkeypatch)
 
     require_same_bytes(on_dvc, artifacts)
-    assert {"model.onnx", "model.pt2"} < set(files_of(artifacts["exported"]))
     (table,) = (tmp_path / "run/run").glob("*/export*/table")
-    assert "| model.onnx | " in table.read_text()
+    assert ("| model.onnx | " in table.read_text()) == bool(formats)
+    assert not formats or {"model.onnx", "model.int8.onnx", "model.pt2"} < set(files_of(artifacts["exported"]))
     assert on_dvc.read(f"work/checks/{kept or 3}/verdict.json")["verdict"] == ("target_reached" if kept else "exhausted")
 
 
