@@ -118,7 +118,8 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
         _note(axes, f"{one.depth}", (one.size_bytes, span[0]), shift=(0, -4), ha="center", va="top", color=color, fontweight=weight)
     line = [(one.size_bytes, scale.height(one.accuracy)) for one in findings.depths]
     axes.plot(*zip(*line, strict=True), color=theme.muted, linewidth=1, zorder=1)
-    low, high = findings.depths[0].size_bytes / 1.5, sizes.full * 1.6
+    smallest = min([findings.depths[0].size_bytes, *(look.size_bytes for look in findings.refinements)])
+    low, high = smallest / 1.5, sizes.full * 1.6
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     intervals = [one.interval for one in findings.depths] + [look.interval for look in findings.refinements]

@@ -111,7 +111,7 @@ def _sentence(text: str) -> str:
 
 def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
     parameters, size, macs, latency = findings.savings[:4]
-    of_all = f"of all {findings.n_blocks} blocks"
+    of_all, below = f"of all {findings.n_blocks} blocks", "below " if findings.is_refined else ""
     keys = [
         (
             "Accuracy on test",
@@ -120,7 +120,7 @@ def _top(findings: Findings, manifest: Manifest) -> dict[str, Any]:
         ),
         (
             f"{_sentence(findings.unit)} kept",
-            f"{findings.depth} of {findings.n_units}{', channels cut' if findings.is_pruned else ''}",
+            f"{below}{findings.depth} of {findings.n_units}{', channels cut' if findings.is_pruned else ''}",
             f"{range_of(findings)} trained",
         ),
         ("Parameters", short(parameters.kept).strip(), f"{share(parameters.kept / parameters.full)} {of_all}"),
