@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from odn.config import changed
 from odn.data.dataset import read_manifest
 from odn.errors import ConfigError, DataError, MissingInputError
 from odn.files import MANIFEST, sha256_of
+from odn.stages import prepare
 
 HEAVY = ("torch", "torchvision", "sklearn", "scipy", "PIL", "mlflow", "boto3", "matplotlib", "kornia")
 
@@ -131,3 +133,15 @@ def test_prepare_before_fetch_names_the_command(project: Any) -> None:
     """No raw data at all."""
     with pytest.raises(MissingInputError, match=r"raw data is missing: no .*SHA256SUMS; run 'dvc repro prepare', which fetches it first"):
         project.prepare()
+
+
+def test_a_normalisation_that_the_backbone_brings_is_told(project: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is chosen by itself where there are weights: a line names the backbone and the setting."""
+    project.fetch()
+    outside = {"model.backbone": "timm/tf_efficientnet_lite0", "model.weights": "lite0.safetensors", "search.ladder": "prefix"}
+    splits = {split: project.prepared / split for split in ("train", "val", "test")}
+    places = {"data": project.downloads, "manifest": project.prepared / "dataset.json", "progress": project.progress}
+    manifest = prepare.run(changed(project.configure(), outside), **places, **splits)
+    assert (manifest.mean, manifest.std) == ((0.5,), (0.5,))
+    said = "odn: images are normalised as those that timm/tf_efficientnet_lite0 was trained on (data.normalise: data takes their own)"
+    assert said in capsys.readouterr().err

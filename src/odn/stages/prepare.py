@@ -70,7 +70,11 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
         for lines in (raw.notes, told(twins, dropped=dropped), *(of(counts, classes=raw.classes) for of in (small_classes, imbalances))):
             for line in lines:
                 sys.stderr.write(f"odn: warning: {sanitized(line)}\n")
-        mean, std = normalisation(config, channels=raw.channels) or (pixels.mean, pixels.std)
+        brought = normalisation(config, channels=raw.channels)
+        if brought is not None:
+            said = f"images are normalised as those that {config.model.backbone} was trained on (data.normalise: data takes their own)"
+            sys.stderr.write(f"odn: {sanitized(said)}\n")
+        mean, std = brought or (pixels.mean, pixels.std)
         digests = {name: sha256_of(folder / "images.npy", folder / "labels.npy") for name, folder in folders.items()}
         manifest.unlink(missing_ok=True)
     result = Manifest(
