@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     warnings.simplefilter("ignore")  # kfp's own
     try:
-        options.run(options)
+        return options.run(options) or 0
     except OdnError as error:
         print("\n".join(f"odn: {line}" for line in error.lines), file=sys.stderr)
         return 1 if isinstance(error, RunFailedError) else 2
@@ -32,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"odn: interrupted; {sanitized(options.left)}", file=sys.stderr)
         return 130
-    return 1 if getattr(options, "worrying", False) else 0
 
 
 def _parser() -> Parser:
@@ -156,18 +155,17 @@ def _schedule(options: argparse.Namespace) -> None:
     print(sanitized(f"recurring run {made}: {cluster.host_of(client)}/#/recurringrun/details/{made}"))
 
 
-def _doctor(options: argparse.Namespace) -> None:
+def _doctor(options: argparse.Namespace) -> int:
     from pipelines.doctor import examine, mend
     from pipelines.names import require_subdomain
 
     require_subdomain("--namespace", options.namespace)
-    findings = examine(options.namespace)
-    if options.mend and any(one.advice for one in findings):
+    found = examine(options.namespace)
+    if options.mend and found.advice:
         mend(options.namespace)
-        findings = examine(options.namespace)
-    for one in findings:
-        print(sanitized(f"{one.seen}{'; to mend it: ' if one.advice else ''}{one.advice}"))
-    options.worrying = any(one.advice for one in findings)
+        found = examine(options.namespace)
+    print(sanitized(f"{found.seen}{'; to mend it: ' if found.advice else ''}{found.advice}"))
+    return 1 if found.advice else 0
 
 
 def _fetch(options: argparse.Namespace) -> None:

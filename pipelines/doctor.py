@@ -30,7 +30,7 @@ class Finding:
     advice: str = ""
 
 
-def examine(namespace: str) -> list[Finding]:
+def examine(namespace: str) -> Finding:
     """Look at the cluster of the current kubectl context, or of the pod that this runs in.
 
     Raises:
@@ -41,7 +41,7 @@ def examine(namespace: str) -> list[Finding]:
     with _understood(namespace):
         _configure()
         held = client.CoreV1Api().read_namespaced_config_map(CONTROLLER, namespace, _request_timeout=SECONDS)
-    return [retries(held.data or {}, namespace=namespace)]
+    return retries(held.data or {}, namespace=namespace)
 
 
 def mend(namespace: str) -> None:
@@ -87,10 +87,10 @@ def retries(data: dict[str, str], *, namespace: str) -> Finding:
 def warning(namespace: str) -> str:
     """Return a line for whoever starts a run; "" where all is well, or where nobody lets us look."""
     try:
-        worrying = [one for one in examine(namespace) if one.advice]
+        found = examine(namespace)
     except ClusterError:
         return ""
-    return f"{worrying[0].seen}; 'python -m pipelines doctor' says what to do" if worrying else ""
+    return f"{found.seen}; 'python -m pipelines doctor' says what to do" if found.advice else ""
 
 
 def _configure() -> None:

@@ -103,7 +103,8 @@ def test_what_kubernetes_takes_is_taken() -> None:
         require_memory("--memory", memory)
     for cron in ("0 0 3 * * *", "*/10 0-30/5 1,2 ? JAN-Mar mon-fri", "59 59 23 31 12 6"):
         require_cron("--cron", cron)
-    Platform(image="odn:1", secret="a.b-c", pvc="x1", node_selector={})
+    platform = Platform(image="odn:1", secret="a.b-c", pvc="x1", node_selector={})
+    assert (platform.image, platform.secret, platform.pvc) == ("odn:1", "a.b-c", "x1")
 
 
 PACKAGES: dict[str, tuple[bytes, str]] = {

@@ -134,25 +134,23 @@ def _from_ladder(
     trained = {f"rung {item.step.depth}": search.trained(item.step.depth) for item in read_search(config.search.schedule, folder=search)}
     if not trained:
         raise MissingInputError(f"{search.root / 'depths'} holds no trained rung; run 'dvc repro' first")
-    if (model / "card.json").exists() and read_record(Card, model / "card.json", made_by="truncate").weights_from == "refine":
+    kept = read_record(Card, model / "card.json", made_by="truncate") if (model / "card.json").exists() else None
+    if kept is not None and kept.weights_from == "refine" and kept.data_sha256 == data.manifest.sha256:
         trained["the network that was kept"] = model
     networks = {name: load_network(folder) for name, folder in trained.items()}
     for name, network in networks.items():
-        found = network.architecture.in_channels, network.architecture.n_classes
-        if found != (data.manifest.channels, data.manifest.n_classes):
+        reads = network.architecture.in_channels, network.architecture.n_classes
+        if reads != (data.manifest.channels, data.manifest.n_classes):
             raise DataError(f"{trained[name]} was trained on other data than is prepared; run 'dvc repro' first")
     rungs = Rungs(networks, data=data, metric=config.search.cost)
     for target in targets:
-        picked = rungs.find(target)
-        if (one := picked.trained) is None:
-            yield target, f"{picked.miss} ({picked.how})"
+        one, how = rungs.find(target), f"among {len(networks)} trained networks"
+        if isinstance(one, str):
+            yield target, f"{one} ({how})"
         else:
-            found_by = f"{one.name}, {picked.how}"
-            timing = rungs.timing(one)
-            yield (
-                target,
-                Found(network=one.network, widths=None, seen=one.seen, cost=one.cost, whole=rungs.whole, timing=timing, how=found_by),
-            )
+            timing, found_by = rungs.timing(one), f"{one.name}, {how}"
+            found = Found(network=one.network, widths=None, seen=one.seen, cost=one.cost, whole=rungs.whole, timing=timing, how=found_by)
+            yield target, found
 
 
 def _from_supernet(

@@ -28,16 +28,6 @@ class Trained:
     seen: Evaluation
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picked:
-    """Hold what came of a target: the network, or None and by how much the best one misses."""
-
-    target: Target
-    trained: Trained | None
-    miss: str = ""
-    how: str = ""
-
-
 class Rungs:
     """Answer one target after another out of the same trained networks, each of which is timed once at most."""
 
@@ -56,22 +46,18 @@ class Rungs:
         ]
         self.whole = full_network_cost(self.trained[0].network.architecture, data.manifest)
 
-    def find(self, target: Target) -> Picked:
-        """Return the network that meets a target, timed where the target bounds the time."""
-        how = f"among {len(self.trained)} trained networks"
+    def find(self, target: Target) -> Trained | str:
+        """Return the network that meets a target, timed where the target bounds the time; or by how much the best one misses."""
         within = sorted((one for one in self.trained if not target.excess(one.cost, whole=self.whole)), key=self._size)
         quick = [one for one in within if target.latency_ms is None or self.latency_ms(one) <= target.latency_ms]
         if not quick:
-            return Picked(target=target, trained=None, miss=self._over_budget(target, within), how=how)
-        best = max(quick, key=lambda one: one.seen.n_correct)
+            return self._over_budget(target, within)
+        best = max(quick, key=lambda one: one.seen.n_correct)  # of equals the cheapest
         if target.accuracy is None:
-            return Picked(target=target, trained=best, how=how)
-        enough = [one for one in quick if one.seen.accuracy >= target.accuracy]
-        if enough:
-            return Picked(target=target, trained=enough[0], how=how)
-        reached = best.seen.accuracy
-        miss = f"the best within the budgets, {best.name}, reaches {reached:.2%} on val, {target.accuracy - reached:.2%} short"
-        return Picked(target=target, trained=None, miss=miss, how=how)
+            return best
+        short = f"{target.accuracy - best.seen.accuracy:.2%} short"
+        missed = f"the best within the budgets, {best.name}, reaches {best.seen.accuracy:.2%} on val, {short}"
+        return next((one for one in quick if one.seen.accuracy >= target.accuracy), missed)
 
     def timing(self, one: Trained) -> Timing:
         """Time a network for one image, and say whether the machine was quiet."""
