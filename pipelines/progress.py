@@ -4,7 +4,7 @@ Kubeflow lists the nodes of Argo's workflow: for a step its driver, a graph of i
 """
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,13 +55,6 @@ def steps_of(run: Any, names: Mapping[str, str], *, now: datetime.datetime) -> l
     return [
         Step(names[node.display_name], str(node.state), _seconds(node, now=now), tuple(_pods(node, by_id, seen=set()))) for node in begun
     ]
-
-
-def table(steps: Sequence[Step]) -> str:
-    """Return a line a step."""
-    width = max((len(one.name) for one in steps), default=0)
-    lines = (f"{one.name:<{width}}  {ENDINGS.get(one.state, one.state.lower())}" for one in steps)
-    return "\n".join(f"{line}{'' if one.seconds is None else f', {one.seconds:.0f} s'}" for line, one in zip(lines, steps, strict=True))
 
 
 def _is_untaken(node: Any) -> bool:

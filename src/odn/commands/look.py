@@ -7,7 +7,7 @@ Config: seed, data, model, train, search
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -166,13 +166,12 @@ def _row(depth: int, n_correct: int, *, n: int, counted: Cost, ms: float) -> Loo
     )
 
 
-def _features(events: object, *, name: str) -> Features:
+def _features(events: Iterable[Read | Features], *, name: str) -> Features:
     """Read to the end, saying how far it is where that takes long."""
     told = began = time.monotonic()
-    for event in events:  # type: ignore[attr-defined]
+    for event in events:
         if isinstance(event, Features):
             return event
-        assert isinstance(event, Read)
         now = time.monotonic()
         if now - told > TOLD_SECONDS:
             left = (now - began) * (event.of / event.done - 1)

@@ -11,7 +11,6 @@ from odn.report.findings import Interval
 from odn.report.words import milliseconds, share, short, span
 
 TITLES = {NETWORK: "torch, float32", "onnx": "ONNX, float32", "onnx-int8": "ONNX, 8 bits", "torch": "torch's own file"}
-RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "torch": "torch"}
 HEAD = ("file", "bytes", "test", "interval", "McNemar p", "ms", "p95 ms", "ms, 128", "memory")
 BUSY = "The machine was busy while the files were timed: 'dvc repro -sf export' measures again."
 OVERFLOWS = (

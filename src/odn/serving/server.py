@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed
@@ -29,7 +29,6 @@ BODY_SECONDS = 30.0  # in which a request has to arrive
 THROWN_AWAY = 64 * 2**20  # bytes that are read on behind one that is too large: a client that is still sending would not see the answer
 LOOK_SECONDS = 2.0  # between two looks for another model
 JSON = "application/json"
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass
