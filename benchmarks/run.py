@@ -1,7 +1,8 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
 
-An arm is climb, growth, paper, grid, supernet or prune (`search.mode`); scratch, full or torch_pruning (the depth that growth found,
-the whole backbone, and the backbone pruned to the same bytes, each for the full-network epochs that growth took); torch_pruning_macs (the
+An arm is climb, growth, paper, grid, supernet or prune (`search.mode`); scratch, full or torch_pruning (the depth that growth found, or
+climb on a prefix ladder, from random weights; the whole backbone; the backbone pruned to the same bytes; each for the full-network epochs
+that the search took); torch_pruning_macs (the
 backbone pruned to the MACs of prune, for what prune took); torch_pruning_global or _taylor (pruned to the bytes of climb by one threshold
 for all layers, for what climb took; with _long for 6 epochs of the whole backbone and 100 after the cut, of which there are variants: see
 PRUNED); width (the whole backbone with all channels multiplied down to the bytes of climb, trained as climb trains); autogrow; or any of
@@ -115,7 +116,8 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         return _autogrow(arm, prepared=prepared, config=config, options=options)
     if kind in MODES:
         return run_search(_in_mode(config, kind), arm=arm, prepared=prepared, folder=folder)
-    peer = PRUNED.get(kind, Peer(like="climb" if kind == "width" else "growth", of="size_bytes"))
+    of_climb = kind == "width" or (config.search.ladder == "prefix" and config.search.mode == "climb")
+    peer = PRUNED.get(kind, Peer(like="climb" if of_climb else "growth", of="size_bytes"))
     name = peer.like
     like = next((one for one in results if (one.arm, one.seed) == (name, config.seed)), None)
     if like is None:
@@ -126,7 +128,8 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         return replace(done, full_network_epochs=spent)  # of the backbone at its own width
     depth = like.depth if kind == "scratch" else n_blocks_of(config.model.backbone, config.model.arguments)
     if kind not in PRUNED:
-        fixed = _for_budget(config, depth=depth, budget=like.full_network_epochs, prepared=prepared)
+        begun = config if kind == "full" else changed(config, {"model.weights": None})
+        fixed = _for_budget(begun, depth=depth, budget=like.full_network_epochs, prepared=prepared)
         return run_search(fixed, arm=arm, prepared=prepared, folder=folder)
     first = peer.epochs[0] if peer.epochs is not None else like.full_network_epochs / 2
     half = (

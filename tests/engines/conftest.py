@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from pipelines.__main__ import main
 from pipelines.local import last_artifact
+from stores import put_store
 
 ROOT = Path(__file__).parents[2]
 NOT_COMPARED = {"metrics/latency.json", "metrics/export_latency.json"}  # measured, not computed
@@ -95,6 +96,7 @@ def make_clone(folder: Path) -> Clone:
 def clone(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """Make a clone that the tests of a module share, in the order in which they stand; its `odn` is quick."""
     made = make_clone(tmp_path_factory.mktemp("clone"))
+    put_store(made.folder)
     return Clone(made.folder, {"PATH": f"{programs}{os.pathsep}{made.variables()['PATH']}"})
 
 
@@ -129,6 +131,7 @@ def compile_with(*arguments: str) -> int:
 def run_compiled(folder: Path, *arguments: str, python: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Compile the settings in a folder, and run the YAML there; return where its artifacts are."""
     monkeypatch.chdir(folder)
+    put_store(folder)
     monkeypatch.setattr(sys, "executable", str(python))
     assert compile_with("--image", "odn-python:test", "--out", "pipeline.yaml") == 0
     assert main(["run-local", "--package", "pipeline.yaml", "--out", "run", *arguments]) == 0

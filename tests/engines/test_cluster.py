@@ -20,6 +20,7 @@ from pipelines.__main__ import main
 from pipelines.arguments import SETTINGS
 from pipelines.compiled import read_compiled
 from pipelines.door import Limits
+from stores import put_store
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def kubeflow(folder: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """Serve a Kubeflow that asks for a token and runs what it is sent."""
     monkeypatch.setattr(sys, "executable", str(programs / "python"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    put_store(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")  # what the secret holds on a cluster
 
     def execute(spec: str, arguments: dict[str, Any]) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from engines.conftest import ROOT, Clone, files_of, make_clone
+from odn.files import write_json
 
 MAKE_REPRO = "python -m pipelines.before_dvc && dvc repro && odn show"  # as the Makefile has it
 N_KILLS, LONGEST = int(os.environ.get("ODN_TEST_KILLS", "2")), 4.0  # seconds before a kill
 SEED = int(os.environ.get("ODN_TEST_SEED", "0"))
+MEASURED = ("metrics/latency.json", "metrics/export_latency.json")
 OUTPUTS = ("model", "metrics", "plots", "report", "work/depths", "work/decisions", "work/checks", "work/evaluation", "data")
 
 
@@ -23,6 +25,9 @@ OUTPUTS = ("model", "metrics", "plots", "report", "work/depths", "work/decisions
 def quiet(clone: Clone) -> Clone:
     """Run the pipeline undisturbed."""
     prepare(clone)
+    clone.run("bash", "-c", MAKE_REPRO)
+    for name in MEASURED:  # times of a busy machine would be measured again
+        write_json(clone.folder / name, clone.read(name) | {"busy": False})
     clone.run("bash", "-c", MAKE_REPRO)
     return clone
 
@@ -38,8 +43,8 @@ def like(quiet: Clone, folder: Path) -> Clone:
     made = Clone(make_clone(folder).folder, quiet.environment)
     prepare(made)
     (folder / "metrics").mkdir()
-    for name in ("latency.json", "export_latency.json"):
-        shutil.copyfile(quiet.folder / "metrics" / name, folder / "metrics" / name)
+    for name in MEASURED:
+        shutil.copyfile(quiet.folder / name, folder / name)
     return made
 
 
@@ -78,18 +83,11 @@ def assert_the_same(killed: Clone, quiet: Clone) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(quiet: Clone, tmp_path: Path) -> None:
-    """`kill -9` of everything, N_KILLS times, wherever the run is."""
+def test_killed_again_and_again(quiet: Clone, tmp_path: Path) -> None:
+    """`kill -9` of everything, N_KILLS times wherever the run is, and twice while it registers: one version in the registry, whole."""
     killed, draw = like(quiet, tmp_path / "clone"), random.Random(SEED)
     for _ in range(N_KILLS):
         run_for(killed, draw.uniform(0, LONGEST))
-    assert_the_same(killed, quiet)
-
-
-@pytest.mark.slow
-def test_killed_while_it_registers(quiet: Clone, tmp_path: Path) -> None:
-    """One version in the registry, whole, however often a registration was broken off."""
-    killed, draw = like(quiet, tmp_path / "clone"), random.Random(SEED)
     for _ in range(2):
         run_for(killed, draw.uniform(0, 1), after="Running stage 'register'")
     assert_the_same(killed, quiet)

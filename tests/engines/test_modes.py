@@ -1,4 +1,4 @@
-"""Modes of search that train in other ways than growth run on DVC and as a compiled pipeline, gives the same bytes there, and registers."""
+"""Modes of search that train in other ways run on DVC and as a compiled pipeline, give the same bytes there, and register."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,6 @@ import pytest
 from engines.conftest import Clone, require_same_bytes, run_compiled
 
 MODES: dict[str, dict[str, dict[str, Any]]] = {
-    "climb": {"climb": {"epochs": 6}},
     "supernet": {"supernet": {"epochs": 2}},
     "prune": {"search": {"schedule": {"3": {"after": 0}}}, "prune": {"epochs": 4, "budget": 0.02, "budget_metric": "params"}},
 }

@@ -14,8 +14,9 @@ import pytest
 from engines.conftest import files_of, small_settings
 from odn import steps
 from odn.config import Config, make_config
-from odn.tracking.connection import connect, create_schema
+from odn.tracking.connection import connect
 from odn.tracking.place import tracking_place
+from stores import put_store
 from tracking.mlflow_server import Server
 
 TRAIN = """
@@ -34,7 +35,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     (tmp_path / "server").mkdir()
-    create_schema(tmp_path / "server/mlflow.db")
+    put_store(tmp_path / "server")
     running = Server(tmp_path / "server")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)

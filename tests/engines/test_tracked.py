@@ -14,10 +14,10 @@ import yaml
 
 from engines.conftest import compile_with, files_of, small_settings, write_digits
 from odn.config import make_config
-from odn.tracking.connection import create_schema
 from odn.tracking.download import RUN_TAG
 from pipelines.__main__ import main
 from pipelines.local import last_artifact
+from stores import put_store
 from tracking.mlflow_server import Server
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def bucket(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 def server(bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start an MLflow server that keeps artifacts in the other bucket."""
     folder = tmp_path_factory.mktemp("server")
-    create_schema(folder / "mlflow.db")
+    put_store(folder)
     running = Server(folder, artifacts=f"s3://{ARTIFACTS}/mlflow")
     yield running
     running.kill()

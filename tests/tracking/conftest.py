@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from odn.data.dataset import Manifest
 from odn.files import write_json
 from odn.searching.convergence import DepthStep, Verdict
 from odn.searching.folder import SearchFolder
+from stores import put_store
 from tracking.mlflow_server import Server
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -157,31 +157,21 @@ def _write_results(made: MadeUp, *, verdict: str, test_accuracy: float) -> None:
     (root / "report/report.html").write_text("<!doctype html><title>report</title><p>depth 2 of 8</p>")
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the tables of a sqlite store once a session."""
-    from odn.tracking.connection import create_schema
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    create_schema(path)
-    return path
-
-
 @pytest.fixture
-def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder that holds a fresh copy of the default store, with nothing of MLflow in the environment."""
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    put_store(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server on an empty store."""
     folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_store, folder / "mlflow.db")
+    put_store(folder)
     running = Server(folder)
     try:
         yield running
