@@ -18,7 +18,7 @@ from odn.arguments import Parser
 from odn.command_line import add, config_of, say, search_of, stage
 from odn.errors import ConfigError, OdnError
 from odn.model_commands import add_model_commands
-from odn.processes import TRAINING, rank, report, world_size
+from odn.processes import TRAINING, rank, report, tells, world_size
 from odn.sanitize import sanitized
 from odn.search_commands import add_search_commands
 
@@ -59,9 +59,9 @@ def _require_alone(stage: str) -> None:
 
 @contextlib.contextmanager
 def _one_voice() -> Iterator[None]:
-    """Let the first of several processes alone say what was done."""
+    """Let one of several processes say what was done."""
     with contextlib.ExitStack() as quiet:
-        if rank():
+        if not tells():
             quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(Path(os.devnull).open("w"))))
         yield
 

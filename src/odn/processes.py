@@ -11,6 +11,13 @@ TRAINING = ("train", "check", "truncate")  # stages that may run in several proc
 # What torchrun sets for each process: https://docs.pytorch.org/docs/stable/elastic/run.html
 RUN, SIZE, RANK, LOCAL_RANK, ERROR_FILE = "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK", "TORCHELASTIC_ERROR_FILE"
 
+OWN = "odn-"  # begins the ids of runs that a stage has started: it says itself what was done
+
+
+def tells() -> bool:
+    """Return whether this process says what was done."""
+    return rank() == 0 and not os.environ.get(RUN, "").startswith(OWN)
+
 
 def world_size() -> int:
     """Return how many processes torchrun started, over all nodes; 1 where it started none."""

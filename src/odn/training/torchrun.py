@@ -15,11 +15,12 @@ from odn.config import Config
 from odn.cores import usable_cores
 from odn.errors import ConfigError, TrainingError
 from odn.files import write_text
-from odn.processes import world_size
+from odn.processes import OWN, world_size
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+PROGRAM = ("-m", "odn")
 REFUSED = 2  # exit code of a process that has said what is wrong
 GOES_ON = "the same command goes on from the last checkpoint"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that torchrun hands on to the processes
@@ -58,14 +59,14 @@ def run_processes(config: Config, stage: str, **flags: int | Path) -> None:
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=n,
-            run_id=uuid.uuid4().hex,
+            run_id=f"{OWN}{uuid.uuid4().hex}",
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=scratch),
         )
         try:
-            elastic_launch(alone, sys.executable)("-m", "odn", stage, *arguments)
+            elastic_launch(alone, sys.executable)(*PROGRAM, stage, *arguments)
         except ChildFailedError as error:
             raise _reason(error, n=n) from None
         except SignalException as error:
@@ -74,10 +75,11 @@ def run_processes(config: Config, stage: str, **flags: int | Path) -> None:
 
 def _reason(error: "ChildFailedError", *, n: int) -> BaseException:
     """Return what to raise where processes have failed."""
-    if 0 in error.failures and error.failures[0].exitcode == REFUSED:
+    dead = {number: one for number, one in error.failures.items() if one.exitcode != REFUSED}  # the others lost them
+    if not dead and 0 in error.failures:
         return SystemExit(REFUSED)
-    number, first = error.get_first_failure()
-    if first.exitcode == REFUSED:
+    number, first = min((dead or error.failures).items(), key=lambda item: (item[1].timestamp, item[0]))
+    if not dead:
         return TrainingError(*first.message.splitlines())
     how = f"was ended by {first.signal_name()}" if first.exitcode < 0 else f"failed (exit code {first.exitcode}); its last lines are above"
     return TrainingError(f"process {number} of {n} {how}; all have ended, and {GOES_ON}")
