@@ -125,8 +125,10 @@ def test_a_failure_names_the_process_that_began_it(tmp_path: Path) -> None:
     """The one that was killed, and not those that lost it; where all refuse, the first has said why."""
     lost = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "none"))
     killed = ProcessFailure(local_rank=1, pid=2, exitcode=-9, error_file=str(tmp_path / "none"))
-    said = torchrun._reason(ChildFailedError("odn", {0: lost, 1: killed}), n=2)
-    assert str(said).startswith("process 1 of 2 was ended by SIGKILL; all have ended")
+    ended = ProcessFailure(local_rank=0, pid=1, exitcode=-15, error_file=str(tmp_path / "none"))
+    for other in (lost, ended):
+        said = torchrun._reason(ChildFailedError("odn", {0: other, 1: killed}), n=2)
+        assert str(said).startswith("process 1 of 2 was ended by SIGKILL; all have ended")
     assert isinstance(torchrun._reason(ChildFailedError("odn", {0: lost, 1: lost}), n=2), SystemExit)
 
 

@@ -166,7 +166,7 @@ def fit(
             progress = Progress(rows=tuple(rows), epochs=done, step=step, counts=task.counts())
             save_checkpoint(checkpoint, Checkpoint(task.tensors() | own, asdict(progress)))
 
-    take_step = _step_of(task, hits=hits, machine=machine)
+    take_step = step_of(task, hits=hits, machine=machine)
     n_trained = min(steps * settings.batch_size, len(train))
     kept = ticked = time.monotonic()
     for epoch in range(done + 1, task.epochs + 1):
@@ -206,7 +206,7 @@ def fit(
             yield rows[-1]
 
 
-def _step_of(task: Task, *, hits: Tensor, machine: Machine) -> Step:
+def step_of(task: Task, *, hits: Tensor, machine: Machine) -> Step:
     """Return one step of a task: the gradients, of several processes their mean, and the update; it counts what is right in `hits`."""
     group = machine.group
 

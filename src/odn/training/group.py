@@ -140,7 +140,7 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:  # torch's own errors of a group are its children
         raise TrainingError(
-            f"process {rank()} of {world_size()} lost the others ({' '.join(str(error).split())}); "
+            f"process {rank()} of {world_size()} lost the others ({' '.join(str(error).split()).partition('. ')[0]}); "
             "the same command goes on from the last checkpoint"
         ) from None
 

@@ -78,7 +78,10 @@ def _reason(error: "ChildFailedError", *, n: int) -> BaseException:
     dead = {number: one for number, one in error.failures.items() if one.exitcode != REFUSED}  # the others lost them
     if not dead and 0 in error.failures:
         return SystemExit(REFUSED)
-    number, first = min((dead or error.failures).items(), key=lambda item: (item[1].timestamp, item[0]))
+    # What torchrun ends after the first failure ends of SIGTERM; times are whole seconds.
+    number, first = min(
+        (dead or error.failures).items(), key=lambda item: (item[1].exitcode == -signal.SIGTERM, item[1].timestamp, item[0])
+    )
     if not dead:
         return TrainingError(*first.message.splitlines())
     how = f"was ended by {first.signal_name()}" if first.exitcode < 0 else f"failed (exit code {first.exitcode}); its last lines are above"
