@@ -8,7 +8,7 @@ from pathlib import Path
 
 TRAINING = ("train", "check", "truncate")  # stages that may run in several processes
 
-# What torchrun sets for each process: https://docs.pytorch.org/docs/stable/elastic/run.html
+# What torchrun sets for each process.
 RUN, SIZE, RANK, LOCAL_RANK, ERROR_FILE = "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK", "TORCHELASTIC_ERROR_FILE"
 
 OWN = "odn-"  # begins the ids of runs that a stage has started: it says itself what was done

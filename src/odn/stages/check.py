@@ -17,11 +17,15 @@ from odn.searching.convergence import DepthStep, Verdict, judge, wants_trial
 from odn.searching.folder import SearchFolder
 from odn.searching.records import SKIPPED, Decision, history_rows, read_decision, write_decision, write_table
 from odn.searching.results import read_depth_step, read_verdict
-from odn.training.torchrun import run_processes, wants_processes
+from odn.training.torchrun import Start, run_processes, wants_processes
 
 
-def run(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> Verdict | None:
+def run(
+    config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path, start: Start = run_processes
+) -> Verdict | None:
     """Write the verdict on `depth` and what is decided behind it; where the search has ended hand that on and return None.
+
+    `start` starts several processes, where the settings ask for them.
 
     Raises:
         MissingInputError: prepared data, the decision before or the trained depth is missing.
@@ -41,7 +45,7 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
         write_decision(search.decision(depth), before)
         return None
     if wants_trial(step, config.search) and wants_processes(config):
-        run_processes(config, "check", depth=depth, after=after, prepared=prepared, search=search.root, progress=progress)
+        start(config, "check", depth=depth, after=after, prepared=prepared, search=search.root, progress=progress)
         return read_verdict(search.judged(depth))
     if wants_trial(step, config.search):
         verdict = _annealed(config, step=step, prepared=prepared, search=search, progress=progress)

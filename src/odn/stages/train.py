@@ -18,11 +18,15 @@ from odn.searching.convergence import DepthStep
 from odn.searching.folder import SearchFolder
 from odn.searching.records import HISTORY, SKIPPED, history_rows, read_decision, write_table
 from odn.searching.results import read_depth_step
-from odn.training.torchrun import run_processes, wants_processes
+from odn.training.torchrun import Start, run_processes, wants_processes
 
 
-def run(config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path) -> DepthStep | None:
+def run(
+    config: Config, *, depth: int, after: int, prepared: Path, search: SearchFolder, progress: Path, start: Start = run_processes
+) -> DepthStep | None:
     """Train `depth` and write its folder; where the search has ended write a marker and return None, before torch is imported.
+
+    `start` starts several processes, where the settings ask for them.
 
     Raises:
         MissingInputError: prepared data, the decision before or the depth before is missing.
@@ -40,7 +44,7 @@ def run(config: Config, *, depth: int, after: int, prepared: Path, search: Searc
             write_json(folder / "metrics.json", {"depth": depth, **SKIPPED})
         return None
     if wants_processes(config):
-        run_processes(config, "train", depth=depth, after=after, prepared=prepared, search=search.root, progress=progress)
+        start(config, "train", depth=depth, after=after, prepared=prepared, search=search.root, progress=progress)
         return read_depth_step(out)
     return _trained(config, depth=depth, after=after, prepared=prepared, search=search, progress=progress)
 

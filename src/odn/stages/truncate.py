@@ -25,16 +25,28 @@ from odn.records import read_record
 from odn.searching.folder import SearchFolder
 from odn.searching.outcome import Choice, Judged, choose, finish_epochs, finish_wins, full_network_epochs, ledger, refines, summary
 from odn.searching.records import depth_rows, join_histories, read_search, step_records, write_table
-from odn.training.torchrun import run_processes, wants_processes
+from odn.training.torchrun import Start, run_processes, wants_processes
 
 if TYPE_CHECKING:
     from odn.searching.finishing import Finished
 
 
-def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, metrics: Path, plots: Path, progress: Path) -> dict[str, Any]:
+def run(
+    config: Config,
+    *,
+    prepared: Path,
+    search: SearchFolder,
+    model: Path,
+    metrics: Path,
+    plots: Path,
+    progress: Path,
+    start: Start = run_processes,
+) -> dict[str, Any]:
     """Write the model folder, the flat metrics and the two tables; return the flat metrics.
 
     Where the search is exhausted the best depth by the one-standard-error rule is kept, and the model says so.
+
+    `start` starts several processes, where the settings ask for them.
 
     Raises:
         OutputError: the model's place holds what odn did not write.
@@ -50,7 +62,7 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
         raise MissingInputError(f"{search.root / 'checks'} says that the search has not ended; run 'dvc repro' first")
     if _trains(config, choice) and wants_processes(config):
         places = {"prepared": prepared, "search": search.root, "model": model, "metrics": metrics.parent, "plots": plots}
-        run_processes(config, "truncate", **places, progress=progress)
+        start(config, "truncate", **places, progress=progress)
         return dict(read_record(dict[str, Any], metrics, made_by="truncate"))
     with contextlib.ExitStack() as held:
         done = _finished(config, judged, choice, prepared=prepared, search=search, progress=progress, held=held)

@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from odn.config import Config
 from odn.cores import usable_cores
@@ -24,6 +24,13 @@ PROGRAM = ("-m", "odn")
 REFUSED = 2  # exit code of a process that has said what is wrong
 GOES_ON = "the same command goes on from the last checkpoint"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that torchrun hands on to the processes
+
+
+class Start(Protocol):
+    """Run `odn STAGE --flag value …` in all its processes, and return when they have ended well."""
+
+    def __call__(self, config: Config, stage: str, **flags: int | Path) -> None:
+        """Run them."""
 
 
 def wants_processes(config: Config) -> bool:
