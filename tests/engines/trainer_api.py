@@ -1,7 +1,7 @@
 """A test double of the door of Kubernetes with Kubeflow Trainer: the calls that a step makes, over real HTTP.
 
-It is no Kubernetes. It refuses a TrainJob that holds what Trainer's own models do not know (422) and a name that is taken (409). In place of pods it
-runs a job's command on this machine, once a node, in the environment that Trainer's torch runtime gives.
+It is no Kubernetes. It refuses a TrainJob that holds what Trainer's own models do not know (422) and a name that is taken (409). In place
+of pods it runs a job's command on this machine, once a node, in the environment that Trainer's torch runtime gives.
 """
 
 import contextlib
