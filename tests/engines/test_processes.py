@@ -25,6 +25,22 @@ from torch import nn
 def build(in_channels):
     return nn.Conv2d(in_channels, 4, 3, padding=1), [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
 """
+COUNTING = """
+import torch
+from torch import nn
+
+class Counting(nn.Conv2d):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, images):
+        self.seen += images.detach().sum() if self.training else 0
+        return super().forward(images)
+
+def build(in_channels):
+    return Counting(in_channels, 4, 3, padding=1), [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
+"""
 REACHED = {"target": 0.05, "cooldown_gain": 1.0, "schedule": [1]}
 MODES: dict[str, tuple[dict[str, Any], list[str]]] = {  # settings of the search, and the stages that train
     "growth": (REACHED, ["train --depth 1 --after 0", "check --depth 1 --after 0", "truncate"]),
@@ -102,6 +118,21 @@ def test_two_processes_take_the_steps_of_one(prepared: Path, tmp_path: Path, mon
         losses.append([float(line.split(",")[4]) for line in Path("work/depths/1/history.csv").read_text().splitlines()[1:]])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert all(torch.allclose(weights[0][name], tensor, rtol=1e-3, atol=1e-5) for name, tensor in weights[1].items())
+
+
+def test_numbers_that_differ_stop_the_training(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A module that keeps numbers of its own images would make each process another network."""
+    (tmp_path / "counting_blocks.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"backbone": "module:counting_blocks:build", "width": 1.0}
+    config = sharing(2, model=own, search={"mode": "grid", "ladder": "prefix", "schedule": [1]})
+    monkeypatch.chdir(project(tmp_path / "project", config, prepared=prepared))
+    shutil.copyfile(tmp_path / "counting_blocks.py", "counting_blocks.py")
+    assert [main(command.split()) for command in ("open", "train --depth 1 --after 0")] == [0, 2]
+    assert "hold different numbers after epoch 1 of phase anneal: 1 differ from 0" in capfd.readouterr().err
+    assert not Path("work/depths/1").exists()
 
 
 def test_torchrun_must_start_what_the_settings_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from odn.errors import TrainingError
 from odn.records import parse_record
 from odn.searching.folder import SearchFolder
 from odn.stages import open as opening
+from pipelines import local
 from pipelines.platform import Platform
 from repo.kubernetes_schemas import pod, schema_faults
 from repo.pipeline import ROOT
@@ -211,6 +212,9 @@ def test_with_nodes_a_training_step_only_waits(tmp_path: Path) -> None:
         assert "resources" not in one["container"]
         assert {"pvcMount"} <= set(platform[label])
         assert "nodeSelector" not in platform[label]
+    assert "ODN_" not in local._without_variables(tmp_path / "pipeline.yaml"), (
+        "run-local starts torchrun, and keeps checkpoints in its own folder"
+    )
 
 
 @pytest.mark.parametrize(
