@@ -9,6 +9,7 @@ from pathlib import Path
 from odn.arguments import Parser
 from odn.errors import OdnError
 from odn.sanitize import sanitized
+from odn.trainjob import RUNTIME
 from pipelines.errors import RunFailedError
 
 PACKAGE = Path("build/pipeline.yaml")
@@ -44,7 +45,9 @@ def _parser() -> Parser:
     command.add_argument("--out", type=Path, default=PACKAGE, help="(default: %(default)s)")
     command.add_argument("--image", required=True, help="of every step, by digest or git-sha tag; see 'make image'")
     command.add_argument("--backbone", help="another than the settings', at all its depths")
-    command.add_argument("--gpus", type=int, default=0, help="for each training step (default: %(default)s)")
+    command.add_argument("--gpus", type=int, default=0, help="for each training step, or node of it (default: %(default)s)")
+    command.add_argument("--nodes", type=int, default=0, help="of each training, which becomes a TrainJob; 0: the step trains itself")
+    command.add_argument("--runtime", default=RUNTIME, help="of a TrainJob: a ClusterTrainingRuntime (default: %(default)s)")
     command.add_argument("--cpu", default="", help="that each training step requests, such as 4")
     command.add_argument("--memory", default="", help="of each training step, such as 8Gi")
     command.add_argument("--secret", default="", help="Kubernetes secret whose keys (MLFLOW_TRACKING_URI, AWS_…) become variables")
@@ -93,7 +96,7 @@ def _compile(options: argparse.Namespace) -> None:
     from pipelines.names import labels
     from pipelines.platform import Platform
 
-    named = {name: getattr(options, name) for name in ("image", "gpus", "secret", "pvc", "cpu", "memory")}
+    named = {name: getattr(options, name) for name in ("image", "gpus", "secret", "pvc", "cpu", "memory", "nodes", "runtime")}
     platform = Platform(**named, node_selector=labels("--node-selector", options.node_selector))
     config = settings_for(options.params, backbone=options.backbone)
     compile_pipeline(config, platform=platform, out=options.out)

@@ -55,11 +55,12 @@ def compile_pipeline(config: Config, *, platform: Platform, out: Path) -> None:
     """Write the pipeline's YAML, whole or not at all; the same settings and platform give the same bytes.
 
     Raises:
-        ConfigError: `out` cannot be such a file, or `model.weights` is a file of this machine.
+        ConfigError: `out` cannot be such a file, `model.weights` is a file of this machine, or nodes do not fit `train.processes`.
     """
     weights = config.model.weights
     if weights is not None and weights != "timm" and not weights.startswith("s3://"):
         raise ConfigError(f"model.weights: a cluster's steps do not see {weights}; put it into a bucket and name it s3://…, or say timm")
+    platform.require_processes(config.train.processes)
     if out.suffix not in SUFFIXES or out.is_dir():
         raise ConfigError(f"--out: expected a file that ends in .yaml; got {out}{' (a folder)' if out.is_dir() else ''}")
     with tempfile.TemporaryDirectory() as scratch:

@@ -18,7 +18,7 @@ DESCRIPTION = "Finds how large a network needs to be for a data set, certifies a
 CHECK_OUTPUT = "Output"  # KFP's name for what a component returns
 
 
-def finish(platform: Platform) -> Callable[..., Any]:
+def finish(platform: Platform, *, processes: int) -> Callable[..., Any]:
     """Return what ends a search, wherever it ends: the network is cut, certified and registered.
 
     It is a pipeline of its own, so that the graph holds it once, and not at the end of each depth.
@@ -35,7 +35,7 @@ def finish(platform: Platform) -> Callable[..., Any]:
         search: dsl.Input[dsl.Model],
     ):  # without a return annotation, which KFP would read as an output
         tracked = {"config": config, "experiment": experiment}
-        cut = place(components.truncate(**tracked, dataset=dataset, search=search), "finish the network", platform, trains=True)
+        cut = place(components.truncate(**tracked, dataset=dataset, search=search), "finish the network", platform, processes=processes)
         model = cut.outputs["model"]
         both = {"config": config, "dataset": dataset, "test": test, "model": model}
         certified = place(components.evaluate(**both, search=search, before=cut.outputs["results"]), "certify it on test", platform)
@@ -61,7 +61,8 @@ def finish(platform: Platform) -> Callable[..., Any]:
 
 def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[..., Any]:
     """Return the pipeline for a schedule; the settings of `config` become the defaults of the run's parameters."""
-    schedule, unit, ending = config.search.schedule, config.unit, finish(platform)
+    schedule, unit, processes = config.search.schedule, config.unit, config.train.processes
+    ending = finish(platform, processes=processes)
 
     @dsl.pipeline(name=NAME, description=DESCRIPTION)
     def optimally_deep_network(
@@ -90,8 +91,10 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
             """Train and judge one depth; go on, or end."""
             depth, after = schedule[index], (0, *schedule)[index]
             here = {**tracked, "depth": depth, "after": after, "dataset": dataset}
-            trained = place(components.train(**here, before=before), f"train {unit} {depth}", platform, trains=True)
-            judged = place(components.check(**here, before=trained.outputs["search"]), f"is {unit} {depth} enough?", platform, trains=True)
+            trained = place(components.train(**here, before=before), f"train {unit} {depth}", platform, processes=processes)
+            judged = place(
+                components.check(**here, before=trained.outputs["search"]), f"is {unit} {depth} enough?", platform, processes=processes
+            )
             search = judged.outputs["search"]
 
             def stop() -> None:

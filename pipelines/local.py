@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import yaml
 from docker.errors import DockerException
 from kfp import components, local
 
@@ -81,7 +82,7 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
     with _environment(uri, runs), _open_to_all(enabled=docker), _logged(log):
         local.init(runner, pipeline_root=str(runs), raise_on_error=True)
         try:
-            components.load_component_from_file(str(package))(**arguments)
+            components.load_component_from_text(_without_variables(package))(**arguments)
         except (RuntimeError, ValueError) as error:  # a ValueError: what a step should have left is not there (see `last_artifact`)
             raise RunFailedError(
                 f"the run failed: {' '.join(COLOR.sub('', str(error)).split())} Its steps' own words are in {log}"
@@ -91,6 +92,14 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
                 f"the run failed: Docker cannot start a step ({' '.join(str(error).split())}); check the engine, and the image of 'compile'"
             ) from None
     return LocalRun(root, {name: last_artifact(runs, name, component) for name, component in OUTPUTS.items()})
+
+
+def _without_variables(package: Path) -> str:
+    """Return the YAML without the steps' variables, which say where things are on a cluster: torchrun starts processes here."""
+    spec, *others = list(yaml.load_all(package.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    for executor in spec["deploymentSpec"]["executors"].values():
+        executor["container"].pop("env", None)
+    return yaml.safe_dump_all([spec, *others], sort_keys=True)
 
 
 def _make_room(root: Path) -> None:

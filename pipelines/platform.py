@@ -1,11 +1,13 @@
 """What a cluster gives each task: image, secret, volume, GPU, retries, time. Nothing here is read by a step."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from odn.errors import ConfigError
+from odn.trainjob import RUNTIME, VARIABLE, Nodes
 from pipelines.names import require_cpu, require_image, require_memory, require_subdomain
 
 SECRET_KEYS = (  # of --secret; one that the secret lacks is left out
@@ -21,6 +23,7 @@ SECRET_KEYS = (  # of --secret; one that the secret lacks is left out
     "AWS_REGION",
 )
 GPU = "nvidia.com/gpu"
+MOST_NODES = 64
 PROGRESS = "/progress"  # where --pvc is mounted: an interrupted training goes on from there
 USER = 10001  # the image's
 RETRIES, BACKOFF, BACKOFF_FACTOR = 2, "30s", 2
@@ -43,6 +46,8 @@ class Platform:
     node_selector: dict[str, str] = field(default_factory=dict)  # of the training steps
     cpu: str = ""  # that each training step requests, such as 4
     memory: str = ""  # such as 8Gi
+    nodes: int = 0  # that a training step has, in a TrainJob; 0: it trains itself
+    runtime: str = RUNTIME  # of a TrainJob
 
     def __post_init__(self) -> None:
         require_image("--image", self.image)
@@ -55,24 +60,71 @@ class Platform:
             require_memory("--memory", self.memory)
         if not 0 <= self.gpus <= 16:
             raise ConfigError(f"--gpus: expected a whole number from 0 to 16; got {self.gpus}")
+        if not 0 <= self.nodes <= MOST_NODES:
+            raise ConfigError(f"--nodes: expected a whole number from 0 to {MOST_NODES}; got {self.nodes}")
+        require_subdomain("--runtime", self.runtime)
+        if self.nodes and not self.pvc:
+            raise ConfigError("--nodes: the nodes of a training and its step share a volume; name its claim with --pvc")
+
+    def require_processes(self, processes: int) -> None:
+        """Require that what a training step gets holds its processes.
+
+        Raises:
+            ConfigError: `train.processes` is another number than there are GPUs, or cannot be shared out to the nodes.
+        """
+        nodes = max(1, self.nodes)
+        if self.gpus and processes != nodes * self.gpus and (self.nodes or processes > 1):
+            raise ConfigError(
+                f"train.processes: {processes}, but --nodes {nodes} and --gpus {self.gpus} are {nodes * self.gpus}; each takes a GPU"
+            )
+        if processes % nodes or (self.nodes and processes == 1):
+            raise ConfigError(
+                f"train.processes: {processes} cannot be shared out evenly to --nodes {nodes}; make it a multiple, 2 at least"
+            )
+
+    def job(self, processes: int) -> str:
+        """Describe the nodes of a TrainJob, for the step that submits it."""
+        nodes = Nodes(
+            nodes=self.nodes,
+            processes=processes // self.nodes,
+            gpus=self.gpus,
+            image=self.image,
+            runtime=self.runtime,
+            pvc=self.pvc,
+            mount=PROGRESS,
+            secret=self.secret,
+            keys=SECRET_KEYS,
+            cpu=self.cpu,
+            memory=self.memory,
+            node_selector=self.node_selector,
+            user=USER,
+            seconds=LONG_SECONDS,
+        )
+        return json.dumps(asdict(nodes), sort_keys=True)
 
 
-def place(task: PipelineTask, name: str, platform: Platform, *, trains: bool = False) -> PipelineTask:
-    """Name a task and give it what it needs; a task that trains gets the GPU, the volume and the retries."""
+def place(task: PipelineTask, name: str, platform: Platform, *, processes: int = 0) -> PipelineTask:
+    """Name a task and give it what it needs; a task that trains, in `processes`, gets the GPU, the volume and the retries."""
     task.set_display_name(name)
     task.set_container_image(platform.image)
     task.set_caching_options(enable_caching=True)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108  # the one place the image writes to: its root may be read-only
-    kubernetes.set_timeout(task, seconds=LONG_SECONDS if trains else SHORT_SECONDS)
+    kubernetes.set_timeout(task, seconds=LONG_SECONDS if processes else SHORT_SECONDS)
     if platform.secret:
         keys = {key: key for key in SECRET_KEYS}
         kubernetes.use_secret_as_env(task, secret_name=platform.secret, secret_key_to_env=keys, optional=True)
-    return _for_training(task, platform) if trains else task
+    return _for_training(task, platform, processes=processes) if processes else task
 
 
-def _for_training(task: PipelineTask, platform: Platform) -> PipelineTask:
+def _for_training(task: PipelineTask, platform: Platform, *, processes: int) -> PipelineTask:
     task.set_retry(RETRIES, backoff_duration=BACKOFF, backoff_factor=BACKOFF_FACTOR, backoff_max_duration=f"{WHOLE_SECONDS}s")
+    if platform.pvc:
+        kubernetes.mount_pvc(task, pvc_name=platform.pvc, mount_path=PROGRESS)
+        task.set_env_variable("ODN_PROGRESS", PROGRESS)
+    if platform.nodes:  # the step waits, and its nodes get what it would have got
+        task.set_env_variable(VARIABLE, platform.job(processes))
+        return task
     if platform.cpu:
         task.set_cpu_request(platform.cpu)
     if platform.memory:
@@ -83,9 +135,6 @@ def _for_training(task: PipelineTask, platform: Platform) -> PipelineTask:
         task.set_accelerator_limit(platform.gpus)
         kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
         kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory")  # noqa: S108  # for CUDA
-    if platform.pvc:
-        kubernetes.mount_pvc(task, pvc_name=platform.pvc, mount_path=PROGRESS)
-        task.set_env_variable("ODN_PROGRESS", PROGRESS)
     for label, value in platform.node_selector.items():
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
     return task

@@ -4,18 +4,21 @@ Flags are paths and indices, never settings: those are in params.yaml. A stage's
 """
 
 import argparse
+import contextlib
 import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odn import __version__
 from odn.arguments import Parser
 from odn.command_line import add, config_of, say, search_of, stage
-from odn.errors import OdnError
+from odn.errors import ConfigError, OdnError
 from odn.model_commands import add_model_commands
+from odn.processes import TRAINING, rank, report, tells, world_size
 from odn.sanitize import sanitized
 from odn.search_commands import add_search_commands
 
@@ -29,11 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: what a terminal's encoding lacks is written out
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _one_voice():
             warnings.showwarning = _show_warning
+            _require_alone(options.stage)
             options.run(options)
     except OdnError as error:
-        print("\n".join(f"odn: {line}" for line in error.lines), file=sys.stderr)
+        if rank() == 0:
+            print("\n".join(f"odn: {line}" for line in error.lines), file=sys.stderr)
+        report(error.lines)
         return 2
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
@@ -46,9 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _require_alone(stage: str) -> None:
+    if world_size() > 1 and stage not in TRAINING:
+        raise ConfigError(f"odn {stage} runs in one process, and torchrun started {world_size()}; {', '.join(TRAINING)} may run in several")
+
+
+@contextlib.contextmanager
+def _one_voice() -> Iterator[None]:
+    """Let one of several processes say what was done."""
+    with contextlib.ExitStack() as quiet:
+        if not tells():
+            quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(Path(os.devnull).open("w"))))
+        yield
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Say a library's warning in one line."""
-    print(f"odn: {category.__name__}: {sanitized(message)}", file=sys.stderr)
+    if rank() == 0:
+        print(f"odn: {category.__name__}: {sanitized(message)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

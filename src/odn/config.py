@@ -276,6 +276,11 @@ def _cross_check(config: Config, *, n_blocks: int, n_rungs: int) -> None:
         )
     if config.growth.min_epochs > config.growth.max_epochs:
         raise ConfigError(f"growth.min_epochs: {config.growth.min_epochs} is more than growth.max_epochs {config.growth.max_epochs}")
+    if config.train.batch_size % config.train.processes or config.train.batch_size < 2 * config.train.processes:
+        raise ConfigError(
+            f"train.processes: {config.train.processes} cannot share train.batch_size {config.train.batch_size} evenly, two images or more "
+            "each; make the batch a multiple"
+        )
     wrong = config.mode.check(config)
     if wrong is not None:
         raise ConfigError(wrong)

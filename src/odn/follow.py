@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from odn.config import Config
 from odn.display import PhaseDisplay, phase_display
 from odn.searching.data import SearchData
-from odn.searching.strategy import Began
+from odn.searching.strategy import Began, last
 from odn.tracking import live_run
 from odn.training.fit import EpochRow, Tick
 
@@ -15,7 +15,12 @@ T = TypeVar("T")
 
 
 def follow(events: Iterable[object], kind: type[T], *, config: Config, data: SearchData, live: bool = True) -> T:
-    """Run events to their end, showing each phase and each epoch of it, and return the last of them; `live` tells MLflow too."""
+    """Run events to their end, showing each phase and each epoch of it, and return the last of them; `live` tells MLflow too.
+
+    Of several processes the first alone shows anything.
+    """
+    if not data.machine.group.leads:
+        return last(events, kind)
     found: object = None
     display: PhaseDisplay | None = None
     log: Callable[[Mapping[str, Any]], None] | None = None

@@ -89,6 +89,8 @@ def search(network: DepthNetwork, data: Data, *, target: float, changes: Mapping
     _require_fit(network, data)
     with _passing(data.manifest.height, data.manifest.width):
         macs = costs_at(network.architecture, data.manifest).macs
+    if config.train.processes > 1:
+        raise ConfigError(f"train.processes: {config.train.processes}, but a search in memory has one; set it to 1, or run the stages")
     machine = chosen(config.train, macs=macs)
     return _repeatably(_steps(network, data, config, machine), machine)
 

@@ -110,6 +110,9 @@ class TrainConfig(Section):
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         default="auto", description="of the processor; auto: one for small work, for large work one a core that this process may use"
     )
+    processes: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=1, description="that share each batch, over all nodes; each takes a GPU, or threads, of its own"
+    )
 
 
 class AugmentConfig(Section):

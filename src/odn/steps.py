@@ -22,6 +22,7 @@ from odn.files import sha256_of, write_text
 from odn.searching.folder import SearchFolder
 from odn.searching.records import read_decision, read_search
 from odn.tables import certificate, depth_table, epoch_table, export_table, registration_note, split_table
+from odn.trainjob import starter
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,7 +105,7 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
-        step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
+        step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress(), start=starter())
         assert step is not None, "the pipeline trains no depth after the search has ended"
         title = f"{settings.unit.capitalize()} {depth}"
         write_text(Path(table), epoch_table(folder.trained(depth) / "history.csv", title=title, note=step.why))
@@ -124,7 +125,9 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
-        verdict = check.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
+        verdict = check.run(
+            settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress(), start=starter()
+        )
         assert verdict is not None, "the pipeline judges no depth after the search has ended"
         if not read_decision(folder.decision(depth), made_by=f"check@{depth}").goes_on:
             _mark_deeper(settings, folder=folder, depth=depth)
@@ -153,6 +156,7 @@ def truncate(config: str, *, experiment: str, dataset: str, search: str, model: 
             metrics=record / "metrics" / "search.json",
             plots=record / "plots",
             progress=_progress(),
+            start=starter(),
         )
     write_text(record / "config.json", settings.to_json() + "\n")  # what the record is of, for whoever shows it later
     records = read_search(settings.search.schedule, folder=folder)

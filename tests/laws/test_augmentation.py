@@ -65,6 +65,20 @@ def epoch(images: Images, augment: AugmentConfig, *, first_step: int = 0) -> lis
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_every_batch(images: Images, kind: dict[str, Any], processes: int) -> None:
+    """One after the other their shares are the batch of one process, to the byte: images, what is done to each, and labels."""
+    augment, shares = AugmentConfig(**{**OFF, **kind}), []
+    for process in range(processes):
+        draws = torch.Generator().manual_seed(0)
+        batches = training_batches(images, batch_size=8, augment=augment, generator=draws, process=process, processes=processes)
+        shares.append(list(batches))
+    for step, (whole, labels) in enumerate(epoch(images, augment)):
+        assert torch.equal(torch.cat([share[step][0] for share in shares]), whole)
+        assert torch.equal(torch.cat([share[step][1] for share in shares]), labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_epoch_goes_on_with_the_same_bytes(images: Images, kind: dict[str, Any]) -> None:
     """The last batch is the same whether those before it were drawn in this process or not; and it is not the plain one."""
     augment = AugmentConfig(**OFF | kind)

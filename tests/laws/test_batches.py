@@ -93,6 +93,12 @@ def test_a_look_shows_every_image_once_in_order(images: Images) -> None:
     assert labels.tolist() == list(range(20))
 
 
+def test_processes_look_at_every_image_once(images: Images) -> None:
+    """They take the batches in turn."""
+    labels = [labels for process in range(2) for _, labels in plain_batches(images, batch_size=8, process=process, processes=2)]
+    assert [one.tolist() for one in labels] == [list(range(8)), list(range(16, 20)), list(range(8, 16))]
+
+
 def test_a_split_smaller_than_a_batch_is_one_step(images: Images) -> None:
     """A batch size above the number of images trains on all of them at once."""
     assert n_steps(images, batch_size=64) == 1

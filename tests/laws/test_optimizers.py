@@ -47,6 +47,7 @@ def test_the_published_steps_give_the_bytes_of_torchs_sgd() -> None:
         reference.param_groups[0]["lr"] = rate = 0.1 / (step + 1)
         sgd.scale.set(-rate)
         sgd.learn(images, labels)
+        sgd.take()
         reference.zero_grad()
         F.cross_entropy(theirs(images, 2), labels, label_smoothing=train.label_smoothing).backward()
         reference.step()

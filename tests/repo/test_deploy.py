@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from odn.trainjob import PARTS
 from repo.kubernetes_schemas import pod, schema_faults
 from repo.pipeline import ROOT
 
@@ -152,7 +153,8 @@ def test_only_mlflow_reaches_the_database() -> None:
         policy["metadata"]["name"]: [peer["podSelector"]["matchLabels"] for rule in policy["spec"]["ingress"] for peer in rule["from"]]
         for policy in of_kind("NetworkPolicy")
     }
-    assert admitted == {"mlflow": [{"pipelines.kubeflow.org/v2_component": "true"}], "mlflow-postgres": [{NAME: "mlflow"}]}
+    steps, nodes = {"pipelines.kubeflow.org/v2_component": "true"}, PARTS
+    assert admitted == {"mlflow": [steps, nodes], "mlflow-postgres": [{NAME: "mlflow"}]}
 
 
 @each_pod

@@ -39,6 +39,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for _ in range(5):
         for images, labels in plain_batches(data.train, batch_size=32):
             sgd.learn(images, labels)
+            sgd.take()
     save_network(network, folder / "work/depths/1/supernet")
     (folder / "params.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     yield folder

@@ -18,6 +18,7 @@ from odn.sections import AugmentConfig
 ASPECT = 4 / 3  # of a random crop, at most, and of its inverse
 
 Size = tuple[int, int]  # (H, W)
+Part = slice | Tensor  # some of an epoch's images, in the order in which they are shown: a slice, or indices (n,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def draw_changes(n: int, *, size: Size, augment: AugmentConfig, generator: torch
     )
 
 
-def changed(batch: Tensor, changes: Changes, part: slice) -> Tensor:
+def changed(batch: Tensor, changes: Changes, part: Part) -> Tensor:
     """Return images (n, C, H, W) of pixel values 0..255, those of the epoch's `part`, moved and recolored."""
     if changes.maps is not None:
         batch = _moved(batch, changes.maps[part])
@@ -68,7 +69,7 @@ def changed(batch: Tensor, changes: Changes, part: slice) -> Tensor:
     return batch
 
 
-def mixed(batch: Tensor, labels: Tensor, mixing: Mixing, part: slice, *, n_classes: int) -> tuple[Tensor, Tensor]:
+def mixed(batch: Tensor, labels: Tensor, mixing: Mixing, part: Part, *, n_classes: int) -> tuple[Tensor, Tensor]:
     """Mix each image with the next one of its batch: (n, C, H, W) and (n,) labels -> the same and (n, K) label probabilities.
 
     Source: mixup, Zhang et al., arXiv 1710.09412; CutMix, Yun et al., arXiv 1905.04899.

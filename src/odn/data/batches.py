@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odn.data.augmentation import changed, draw_changes, mixed
+from odn.data.augmentation import Part, changed, draw_changes, mixed
 from odn.data.dataset import Manifest, Split
 from odn.sections import AugmentConfig
 
@@ -34,7 +34,7 @@ class Images:
         """Return where batches come out."""
         return self.labels.device
 
-    def batch(self, index: Tensor | slice) -> Tensor:
+    def batch(self, index: Part) -> Tensor:
         """Return float32 pixel values 0..255 on the device. index (n,) or a slice -> (n, C, H, W), channels last."""
         pixels = self.pixels[index]
         if self.device.type == "cuda" and pixels.device.type == "cpu":
@@ -66,13 +66,27 @@ def n_steps(images: Images, *, batch_size: int) -> int:
     return max(1, len(images) // batch_size)
 
 
+def share_of(batch: slice, *, process: int, processes: int) -> slice:
+    """Return which images of a batch a process takes: parts of one size, one after the other; what is left over is nobody's."""
+    size = (batch.stop - batch.start) // processes
+    return slice(batch.start + process * size, batch.start + (process + 1) * size)
+
+
 def training_batches(
-    images: Images, *, batch_size: int, augment: AugmentConfig, generator: torch.Generator, first_step: int = 0
+    images: Images,
+    *,
+    batch_size: int,
+    augment: AugmentConfig,
+    generator: torch.Generator,
+    first_step: int = 0,
+    process: int = 0,
+    processes: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented, normalised batches in random order: (n, C, H, W) float32 and (n,) int64.
 
     Where images are mixed the labels are probabilities of the classes, (n, K) float32.
     All draws of the epoch are made at once, so that `first_step` skips to where a run was interrupted.
+    Of several processes each gets its share of every batch: together they are the batch of one process, each image changed alike.
     """
     n = len(images)
     order = torch.randperm(n, generator=generator)
@@ -81,18 +95,28 @@ def training_batches(
     order_there = order.to(images.pixels.device)
     labels = images.labels[order.to(images.device)]
     for step in range(first_step, n_steps(images, batch_size=batch_size)):
-        part = slice(step * batch_size, (step + 1) * batch_size)
+        whole = slice(step * batch_size, min((step + 1) * batch_size, n))
+        share = share_of(whole, process=process, processes=processes)
+        part = share if changes.mixing is None or processes == 1 else _with_next(share, whole=whole)
         batch, truth = changed(images.batch(order_there[part]), changes, part), labels[part]
         if changes.mixing is not None:
             batch, truth = mixed(batch, truth, changes.mixing, part, n_classes=images.n_classes)
-        yield images.normalised(batch), truth
+        size = share.stop - share.start
+        yield images.normalised(batch[:size]), truth[:size]
 
 
-def plain_batches(images: Images, *, batch_size: int, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every image once, in order and unaugmented; or only the images at `index` (n,)."""
+def _with_next(share: slice, *, whole: slice) -> Tensor:
+    """Return the indices of a share and of the image after it in its batch, which its last one is mixed with."""
+    return torch.tensor([*range(share.start, share.stop), share.stop if share.stop < whole.stop else whole.start])
+
+
+def plain_batches(
+    images: Images, *, batch_size: int, index: Tensor | None = None, process: int = 0, processes: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every image once, in order and unaugmented; or only the images at `index` (n,); of several processes each gets its batches."""
     n = len(images) if index is None else len(index)
-    for start in range(0, n, batch_size):
-        part: slice | Tensor = slice(start, start + batch_size)
+    for start in range(process * batch_size, n, processes * batch_size):
+        part: Part = slice(start, start + batch_size)
         if index is not None:
             part = index[part]
         labels = images.labels[part if isinstance(part, slice) else part.to(images.device)]

@@ -57,7 +57,7 @@ def draw_trivial(n: int, *, size: tuple[int, int], generator: torch.Generator) -
     return TrivialDraws(operations=operations, magnitudes=magnitudes, maps=_geometric_maps(operations, magnitudes, size=size))
 
 
-def trivially_recolored(batch: Tensor, draws: TrivialDraws, part: slice) -> Tensor:
+def trivially_recolored(batch: Tensor, draws: TrivialDraws, part: slice | Tensor) -> Tensor:
     """Do what was drawn of color to each image (n, C, H, W), 0..255, those of the epoch's `part`."""
     operations, magnitudes = draws.operations[part], draws.magnitudes[part]
     batch = batch.clone()

@@ -26,6 +26,7 @@ from odn.searching.data import SearchData
 from odn.training.distillation import distillation_loss
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position, Progress
+from odn.training.group import Shared
 from odn.training.optim import Updates
 from odn.training.seed import generator
 from odn.training.state import TrainState
@@ -61,7 +62,7 @@ class PruneTask:
         self.scores = Scores.fresh(budget.gates.n, score=FIRST_SCORE, device=data.machine.device)
         self._data, self._config, self._steps, self._machine = data, config, steps, data.machine
         self._updates = self._updates_of(state)
-        self._position, self._rate, self._draws = Position(1, 0, steps), 0.0, torch.zeros(0)
+        self._position, self._rate, self._draws, self._excess = Position(1, 0, steps), 0.0, torch.zeros(0), torch.zeros(())
 
     @property
     def lr(self) -> float:
@@ -96,19 +97,33 @@ class PruneTask:
         self._updates.announce(rate=self._rate)
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step."""
+        """Compute the gradients."""
         if self.left is not None:
             return self._learn_cut(self.left.network, images, labels)
-        if self._position.epoch > prune_phases(self._config.prune)[0]:
+        if self._is_gated():
             return self._learn_gated(images, labels)
         return self._learn_dense(images, labels)
+
+    def shared(self) -> Shared:
+        """Return what several processes average."""
+        shared = self._updates.shared
+        return Shared([*shared.parameters, self.scores.values], shared.statistics) if self._is_gated() else shared
+
+    def take(self) -> None:
+        """Take the step of the weights and, where there are gates, of their scores."""
+        if self._is_gated():
+            rates = {"lr": self._config.prune.gate_lr, "multiplier_rate": MULTIPLIER_RATE / self._position.steps}
+            self.scores.step(excess=self._excess, **rates)
+        self._updates.take()
+
+    def _is_gated(self) -> bool:
+        return self.left is None and self._position.epoch > prune_phases(self._config.prune)[0]
 
     def _learn_dense(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self._machine.autocast():
             logits = self.state.network(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self._config.train.label_smoothing)
         loss.backward()
-        self._updates.take()
         return logits, loss
 
     def _learn_gated(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,11 +135,9 @@ class PruneTask:
         with self._machine.autocast():
             through = gated_forward(network, self.budget.gates, sampled(scores.values, self._draws[position.step]), images)
         passed = (position.total - dense * position.steps + 1) / (RAMP * gated * position.steps)
-        excess = _excess(self.budget, scores, passed=min(1.0, passed))
+        self._excess = excess = _excess(self.budget, scores, passed=min(1.0, passed))
         loss = own + _taught(self._config, through, labels, teacher=logits) + scores.penalty(excess)
         loss.backward()
-        scores.step(lr=self._config.prune.gate_lr, excess=excess, multiplier_rate=MULTIPLIER_RATE / position.steps)
-        self._updates.take()
         return logits, loss
 
     def _learn_cut(self, network: DepthNetwork, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,14 +147,13 @@ class PruneTask:
             logits = network(images)
         loss = _taught(self._config, logits, labels, teacher=teacher_logits if teacher_logits is not None else logits)
         loss.backward()
-        self._updates.take()
         return logits, loss
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation:
         """Read the averaged weights off val: as they are, with the gates settled, or cut."""
         if self.left is not None:
             network = self.left.average
-        elif self._position.epoch > prune_phases(self._config.prune)[0]:
+        elif self._is_gated():
             network = with_gates(self.state.average, self.budget.gates, settled(self.scores.values))
         else:
             network = self.state.average

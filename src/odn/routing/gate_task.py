@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from odn.config import Config
-from odn.data.batches import Images, plain_batches
+from odn.data.batches import Images, plain_batches, share_of
 from odn.models.network import DepthNetwork
 from odn.routing.gated import GatedNetwork, gated
 from odn.searching.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
@@ -26,6 +26,7 @@ from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
 from odn.training.evaluation import Evaluation, batch_size, evaluate, reestimate_batchnorm
 from odn.training.fit import EpochRow, PhaseName, Position, Progress, Tick
+from odn.training.group import Shared
 from odn.training.seed import generator
 
 NARROWING = 0.5  # share of training over which the budget falls from the whole network to the target
@@ -104,6 +105,7 @@ class GatesTask:
         self.depth, self.epochs = teacher.depth, route.epochs
         self.draws_inside = teacher.draws_inside
         self.student = machine.to_device(gated(teacher, hidden=route.hidden, generator=generator(config.seed, "gates")))
+        self._shared = Shared.of(self.student)
         self._teacher = machine.to_device(copy.deepcopy(teacher)).eval()
         self._adam = Adam(dict(self.student.named_parameters()), groups=(("gates.", route.lr), ("network.", route.backbone_lr)))
         self._costs, self._aim_at, self._n_images, self._config, self._machine = costs, budget / costs.full, n_images, config, machine
@@ -139,10 +141,11 @@ class GatesTask:
         narrowed = min(1.0, (position.total + 1) / (NARROWING * self.epochs * position.steps))
         self._aim = (1 - narrowed) + narrowed * self._aim_at
         size = self._config.train.batch_size
-        self._now = slice(position.step * size, (position.step + 1) * size)
+        batch, group = slice(position.step * size, min((position.step + 1) * size, self._n_images)), self._machine.group
+        self._now = share_of(batch, process=group.rank, processes=group.size)
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step."""
+        """Compute the gradients."""
         route, costs = self._config.route, self._costs
         with self._machine.autocast():
             logits, keep = self.student.relaxed(images, self._noise[self._now], temperature=route.gumbel_temperature)
@@ -151,8 +154,15 @@ class GatesTask:
         spent = costs.fixed / costs.full + (keep.float() * self._residual_shares).sum(dim=1).mean()
         loss = _distilled(logits, teacher_logits, labels, config=self._config) + route.budget_weight * (spent - self._aim) ** 2
         loss.backward()
-        self._adam.step(rate=self._rate)
         return logits, loss
+
+    def shared(self) -> Shared:
+        """Return what several processes average."""
+        return self._shared
+
+    def take(self) -> None:
+        """Take the step."""
+        self._adam.step(rate=self._rate)
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation:
         """Read the gated network off val."""

@@ -17,6 +17,7 @@ from odn.searching.convergence import Stop
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation, evaluate
 from odn.training.fit import PhaseName, Position, Progress
+from odn.training.group import Shared
 from odn.training.optim import Scale, gradients_of
 from odn.training.seed import generator
 
@@ -73,20 +74,20 @@ class PlainSgd:
     def __init__(self, network: DepthNetwork, *, depths: tuple[int, ...], config: Config, machine: Machine) -> None:
         self.network, self.depths, self.train, self.machine = network, depths, config.train, machine
         self.momentum = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
-        self.scale = Scale(machine)
+        self.scale, self.shared = Scale(machine), Shared.of(network)
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a step of the announced rate; return logits and loss of the last of `depths`."""
+        """Compute the gradients; return logits and loss of the last of `depths`."""
         for depth in self.depths:
             with self.machine.autocast():
                 logits = self.network(images, depth)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.train.label_smoothing)
             loss.backward()
-        self._update()
         return logits, loss
 
     @torch.no_grad()
-    def _update(self) -> None:
+    def take(self) -> None:
+        """Take a step of the announced rate."""
         parameters: list[Tensor] = list(self.network.parameters())
         gradients = gradients_of(parameters)
         momenta = list(self.momentum.values())
@@ -143,8 +144,16 @@ class WarmUpTask:
         self.sgd.scale.set(-self.lr)
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step."""
+        """Compute the gradients."""
         return self.sgd.learn(images, labels)
+
+    def shared(self) -> Shared:
+        """Return what several processes average."""
+        return self.sgd.shared
+
+    def take(self) -> None:
+        """Take the step."""
+        self.sgd.take()
 
     def evaluate(self, *, train: Images, val: Images) -> None:
         """Look at nothing."""
@@ -199,8 +208,16 @@ class PublishedTask:
         self.sgd.scale.set(-self.lr)
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step."""
+        """Compute the gradients."""
         return self.sgd.learn(images, labels)
+
+    def shared(self) -> Shared:
+        """Return what several processes average."""
+        return self.sgd.shared
+
+    def take(self) -> None:
+        """Take the step."""
+        self.sgd.take()
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation:
         """Read the weights off val as they are, and keep them where they are the best."""

@@ -20,24 +20,39 @@ from odn.errors import DataError, MissingInputError
 from odn.files import new_folder, require_own_folder, write_json
 from odn.models.architecture import Architecture
 from odn.models.ladder import ladder_of
+from odn.processes import rank
 from odn.records import read_record
 from odn.searching.folder import SearchFolder
 from odn.searching.outcome import Choice, Judged, choose, finish_epochs, finish_wins, full_network_epochs, ledger, refines, summary
 from odn.searching.records import depth_rows, join_histories, read_search, step_records, write_table
+from odn.training.torchrun import Start, run_processes, wants_processes
 
 if TYPE_CHECKING:
     from odn.searching.finishing import Finished
 
 
-def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, metrics: Path, plots: Path, progress: Path) -> dict[str, Any]:
+def run(
+    config: Config,
+    *,
+    prepared: Path,
+    search: SearchFolder,
+    model: Path,
+    metrics: Path,
+    plots: Path,
+    progress: Path,
+    start: Start = run_processes,
+) -> dict[str, Any]:
     """Write the model folder, the flat metrics and the two tables; return the flat metrics.
 
     Where the search is exhausted the best depth by the one-standard-error rule is kept, and the model says so.
 
+    `start` starts several processes, where the settings ask for them.
+
     Raises:
         OutputError: the model's place holds what odn did not write.
         MissingInputError: a record is missing, or the search has not ended.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or one of several processes is gone.
+        ConfigError: torchrun started another number of processes than the settings say.
     """
     require_own_folder(model)
     manifest = read_manifest(prepared / "dataset.json")
@@ -45,12 +60,21 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
     choice = choose(judged)
     if choice is None:
         raise MissingInputError(f"{search.root / 'checks'} says that the search has not ended; run 'dvc repro' first")
+    if _trains(config, choice) and wants_processes(config):
+        places = {"prepared": prepared, "search": search.root, "model": model, "metrics": metrics.parent, "plots": plots}
+        start(config, "truncate", **places, progress=progress)
+        return dict(read_record(dict[str, Any], metrics, made_by="truncate"))
     with contextlib.ExitStack() as held:
         done = _finished(config, judged, choice, prepared=prepared, search=search, progress=progress, held=held)
         finish = done.cooled.trial if done is not None and done.cooled is not None else None
         looks, rows = (done.refinements, done.rows) if done is not None else ((), ())
         entries = ledger(judged, choice, finish, refinements=looks, phase=config.mode.phase)
         about, spent = summary(choice, finish, refinements=looks, search=config.search), full_network_epochs(entries)
+        low, high = about["val_interval"]
+        flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
+        flat |= {"val_accuracy_low": low, "val_accuracy_high": high, "target": config.search.target}
+        if rank():
+            return flat  # the first process writes
         with new_folder(model) as folder:
             phase = _write_network(folder, done, choice, config=config, search=search)
             refined = phase == "refine"
@@ -59,9 +83,6 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, model: Path, me
             record = {"steps": step_records(judged), "ledger": [asdict(entry) for entry in entries], "full_network_epochs": spent}
             record |= {"refinements": [asdict(one) for one in looks]} if looks else {}
             write_json(folder / "search.json", about | record)
-        low, high = about["val_interval"]
-        flat = {name: about[name] for name in ("verdict", "depth", "val_accuracy")}
-        flat |= {"val_accuracy_low": low, "val_accuracy_high": high, "target": config.search.target}
         flat |= {"n_blocks": architecture.n_blocks, "full_network_epochs": spent}
         write_table(plots / "depths.csv", depth_rows(judged))
         join_histories(plots / "history.csv", judged, folder=search, last=rows)
@@ -80,7 +101,7 @@ def _finished(
     held: contextlib.ExitStack,
 ) -> "Finished | None":
     """Train what there is to train after a depth was accepted; None, before torch is imported, where there is nothing."""
-    if not (finish_epochs(config, choice) or refines(config, choice)):
+    if not _trains(config, choice):
         return None
     from odn.follow import follow
     from odn.models.stored_networks import load_network
@@ -98,9 +119,13 @@ def _finished(
         network=lambda depth: load_network(search.judged(depth) if annealed[depth] else search.trained(depth)),
         data=data,
         config=config,
-        checkpoints=Checkpoints(progress, config=config, held=held, inputs=inputs),
+        checkpoints=Checkpoints(progress if data.machine.group.leads else None, config=config, held=held, inputs=inputs),
     )
     return follow(events, Finished, config=config, data=data)
+
+
+def _trains(config: Config, choice: Choice) -> bool:
+    return bool(finish_epochs(config, choice)) or refines(config, choice)
 
 
 def _write_network(folder: Path, done: "Finished | None", choice: Choice, *, config: Config, search: SearchFolder) -> str:

@@ -61,13 +61,12 @@ class SupernetTask(StateTask):
         self._updates.announce(rate=self._rate)
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step; return the logits of the shallowest exit."""
+        """Compute the gradients; return the logits of the shallowest exit."""
         with self._machine.autocast():
             logits = _logits(self._state.network, images, self._now, self._plan.depths)
         loss = joint_loss(logits, labels, self._now, settings=self._plan.settings, label_smoothing=self._settings.label_smoothing)
         loss.backward()
         share_gradient(self._shared, n_losses=sum(len(one.depths) for one in self._now) / len(self._now))
-        self._updates.take()
         return logits[0][self.depth], loss
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation:

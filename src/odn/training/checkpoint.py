@@ -4,18 +4,19 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from odn.errors import DataError, MissingInputError
 from odn.files import locked, write_bytes
 from odn.models.stored_networks import misfit
 from odn.records import parse_record
+from odn.training.device import Machine
 
 T = TypeVar("T")
 
@@ -30,8 +31,11 @@ class Checkpoint(Generic[T]):
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint[dict[str, Any]]) -> None:
     """Write the checkpoint: the same content gives the same bytes."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
-    write_bytes(path, save(tensors, {"odn": json.dumps(checkpoint.record, sort_keys=True)}))
+    write_bytes(path, save(_on_cpu(checkpoint.tensors), {"odn": json.dumps(checkpoint.record, sort_keys=True)}))
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
 
 
 def load_checkpoint(path: Path, kind: type[T]) -> Checkpoint[T]:
@@ -68,6 +72,18 @@ def resume(path: Path | None, kind: type[T], *, like: Mapping[str, Tensor], more
             return saved
     sys.stderr.write(f"odn: {DataError(f'{path} is damaged: {wrong}; it is left out, and the phase begins anew')}\n")
     return None
+
+
+def agreed(saved: Checkpoint[T] | None, kind: type[T], *, machine: Machine) -> Checkpoint[T] | None:
+    """Return the checkpoint that the first process has read, which alone may see its file."""
+    if machine.group.size == 1:
+        return saved
+    record = json.dumps(asdict(saved.record)).encode() if saved is not None else None  # type: ignore[call-overload]
+    record = machine.group.shared_bytes(record, device=machine.device)
+    tensors = machine.group.shared_bytes(save(_on_cpu(saved.tensors)) if saved is not None else None, device=machine.device)
+    if record is None or tensors is None:
+        return None
+    return Checkpoint(load(tensors), parse_record(kind, record.decode()))
 
 
 @contextlib.contextmanager

@@ -63,12 +63,11 @@ class DepthTask(StateTask):
         self._updates.announce(rate=self._rate)
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step."""
+        """Compute the gradients."""
         with self._machine.autocast():
             logits: Tensor = self._state.network(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self._settings.label_smoothing)
         loss.backward()
-        self._updates.take()
         return logits, loss
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -13,7 +13,9 @@ from torch import nn
 
 from odn.cores import usable_cores
 from odn.errors import ConfigError
+from odn.processes import local_rank, world_size
 from odn.sections import TrainConfig
+from odn.training.group import ALONE, Group, joined
 
 # MACs of a batch, forward through the whole backbone, from which on several threads pay; below, they mostly wait for each other, and beside
 # a busy process many times as long.
@@ -26,11 +28,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Machine:
-    """Name where training runs, in which precision its matrix products are, and on how many threads of the processor."""
+    """Name where training runs, the precision of its matrix products, its threads of the processor, and the processes that share it."""
 
     device: torch.device
     precision: Literal["fp32", "bf16"]
     threads: int = 1
+    group: Group = ALONE
 
     def to_device(self, network: Network) -> Network:
         """Return the network on the device, its kernels laid out channels last."""
@@ -47,13 +50,29 @@ def choose_machine(train: TrainConfig, *, macs: int) -> Machine:
     """Resolve `auto`, and switch PyTorch to repeatable arithmetic on that device and to so many threads, for the rest of the process.
 
     `macs` are those of one image through the whole backbone: the size of the work decides how many threads it is shared out to.
+    A process of several takes a GPU of its own, and joins the others.
 
     Raises:
-        ConfigError: `train.device: cuda` where PyTorch sees no GPU.
+        ConfigError: `train.device: cuda` where PyTorch sees no GPU, or fewer than processes on this node.
     """
     machine = chosen(train, macs=macs)
+    if world_size() > 1:
+        machine = _beside_others(machine)
     _switch(machine)
     return machine
+
+
+def _beside_others(machine: Machine) -> Machine:
+    if machine.device.type == "cuda":
+        if local_rank() >= torch.cuda.device_count():
+            raise ConfigError(
+                f"train.processes: process {local_rank()} of this node finds {torch.cuda.device_count()} GPUs, and each takes one; "
+                "start fewer on a node, or set train.device to cpu"
+            )
+        device = torch.device("cuda", local_rank())
+        torch.cuda.set_device(device)
+        machine = replace(machine, device=device)
+    return replace(machine, group=joined(machine.device))
 
 
 def chosen(train: TrainConfig, *, macs: int) -> Machine:
@@ -100,7 +119,7 @@ def wanted_threads(train: TrainConfig, *, macs: int) -> int:
     """Return the threads that are asked for; `auto`: one for small work, so that it gives the same bytes on any number of cores."""
     if train.threads != "auto":
         return train.threads
-    return usable_cores() if train.batch_size * macs >= WORK_OF_A_THREAD else 1
+    return usable_cores() if train.batch_size // world_size() * macs >= WORK_OF_A_THREAD else 1
 
 
 def machine_identity(machine: Machine) -> dict[str, str | int]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from odn.data.batches import Images, plain_batches
 from odn.models.network import DepthNetwork
 from odn.training.device import Machine
+from odn.training.group import Group, batchnorms
 
 BATCH = 128  # images a forward pass in eval mode: on a CPU the maps of more fall out of the cache, a third slower
 GPU_BATCH = 1024
@@ -52,7 +53,7 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine)
 
     Written out because under torch's `update_bn` dropout would drop features, and draw from the global generator.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats]
+    norms, group = batchnorms(network), machine.group
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -69,12 +70,27 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine)
             module.eval()
     with torch.random.fork_rng(devices=[machine.device] if machine.device.type == "cuda" else []):
         torch.manual_seed(0)  # for what else may draw in modules of somebody's own
-        for images, _ in plain_batches(train, batch_size=size, index=index):
+        for images, _ in plain_batches(train, batch_size=size, index=index, process=group.rank, processes=group.size):
             with machine.autocast():
                 network(images)
+    if group.size > 1:
+        _average_statistics(norms, group=group)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train()
+
+
+def _average_statistics(norms: list[nn.modules.batchnorm._BatchNorm], *, group: Group) -> None:
+    """Average running statistics over the batches of all processes."""
+    for norm in norms:
+        assert norm.running_mean is not None, "norms are those with running statistics"
+        assert norm.running_var is not None, "they come together"
+        assert norm.num_batches_tracked is not None, "they come together"
+        mine = norm.num_batches_tracked.clone()
+        both = torch.cat([norm.running_mean, norm.running_var]) * mine
+        group.sum_(both, norm.num_batches_tracked)
+        for running, total in zip((norm.running_mean, norm.running_var), both.chunk(2), strict=True):
+            running.copy_(total / norm.num_batches_tracked)
 
 
 @torch.no_grad()
@@ -83,11 +99,12 @@ def evaluate(network: nn.Module, split: Images, *, machine: Machine) -> Evaluati
     network.eval()
     n_correct = torch.zeros((), dtype=torch.int64, device=split.device)
     loss = torch.zeros((), dtype=torch.float64, device=split.device)
-    for images, labels in plain_batches(split, batch_size=batch_size(split)):
+    for images, labels in plain_batches(split, batch_size=batch_size(split), process=machine.group.rank, processes=machine.group.size):
         with machine.autocast():
             logits = network(images)
         n_correct += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+    machine.group.sum_(n_correct, loss)
     return Evaluation(n_correct=int(n_correct), n=len(split), loss=float(loss) / len(split))
 
 
@@ -98,12 +115,13 @@ def evaluate_exits(network: DepthNetwork, split: Images, *, machine: Machine) ->
     depths = network.head_depths
     n_correct = torch.zeros(len(depths), dtype=torch.int64, device=split.device)
     loss = torch.zeros(len(depths), dtype=torch.float64, device=split.device)
-    for images, labels in plain_batches(split, batch_size=batch_size(split)):
+    for images, labels in plain_batches(split, batch_size=batch_size(split), process=machine.group.rank, processes=machine.group.size):
         with machine.autocast():
             logits = network.forward_depths(images, depths)
         for i, depth in enumerate(depths):
             n_correct[i] += (logits[depth].argmax(1) == labels).sum()
             loss[i] += F.cross_entropy(logits[depth].float(), labels, reduction="sum")
+    machine.group.sum_(n_correct, loss)
     n = len(split)
     return {
         depth: Evaluation(n_correct=right, n=n, loss=summed / n)

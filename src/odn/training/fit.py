@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from odn.data.batches import Images, n_steps, training_batches
-from odn.errors import TrainingError
+from odn.errors import ConfigError, TrainingError
 from odn.records import Count, Fraction, Positive, Record
 from odn.sections import AugmentConfig, TrainConfig
-from odn.training.checkpoint import Checkpoint, resume, save_checkpoint
+from odn.training.checkpoint import Checkpoint, agreed, resume, save_checkpoint
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation
-from odn.training.replay import replayed
+from odn.training.group import Group, Shared
+from odn.training.replay import Step, replayed
 
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
 CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
 TICK_SECONDS = 0.5
+RANK_STRIDE = 2**40  # between the seeds of two processes: more than an epoch has steps
 
 PhaseName = Literal["stable", "anneal", "trial", "finish", "gates", "refine", "warm-up"]
 
@@ -106,10 +108,16 @@ class Task(Protocol):
         """Take in which step comes next: all of it that Python computes, such as the rate."""
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step on a batch (n, C, H, W) with its labels, and return the logits (n, K) and the loss.
+        """Compute the gradients of a batch (n, C, H, W) with its labels, and return the logits (n, K) and the loss.
 
         Labels are (n,) int64, or probabilities (n, K) where images are mixed.
         """
+
+    def shared(self) -> Shared:
+        """Return what the processes of a training average between the gradients and the step."""
+
+    def take(self) -> None:
+        """Take the step from the gradients, and clear them."""
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
         """Return what is right on val after an epoch; None where nothing is read off."""
@@ -133,14 +141,17 @@ def fit(
     One that is damaged is left out, with a line that says so.
 
     Raises:
-        TrainingError: a loss that is not finite, naming depth, phase, epoch and step.
+        TrainingError: a loss that is not finite, naming depth, phase, epoch and step; another process that is gone, or computes otherwise.
+        ConfigError: several processes, and fewer images than a batch.
     """
+    group = machine.group
+    _require_whole_batches(train, settings=settings, group=group)
     steps = n_steps(train, batch_size=settings.batch_size)
     losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
     rows: list[EpochRow] = []
     done, first_step = 0, 0  # epochs that are over, and the step of the next one that comes first
     own = {"progress.losses": losses, "progress.hits": hits}
-    saved = resume(checkpoint, Progress, like=task.tensors() | own, more=task.later)
+    saved = agreed(resume(checkpoint, Progress, like=task.tensors() | own, more=task.later), Progress, machine=machine)
     if saved is not None and saved.record.step < steps and saved.record.counts.keys() == task.counts().keys():
         losses.copy_(saved.tensors.pop("progress.losses"))
         hits.copy_(saved.tensors.pop("progress.hits"))
@@ -149,23 +160,25 @@ def fit(
         yield from rows
 
     def keep(done: int, step: int) -> None:
+        if step == 0:
+            group.require_equal(task.tensors() | own, device=machine.device, where=f"after epoch {done} of phase {task.phase}")
         if checkpoint is not None:
             progress = Progress(rows=tuple(rows), epochs=done, step=step, counts=task.counts())
             save_checkpoint(checkpoint, Checkpoint(task.tensors() | own, asdict(progress)))
 
-    def one_step(images: Tensor, labels: Tensor) -> Tensor:
-        logits, loss = task.learn(images, labels)
-        truth = labels if labels.ndim == 1 else labels.argmax(1)  # of a mixture, what there is more of
-        hits.add_((logits.detach().argmax(1) == truth).sum())
-        return loss.detach()
-
-    take_step = replayed(one_step, machine=machine) if task.replayable and not task.draws_inside else one_step
+    take_step = step_of(task, hits=hits, machine=machine)
     n_trained = min(steps * settings.batch_size, len(train))
     kept = ticked = time.monotonic()
     for epoch in range(done + 1, task.epochs + 1):
         task.begin(Position(epoch, first_step, steps))
         batches = training_batches(
-            train, batch_size=settings.batch_size, augment=augment, generator=task.draws(epoch), first_step=first_step
+            train,
+            batch_size=settings.batch_size,
+            augment=augment,
+            generator=task.draws(epoch),
+            first_step=first_step,
+            process=group.rank,
+            processes=group.size,
         )
         for step, (images, labels) in enumerate(batches, start=first_step):
             task.announce(Position(epoch, step, steps))
@@ -193,13 +206,40 @@ def fit(
             yield rows[-1]
 
 
+def step_of(task: Task, *, hits: Tensor, machine: Machine) -> Step:
+    """Return one step of a task: the gradients, of several processes their mean, and the update; it counts what is right in `hits`."""
+    group = machine.group
+
+    def one_step(images: Tensor, labels: Tensor) -> Tensor:
+        logits, loss = task.learn(images, labels)
+        truth = labels if labels.ndim == 1 else labels.argmax(1)  # of a mixture, what there is more of
+        loss, right = loss.detach(), (logits.detach().argmax(1) == truth).sum()
+        if group.size > 1:
+            loss, right = task.shared().average_(loss, right, group=group)
+        task.take()
+        hits.add_(right)
+        return loss
+
+    is_replayed = task.replayable and not task.draws_inside and group.size == 1
+    return replayed(one_step, machine=machine) if is_replayed else one_step
+
+
+def _require_whole_batches(train: Images, *, settings: TrainConfig, group: Group) -> None:
+    if group.size > 1 and len(train) < settings.batch_size:
+        raise ConfigError(
+            f"train.batch_size: {settings.batch_size} is more than the {len(train)} training images, which {group.size} processes cannot "
+            "share evenly; lower it, or set train.processes to 1"
+        )
+
+
 def _seeded(task: Task, *, epoch: int, step: int, machine: Machine) -> contextlib.AbstractContextManager[object]:
     """Give modules that draw from torch's global generator a state of the step's own, so that a training that goes on draws the same."""
     if not task.draws_inside:
         return contextlib.nullcontext()
     seeded = contextlib.ExitStack()
     seeded.enter_context(torch.random.fork_rng(devices=[machine.device] if machine.device.type == "cuda" else []))
-    torch.manual_seed((task.draws(epoch).initial_seed() + step) % 2**63)
+    seed = task.draws(epoch).initial_seed() + step + machine.group.rank * RANK_STRIDE  # other images, other draws
+    torch.manual_seed(seed % 2**63)
     return seeded
 
 

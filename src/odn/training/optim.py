@@ -11,6 +11,7 @@ from torch import Tensor
 
 from odn.sections import TrainConfig
 from odn.training.device import Machine
+from odn.training.group import Shared
 from odn.training.muon import orthogonalised
 from odn.training.state import TrainState
 
@@ -68,7 +69,7 @@ class Updates:
         self.kernels, self.others = [named[name] for name in kernels], [named[name] for name in others]
         self.decayed = [i for i, parameter in enumerate(self.others) if parameter.ndim > 1]
         self.kernel_momenta, self.other_momenta = ([state.momentum[name] for name in names] for names in (kernels, others))
-        self.parameters = list(named.values())
+        self.parameters, self.shared = list(named.values()), Shared.of(state.network)
         self.averages = [averaged[name] for name in named]
         self.kernel_scale, self.other_scale, self.average_weight = (Scale(machine) for _ in range(3))
 

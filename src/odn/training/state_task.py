@@ -5,6 +5,7 @@ from torch import Tensor
 from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.fit import Progress
+from odn.training.group import Shared
 from odn.training.optim import Updates
 from odn.training.state import TrainState
 
@@ -30,6 +31,14 @@ class StateTask:
     def remedy(self) -> str:
         """Say what to change where a loss is not finite."""
         return f"lower train.lr (it was {self.lr:g}) or train.muon_lr, or raise train.warmup_epochs"
+
+    def shared(self) -> Shared:
+        """Return what several processes average."""
+        return self._updates.shared
+
+    def take(self) -> None:
+        """Take the step."""
+        self._updates.take()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights, averaged weights and momentum."""
