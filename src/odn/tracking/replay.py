@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odn.sanitize import redacted
+from odn.tracking.alive import close_dead, is_attended
 from odn.tracking.alone import written
 from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import Place, tracking_place
@@ -61,6 +62,7 @@ def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None
 
 
 def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str]) -> Replayed:
+    close_dead(connection)
     parent = search_run(connection, record.config, record.manifest.sha256)
     run_id = parent.info.run_id
     depths, new = {}, []
@@ -75,7 +77,10 @@ def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str
     if not parent.inputs or not parent.inputs.dataset_inputs:
         connection.client.log_inputs(run_id, datasets=_datasets(record))
     log_folders(connection, parent, record.folders)
-    _set_status(connection, parent, "FINISHED" if record.search is not None else "RUNNING")
+    if record.search is not None:
+        _set_status(connection, parent, "FINISHED")
+    elif not is_attended(parent) and parent.info.status == "RUNNING":  # it was made here, and no process works on it
+        _set_status(connection, parent, "SCHEDULED")
     return Replayed(connection.place, connection.experiment_id, run_id, depths, tuple(new))
 
 
@@ -113,11 +118,13 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
         connection.client.log_artifact(run_id, str(file), artifact_path=file.parent.parent.name if made_for_one_depth else None)
     if record.verdict is None:
         set_tags(connection, run, {"mlflow.note.content": depth_note(record, unit=unit)})
-        _set_status(connection, run, "RUNNING")
+        if not is_attended(run) and run.info.status == "RUNNING":
+            _set_status(connection, run, "FINISHED")
         return run_id, True
     verdict = {"odn.verdict": record.verdict.verdict, "odn.reason": record.verdict.reason}
     set_tags(connection, run, {**verdict, "mlflow.note.content": depth_note(record, unit=unit)})
-    _set_status(connection, run, "FINISHED")
+    if done or not is_attended(run):  # its finish may be at work
+        _set_status(connection, run, "FINISHED")
     set_tags(connection, run, {"odn.complete": digest})  # last: a replay that breaks off before is done again
     return run_id, True
 
@@ -205,7 +212,7 @@ def _datasets(record: SearchRecord) -> "list[DatasetInput]":
 def _set_status(connection: Connection, run: "Run", status: str) -> None:
     if run.info.status == status:
         return
-    if status == "RUNNING":
+    if status == "SCHEDULED":
         connection.client.update_run(run.info.run_id, status=status)
     else:
         connection.client.set_terminated(run.info.run_id, status=status)
