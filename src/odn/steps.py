@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from odn.config import Config, changed, read_config
+from odn.data.dataset import read_manifest
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
+from odn.progress import clear, folder_of, volume
 from odn.searching.folder import SearchFolder
 from odn.searching.records import read_decision, read_search
 from odn.tables import certificate, depth_table, epoch_table, export_table, registration_note, split_table
@@ -86,7 +88,7 @@ def prepare(config: str, *, repository: str, version: str, dataset: str, test: s
         else:
             fetch.run(settings, downloads=raw)
         splits = {"train": folder / "train", "val": folder / "val", "test": Path(test)}
-        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", progress=_progress(), **splits)
+        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", progress=volume(), **splits)
     opening.run(settings, search=SearchFolder(Path(search)))
     write_text(Path(table), split_table({split: count["total"] for split, count in manifest.counts.items()}))
     return {"source": manifest.source, "classes": len(manifest.classes), **{f"sha256_{k}": v for k, v in manifest.sha256.items()}}
@@ -104,7 +106,7 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
-        step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
+        step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress(settings, dataset))
         assert step is not None, "the pipeline trains no depth after the search has ended"
         title = f"{settings.unit.capitalize()} {depth}"
         write_text(Path(table), epoch_table(folder.trained(depth) / "history.csv", title=title, note=step.why))
@@ -124,7 +126,9 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
-        verdict = check.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress())
+        verdict = check.run(
+            settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress(settings, dataset)
+        )
         assert verdict is not None, "the pipeline judges no depth after the search has ended"
         if not read_decision(folder.decision(depth), made_by=f"check@{depth}").goes_on:
             _mark_deeper(settings, folder=folder, depth=depth)
@@ -144,6 +148,7 @@ def truncate(config: str, *, experiment: str, dataset: str, search: str, model: 
     from odn.stages import truncate
 
     settings, folder, record = read_config(config), SearchFolder(Path(search)), Path(results)
+    progress = _progress(settings, dataset)
     with _tracked(experiment):
         flat = truncate.run(
             settings,
@@ -152,12 +157,13 @@ def truncate(config: str, *, experiment: str, dataset: str, search: str, model: 
             model=Path(model),
             metrics=record / "metrics" / "search.json",
             plots=record / "plots",
-            progress=_progress(),
+            progress=progress,
         )
     write_text(record / "config.json", settings.to_json() + "\n")  # what the record is of, for whoever shows it later
     records = read_search(settings.search.schedule, folder=folder)
     write_text(Path(table), depth_table(records, target=settings.search.target, unit=settings.unit, kept=flat["depth"]))
     digest = sha256_of(Path(model) / "weights.safetensors")
+    clear(progress)  # all that it trained is in its outputs
     return {**{name: flat[name] for name in ("depth", "verdict", "val_accuracy", "full_network_epochs")}, "sha256": digest}
 
 
@@ -322,9 +328,9 @@ def _mark_deeper(config: Config, *, folder: SearchFolder, depth: int) -> None:
         check.run(config, depth=deeper, after=after, prepared=folder.root, search=folder, progress=folder.root)
 
 
-def _progress() -> Path:
-    """Return where an interrupted phase is kept: ODN_PROGRESS, a volume that outlives the step, or the step's own disk."""
-    return Path(os.environ.get("ODN_PROGRESS") or Path(tempfile.gettempdir()) / "odn-progress")
+def _progress(config: Config, dataset: str) -> Path:
+    """Return where an interrupted phase of the search on this data is kept."""
+    return folder_of(config, data_sha256=read_manifest(Path(dataset) / "dataset.json").sha256)
 
 
 def _file(path: str) -> Path:

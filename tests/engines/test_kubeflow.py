@@ -37,6 +37,7 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
     artifacts = run_compiled(tmp_path, python=programs / "python", monkeypatch=monkeypatch)
 
     require_same_bytes(on_dvc, artifacts)
+    assert not files_of(tmp_path / "run/run/progress/searches")  # checkpoints of what has ended
     (table,) = (tmp_path / "run/run").glob("*/export*/table")
     assert ("| model.onnx | " in table.read_text()) == bool(formats)
     assert not formats or {"model.onnx", "model.int8.onnx", "model.pt2"} < set(files_of(artifacts["exported"]))
