@@ -48,7 +48,7 @@ class Replayed:
 def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None = None) -> Replayed:
     """Put all that the record holds into the parent run and a child run for each depth.
 
-    `tags` says where the search comes from (see `provenance`).
+    `tags` says where the search comes from (see `provenance`); a record that was there already keeps what was said of it first.
 
     Raises:
         TrackingError: the store cannot be reached or refuses; a later replay goes on from what is there.
@@ -71,7 +71,8 @@ def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str
         new += [depth.depth] if changed else []
     data = {f"odn.data_sha256.{split}": digest for split, digest in record.manifest.sha256.items()}
     ending = _ending(record)
-    set_tags(connection, parent, {**tags, **data, **ending, "mlflow.note.content": search_note(record)})
+    origin = tags if new else {name: value for name, value in tags.items() if name not in parent.data.tags}  # the same record keeps its own
+    set_tags(connection, parent, {**origin, **data, **ending, "mlflow.note.content": search_note(record)})
     log_changed(connection, parent, record.metrics)
     _log_by_depth(connection, run_id, record.depths)
     if not parent.inputs or not parent.inputs.dataset_inputs:
