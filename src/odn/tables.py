@@ -8,10 +8,12 @@ from odn.records import read_table
 from odn.report.exports import HEAD, read_exports
 from odn.sanitize import markdown
 from odn.searching.outcome import Judged
-from odn.searching.results import HistoryRow
+from odn.searching.results import HistoryRow, SearchNumbers
 
 if TYPE_CHECKING:
     from odn.tracking.registry import Registration
+
+TOLD = "odn table: "  # at the beginning of a line in a step's log
 
 
 def depth_table(search: Sequence[Judged], *, target: float, unit: str, kept: int | None = None) -> str:
@@ -25,6 +27,22 @@ def depth_table(search: Sequence[Judged], *, target: float, unit: str, kept: int
         rows.append((name, f"{verdict.ema_accuracy:.2%}", annealed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.shown))
     table = _markdown((unit, "val, EMA", "val, annealed", "interval", "parameters", "verdict"), rows)
     return f"# {unit.capitalize()}s against the target {target:.2%}\n\n{table}\n{markdown(search[-1].verdict.reason)}.\n"
+
+
+def told_rows(search: Sequence[Judged], *, unit: str) -> list[str]:
+    """Tell of each judged depth, or rung, in a line of a step's log, by which whoever waits for a run on a cluster knows it."""
+    return [
+        f"{TOLD}{unit} {item.step.depth}: {item.verdict.val_accuracy:.2%} on val, {item.step.size_bytes:,} bytes, "
+        f"{item.step.cost + item.verdict.cost:.3g} full-network epochs: {item.verdict.shown.replace('_', ' ')}"
+        for item in search
+    ]
+
+
+def told_ending(found: SearchNumbers, *, unit: str) -> str:
+    """Tell in such a line how the search has ended."""
+    if found.verdict == "target_reached":
+        return f"{TOLD}target {found.target:.2%} reached at {unit} {found.depth}"
+    return f"{TOLD}exhausted: no {unit} reaches the target {found.target:.2%}; {unit} {found.depth} is kept"
 
 
 def epoch_table(history: Path, *, title: str, note: str) -> str:

@@ -7,9 +7,11 @@ one that accepts and is silent.
 
 import contextlib
 import datetime
+import io
 import json
 import re
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -39,6 +41,25 @@ class Strange:
 
 
 Answers = Callable[[str, str], Strange | None]  # of a method and a path; None: answer as Kubeflow
+
+
+class PodLogs(io.TextIOBase):
+    """Stand before standard output while `kfp.local` runs a pipeline: hand on what is written, and keep it as the log of a pod."""
+
+    def __init__(self, logs: dict[str, str], *, at_work: Callable[[], str]) -> None:
+        self._logs, self._at_work, self._shown = logs, at_work, sys.stdout
+
+    def write(self, text: str) -> int:
+        """Take some text; kfp.local indents what a step says."""
+        if pod := self._at_work():
+            self._logs[pod] = self._logs.get(pod, "") + text.removeprefix("    ")
+        return self._shown.write(text)
+
+    def flush(self) -> None:
+        """Show it."""
+        self._shown.flush()
+
+
 Execute = Callable[[str, dict[str, Any]], None]  # the pipeline as YAML and its arguments; raises where a step fails
 
 

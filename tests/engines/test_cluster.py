@@ -1,5 +1,6 @@
 """Submitting: a real `kfp.Client` against a double of Kubeflow's door, which executes what is posted."""
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,12 @@ def kubeflow(folder: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
     def execute(spec: str, arguments: dict[str, Any]) -> None:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "root"), raise_on_error=True)
-        components.load_component_from_text(spec)(**arguments)
+        with contextlib.redirect_stdout(kubeflow_api.PodLogs(double.logs, at_work=at_work)):
+            components.load_component_from_text(spec)(**arguments)
+
+    def at_work() -> str:
+        running = [name for name, state in tasks().items() if state == "RUNNING"]
+        return f"{running[-1]}-executor" if running else ""
 
     def tasks() -> dict[str, str]:
         begun = sorted((folder / "root").glob("*/*"), key=lambda path: path.stat().st_ctime_ns)
@@ -65,7 +71,9 @@ def test_a_run_is_submitted_and_waited_for(kubeflow: Kubeflow, folder: Path, cap
     assert f"{kubeflow.url}/#/runs/details/{run['run_id']}" in shown
     assert "is depth 1 enough?: done" in shown
     assert "driver" not in shown
-    assert re.search(r"the run has succeeded; steps done: \d+\n$", shown)
+    rows = re.findall(r" s  depth 1: [\d.]+% on val, [\d,]+ bytes, [\d.]+ full-network epochs: target reached\n", shown)
+    assert len(rows) == 1
+    assert re.search(r"the run has succeeded; target 15.00% reached at depth 1; steps done: \d+\n$", shown)
     assert run["runtime_config"]["parameters"] == {"target": 0.15, "experiment": "mine"}
     assert [one["display_name"] for one in kubeflow.experiments.values()] == ["mine"]
     assert list((folder / "root").glob("*/register/registration/registration.json"))
