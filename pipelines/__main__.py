@@ -43,6 +43,7 @@ def _parser() -> Parser:
     command.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
     command.add_argument("--out", type=Path, default=PACKAGE, help="(default: %(default)s)")
     command.add_argument("--image", required=True, help="of every step, by digest or git-sha tag; see 'make image'")
+    command.add_argument("--cpu-image", default="", help="of the steps that have no GPU where --gpus gives some; see 'make image VARIANT=cpu'")
     command.add_argument("--backbone", help="another than the settings', at all its depths")
     command.add_argument("--gpus", type=int, default=0, help="for each training step (default: %(default)s)")
     command.add_argument("--cpu", default="", help="that each training step requests, such as 4")
@@ -93,7 +94,7 @@ def _compile(options: argparse.Namespace) -> None:
     from pipelines.names import labels
     from pipelines.platform import Platform
 
-    named = {name: getattr(options, name) for name in ("image", "gpus", "secret", "pvc", "cpu", "memory")}
+    named = {name: getattr(options, name) for name in ("image", "cpu_image", "gpus", "secret", "pvc", "cpu", "memory")}
     platform = Platform(**named, node_selector=labels("--node-selector", options.node_selector))
     config = settings_for(options.params, backbone=options.backbone)
     compile_pipeline(config, platform=platform, out=options.out)
