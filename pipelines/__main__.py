@@ -43,7 +43,9 @@ def _parser() -> Parser:
     command.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
     command.add_argument("--out", type=Path, default=PACKAGE, help="(default: %(default)s)")
     command.add_argument("--image", required=True, help="of every step, by digest or git-sha tag; see 'make image'")
-    command.add_argument("--cpu-image", default="", help="of the steps that have no GPU where --gpus gives some; see 'make image VARIANT=cpu'")
+    command.add_argument(
+        "--cpu-image", default="", help="of the steps that have no GPU where --gpus gives some; see 'make image VARIANT=cpu'"
+    )
     command.add_argument("--backbone", help="another than the settings', at all its depths")
     command.add_argument("--gpus", type=int, default=0, help="for each training step (default: %(default)s)")
     command.add_argument("--cpu", default="", help="that each training step requests, such as 4")

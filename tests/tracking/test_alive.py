@@ -92,5 +92,5 @@ def test_a_pod_that_is_killed_leaves_no_running_run(store: Path, make_search: Ca
         assert run._worker is not None
         run._worker.kill()
     assert [status(connection, one) for one in (parent, child.info.run_id)] == ["RUNNING", "RUNNING"]  # MLflow knows no better
-    track.run(made.config, **made.paths())
+    assert track.run(made.config, **made.paths()).describe().endswith("; closed 2 runs whose process is gone")
     assert [status(connection, one) for one in (parent, child.info.run_id)] == ["KILLED", "KILLED"]

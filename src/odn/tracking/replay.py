@@ -32,6 +32,7 @@ class Replayed:
     run_id: str
     depths: dict[int, str]  # depth → run
     new: tuple[int, ...]  # the depths that were not, or not wholly, there before
+    closed: int = 0  # runs of the experiment that were RUNNING, and whose process is gone
 
     @property
     def url(self) -> str | None:
@@ -42,7 +43,8 @@ class Replayed:
     def describe(self) -> str:
         """Say in a line where the search is, and what was added."""
         added = f"added depth {', '.join(str(depth) for depth in self.new)}" if self.new else "every depth was there already"
-        return f"run {self.run_id} with {len(self.depths)} depths at {self.url or self.place.shown}: {added}"
+        closed = f"; closed {self.closed} runs whose process is gone" if self.closed else ""
+        return f"run {self.run_id} with {len(self.depths)} depths at {self.url or self.place.shown}: {added}{closed}"
 
 
 def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None = None) -> Replayed:
@@ -62,7 +64,7 @@ def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None
 
 
 def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str]) -> Replayed:
-    close_dead(connection)
+    closed = len(close_dead(connection))
     parent = search_run(connection, record.config, record.manifest.sha256)
     run_id = parent.info.run_id
     depths, new = {}, []
@@ -82,7 +84,7 @@ def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str
         _set_status(connection, parent, "FINISHED")
     elif not is_attended(parent) and parent.info.status == "RUNNING":  # it was made here, and no process works on it
         _set_status(connection, parent, "SCHEDULED")
-    return Replayed(connection.place, connection.experiment_id, run_id, depths, tuple(new))
+    return Replayed(connection.place, connection.experiment_id, run_id, depths, tuple(new), closed)
 
 
 def _ending(record: SearchRecord) -> dict[str, str]:
