@@ -101,7 +101,8 @@ def _compile(options: argparse.Namespace) -> None:
     config = settings_for(options.params, backbone=options.backbone)
     compile_pipeline(config, platform=platform, out=options.out)
     depths = ", ".join(map(str, config.search.schedule))
-    print(sanitized(f"{options.out}: {config.model.backbone}, {config.unit}s {depths}, image {platform.image}"))
+    images = " and ".join(filter(None, (platform.image, platform.cpu_image)))
+    print(sanitized(f"{options.out}: {config.model.backbone}, {config.unit}s {depths}, image {images}"))
 
 
 def _run_local(options: argparse.Namespace) -> None:

@@ -129,8 +129,8 @@ def test_steps_without_a_gpu_run_in_the_image_for_cpus(tmp_path: Path) -> None:
     """Where one is named; a node without a GPU then never pulls CUDA."""
     spec = compiled(tmp_path, "--gpus", "1", "--cpu-image", "odn-python:test-cpu")[0]
     images = {label: one["container"]["image"] for label, one in spec["deploymentSpec"]["executors"].items()}
-    assert {label for label, image in images.items() if image == "odn-python:test"} == {"exec-train", "exec-check", "exec-truncate"}
-    assert set(images.values()) == {"odn-python:test", "odn-python:test-cpu"}
+    assert {label for label, image in images.items() if image == IMAGE} == {"exec-train", "exec-check", "exec-truncate"}
+    assert set(images.values()) == {IMAGE, "odn-python:test-cpu"}
 
 
 def test_an_image_that_no_step_would_run_in_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
