@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -21,11 +21,9 @@ from odn.data.dataset import read_manifest
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
 from odn.progress import clear, folder_of, volume
-from odn.records import read_record
 from odn.searching.folder import SearchFolder
 from odn.searching.records import read_decision, read_search
-from odn.searching.results import SearchNumbers
-from odn.tables import certificate, depth_table, epoch_table, export_table, registration_note, split_table, told_ending, told_rows
+from odn.tables import certificate, depth_table, epoch_table, export_table, registration_note, split_table, told
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -136,7 +134,7 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
             _mark_deeper(settings, folder=folder, depth=depth)
         judged = settings.search.schedule[: settings.search.schedule.index(depth) + 1]
         records = read_search(judged, folder=folder)
-        _tell(told_rows(records, unit=settings.unit))
+        sys.stdout.write(told(records, unit=settings.unit))
         write_text(Path(table), depth_table(records, target=settings.search.target, unit=settings.unit))
     return {"depth": depth, "verdict": verdict.verdict, "val_accuracy": verdict.val_accuracy, "target": verdict.target}
 
@@ -281,10 +279,8 @@ def register(
             tags={name: value for name, value in tags.items() if value},
         )
     write_text(Path(note), registration_note(done))
-    # Never from the cache, this step tells what those that were did not.
-    _tell(told_rows(read_search(settings.search.schedule, folder=folder), unit=settings.unit))
-    found = read_record(SearchNumbers, record / "metrics" / "search.json", made_by="truncate")
-    _tell([told_ending(found, unit=settings.unit)])
+    judged = read_search(settings.search.schedule, folder=folder)
+    sys.stdout.write(told(judged, unit=settings.unit, ending=record / "metrics" / "search.json"))  # of steps from the cache too
     return {"name": done.name, "version": done.version, "run_id": done.run_id, "champion": done.champion}
 
 
@@ -338,12 +334,6 @@ def _mark_deeper(config: Config, *, folder: SearchFolder, depth: int) -> None:
 def _progress(config: Config, dataset: str) -> Path:
     """Return where an interrupted phase of the search on this data is kept."""
     return folder_of(config, data_sha256=read_manifest(Path(dataset) / "dataset.json").sha256)
-
-
-def _tell(lines: Iterable[str]) -> None:
-    """Write lines into the log of the step, for whoever waits for the run."""
-    sys.stdout.writelines(f"{line}\n" for line in lines)
-    sys.stdout.flush()
 
 
 def _file(path: str) -> Path:

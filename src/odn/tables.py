@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odn.records import read_table
+from odn.records import read_record, read_table
 from odn.report.exports import HEAD, read_exports
 from odn.sanitize import markdown
 from odn.searching.outcome import Judged
@@ -29,20 +29,21 @@ def depth_table(search: Sequence[Judged], *, target: float, unit: str, kept: int
     return f"# {unit.capitalize()}s against the target {target:.2%}\n\n{table}\n{markdown(search[-1].verdict.reason)}.\n"
 
 
-def told_rows(search: Sequence[Judged], *, unit: str) -> list[str]:
-    """Tell of each judged depth, or rung, in a line of a step's log, by which whoever waits for a run on a cluster knows it."""
-    return [
-        f"{TOLD}{unit} {item.step.depth}: {item.verdict.val_accuracy:.2%} on val, {item.step.size_bytes:,} bytes, "
+def told(search: Sequence[Judged], *, unit: str, ending: Path | None = None) -> str:
+    """Tell of each judged depth, or rung, in a line of a step's log, by which whoever waits for a run on a cluster knows it.
+
+    `ending` is metrics/search.json of a search that has ended; it is told in the last line.
+    """
+    lines = [
+        f"{unit} {item.step.depth}: {item.verdict.val_accuracy:.2%} on val, {item.step.size_bytes:,} bytes, "
         f"{item.step.cost + item.verdict.cost:.3g} full-network epochs: {item.verdict.shown.replace('_', ' ')}"
         for item in search
     ]
-
-
-def told_ending(found: SearchNumbers, *, unit: str) -> str:
-    """Tell in such a line how the search has ended."""
-    if found.verdict == "target_reached":
-        return f"{TOLD}target {found.target:.2%} reached at {unit} {found.depth}"
-    return f"{TOLD}exhausted: no {unit} reaches the target {found.target:.2%}; {unit} {found.depth} is kept"
+    if ending is not None:
+        found = read_record(SearchNumbers, ending, made_by="truncate")
+        exhausted = f"exhausted: no {unit} reaches the target {found.target:.2%}; {unit} {found.depth} is kept"
+        lines.append(exhausted if found.verdict == "exhausted" else f"target {found.target:.2%} reached at {unit} {found.depth}")
+    return "".join(f"{TOLD}{line}\n" for line in lines)
 
 
 def epoch_table(history: Path, *, title: str, note: str) -> str:
