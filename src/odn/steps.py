@@ -134,7 +134,7 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
             _mark_deeper(settings, folder=folder, depth=depth)
         judged = settings.search.schedule[: settings.search.schedule.index(depth) + 1]
         records = read_search(judged, folder=folder)
-        sys.stdout.write(told(records, unit=settings.unit))
+        _tell(told(records, unit=settings.unit))
         write_text(Path(table), depth_table(records, target=settings.search.target, unit=settings.unit))
     return {"depth": depth, "verdict": verdict.verdict, "val_accuracy": verdict.val_accuracy, "target": verdict.target}
 
@@ -280,7 +280,7 @@ def register(
         )
     write_text(Path(note), registration_note(done))
     judged = read_search(settings.search.schedule, folder=folder)
-    sys.stdout.write(told(judged, unit=settings.unit, ending=record / "metrics" / "search.json"))  # of steps from the cache too
+    _tell(told(judged, unit=settings.unit, ending=record / "metrics" / "search.json"))  # of steps from the cache too
     return {"name": done.name, "version": done.version, "run_id": done.run_id, "champion": done.champion}
 
 
@@ -334,6 +334,11 @@ def _mark_deeper(config: Config, *, folder: SearchFolder, depth: int) -> None:
 def _progress(config: Config, dataset: str) -> Path:
     """Return where an interrupted phase of the search on this data is kept."""
     return folder_of(config, data_sha256=read_manifest(Path(dataset) / "dataset.json").sha256)
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _file(path: str) -> Path:

@@ -7,11 +7,9 @@ one that accepts and is silent.
 
 import contextlib
 import datetime
-import io
 import json
 import re
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -41,25 +39,6 @@ class Strange:
 
 
 Answers = Callable[[str, str], Strange | None]  # of a method and a path; None: answer as Kubeflow
-
-
-class PodLogs(io.TextIOBase):
-    """Stand before standard output while `kfp.local` runs a pipeline: hand on what is written, and keep it as the log of a pod."""
-
-    def __init__(self, logs: dict[str, str], *, at_work: Callable[[], str]) -> None:
-        self._logs, self._at_work, self._shown = logs, at_work, sys.stdout
-
-    def write(self, text: str) -> int:
-        """Take some text; kfp.local indents what a step says."""
-        if pod := self._at_work():
-            self._logs[pod] = self._logs.get(pod, "") + text.removeprefix("    ")
-        return self._shown.write(text)
-
-    def flush(self) -> None:
-        """Show it."""
-        self._shown.flush()
-
-
 Execute = Callable[[str, dict[str, Any]], None]  # the pipeline as YAML and its arguments; raises where a step fails
 
 
@@ -94,9 +73,9 @@ class Kubeflow:
         threading.Thread(target=work, daemon=True).start()
 
     def told(self, run_id: str) -> dict[str, Any]:
-        """Return a run with the nodes of its tasks; what is not done when it fails has failed."""
+        """Return a run with the nodes of its tasks; what is not done when it ends has ended as it has."""
         run = dict(self.runs[run_id])
-        states = {name: "FAILED" if run["state"] == "FAILED" and state == "RUNNING" else state for name, state in self.tasks().items()}
+        states = {name: run["state"] if state == "RUNNING" else state for name, state in self.tasks().items()}
         return run | {"run_details": {"task_details": nodes_of(states)}}
 
 
