@@ -10,7 +10,8 @@ HERE := $(CURDIR)
 PORT ?= 5000
 UPGRADE ?= --upgrade
 DIRTY = $(if $(shell git status --porcelain),-dirty)
-IMAGE ?= $(eval IMAGE := odn-python:$(shell git rev-parse --short HEAD)$(DIRTY))$(IMAGE)
+VARIANT ?= cuda
+IMAGE ?= $(eval IMAGE := odn-python:$(shell git rev-parse --short HEAD)$(DIRTY)$(if $(filter cpu,$(VARIANT)),-cpu))$(IMAGE)
 
 # Another active environment must not leak in, and stages find `odn` and `dvc` by name. Compiled modules are kept: starting is faster.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
@@ -91,12 +92,12 @@ backbones: $(READY) ## Write the table of backbones anew, from the installed tim
 
 # Only what is in build/image can get into it. The build may see a certificate and an index that pip is told of, and keeps neither.
 .PHONY: image
-image: $(READY) ## Build the image of Kubeflow's steps; another name or base: IMAGE=name:tag BASE_IMAGE=python:3.12-slim
+image: $(READY) ## Build the image of Kubeflow's steps; VARIANT=cpu without CUDA; another name or base: IMAGE=name:tag BASE_IMAGE=python:3.12-slim
 	@rm -rf build/image
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build --target wheel --directory build/image >/dev/null
 	@cp components/requirements.lock build/image/
 	DOCKER_BUILDKIT=1 docker build --file components/Dockerfile --tag $(IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
-	  --build-arg VERSION="$$($(BIN)/python -m hatchling version)" --build-arg REVISION=$(shell git rev-parse HEAD)$(DIRTY) \
+	  --build-arg VARIANT=$(VARIANT) --build-arg VERSION="$$($(BIN)/python -m hatchling version)" --build-arg REVISION=$(shell git rev-parse HEAD)$(DIRTY) \
 	  $${PIP_CERT:+--secret id=ca,src="$$PIP_CERT"} $${PIP_CONFIG_FILE:+--secret id=pip,src="$$PIP_CONFIG_FILE"} build/image
 
 .PHONY: test-image

@@ -26,7 +26,7 @@ def register(
 
     inputs = {"dataset": dataset.path, "search": search.path, "model": model.path, "results": results.path}
     inputs |= {"exported": exported.path, "report": report.path}
-    tags = {f"odn.kfp.run.{run}": "true", "mlflow.source.git.commit": commit, "odn.data.repository": repository}
+    tags = {"odn.kfp.run": run, f"odn.kfp.run.{run}": "true", "mlflow.source.git.commit": commit, "odn.data.repository": repository}
     done = steps.register(config, experiment=experiment, tags=tags, **inputs, registration=registration.path, note=note.path)
     registration.metadata.update(done)
     return f"models:/{done['name']}/{done['version']}"

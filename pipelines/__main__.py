@@ -44,6 +44,9 @@ def _parser() -> Parser:
     command.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: %(default)s)")
     command.add_argument("--out", type=Path, default=PACKAGE, help="(default: %(default)s)")
     command.add_argument("--image", required=True, help="of every step, by digest or git-sha tag; see 'make image'")
+    command.add_argument(
+        "--cpu-image", default="", help="of the steps that have no GPU where --gpus gives some; see 'make image VARIANT=cpu'"
+    )
     command.add_argument("--backbone", help="another than the settings', at all its depths")
     command.add_argument("--gpus", type=int, default=0, help="for each training step, or node of it (default: %(default)s)")
     command.add_argument("--nodes", type=int, default=0, help="of each training, which becomes a TrainJob; 0: the step trains itself")
@@ -96,12 +99,14 @@ def _compile(options: argparse.Namespace) -> None:
     from pipelines.names import labels
     from pipelines.platform import Platform
 
-    named = {name: getattr(options, name) for name in ("image", "gpus", "secret", "pvc", "cpu", "memory", "nodes", "runtime")}
+    names = ("image", "cpu_image", "gpus", "secret", "pvc", "cpu", "memory", "nodes", "runtime")
+    named = {name: getattr(options, name) for name in names}
     platform = Platform(**named, node_selector=labels("--node-selector", options.node_selector))
     config = settings_for(options.params, backbone=options.backbone)
     compile_pipeline(config, platform=platform, out=options.out)
     depths = ", ".join(map(str, config.search.schedule))
-    print(sanitized(f"{options.out}: {config.model.backbone}, {config.unit}s {depths}, image {platform.image}"))
+    images = " and ".join(filter(None, (platform.image, platform.cpu_image)))
+    print(sanitized(f"{options.out}: {config.model.backbone}, {config.unit}s {depths}, image {images}"))
 
 
 def _run_local(options: argparse.Namespace) -> None:

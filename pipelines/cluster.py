@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,12 +26,13 @@ from odn.errors import ConfigError
 from odn.sanitize import sanitized
 from pipelines.door import ClusterError, Door, Limits, one_line
 from pipelines.errors import RunFailedError
-from pipelines.progress import ENDINGS, Step, steps_of
+from pipelines.progress import ENDINGS, Step, steps_of, told_in
 
 IN_CLUSTER_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 TOKEN_FILE = Path("/var/run/secrets/kubeflow/pipelines/token")  # the projected volume that Kubeflow documents
 LIMITS = Limits()
 ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
+ENDED_AS = ("target ", "exhausted")  # the last row of a search that has ended
 WORDS = 5  # lines of a failed step that are shown
 STATES = ENDED | {"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"}
 
@@ -164,7 +165,8 @@ def wait(client: Client, run_id: str, *, names: Mapping[str, str]) -> None:
         RunFailedError: it ended otherwise than well.
         ClusterError: Kubeflow no longer answers; the run itself goes on.
     """
-    teller, failing_since, failure = _Teller(names, limits=client.limits), 0.0, ""
+    teller = _Teller(names, limits=client.limits, log=lambda pod: client.log(run_id, pod))
+    failing_since, failure = 0.0, ""
     while True:
         try:
             run = _look(client, run_id)
@@ -188,10 +190,11 @@ def wait(client: Client, run_id: str, *, names: Mapping[str, str]) -> None:
 
 
 class _Teller:
-    """Tell each change of a run's steps in a line, and now and then that it goes on."""
+    """Tell each change of a run's steps in a line, the rows of the table of depths as they come, and now and then that it goes on."""
 
-    def __init__(self, names: Mapping[str, str], *, limits: Limits) -> None:
-        self._names, self._limits = names, limits
+    def __init__(self, names: Mapping[str, str], *, limits: Limits, log: Callable[[str], str]) -> None:
+        self._names, self._limits, self._log = names, limits, log
+        self._rows: list[str] = []
         self.steps: list[Step] = []
         self._told: dict[str, str] = {}  # state by step
         self._state = ""
@@ -206,6 +209,8 @@ class _Teller:
         for one in changed:
             self._told[one.name] = one.state
             self._line(one.describe() if not one.is_running else f"{one.name}: begins")
+            if one.tells:
+                self._tell_rows(one)
         if run.state != self._state and (run.state in ENDED or not changed):
             self._line(self._ending(run) if run.state in ENDED else f"the run is {str(run.state).lower()}")
         self._state = run.state
@@ -220,9 +225,18 @@ class _Teller:
             what = ", ".join(one.describe() for one in running) or "no step is running now"
             self._line(f"the run goes on; {what}")
 
+    def _tell_rows(self, step: Step) -> None:
+        """Tell what is new in a step's log; each such log tells all that is known so far, and so one that is gone costs nothing."""
+        for row in [row for pod in step.pods[-1:] for row in told_in(self._log(pod)) if row not in self._rows]:
+            self._rows.append(row)
+            self._line(row)
+
     def _ending(self, run: Any) -> str:
         done = sum(one.state == "SUCCEEDED" for one in self.steps)
-        return f"the run has {'succeeded' if run.state in {'SUCCEEDED', 'SKIPPED'} else ENDINGS[run.state]}; steps done: {done}"
+        if run.state not in {"SUCCEEDED", "SKIPPED"}:
+            return f"the run has {ENDINGS[run.state]}; steps done: {done}"
+        found = [f"{row}; " for row in self._rows[-1:] if row.startswith(ENDED_AS)]
+        return f"the run has succeeded; {''.join(found)}steps done: {done}"
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()

@@ -31,7 +31,7 @@ OUTPUTS = {  # artifact: the component that writes it last
     "report": "report",
     "registration": "register",
 }
-SHOWN = re.compile(r"Executing task|finished with status|^    (depth |odn: )")  # of what kfp.local and the steps say
+SHOWN = re.compile(r"Executing task|finished with status|^    (depth |odn( table)?: )")  # of what kfp.local and the steps say
 COLOR = re.compile("\x1b\\[[0-9;]*m")
 PROGRESS = "ODN_PROGRESS"  # variable of the folder that keeps interrupted trainings
 MARKER = ".run-local"  # file that says that a folder is a run's own

@@ -40,6 +40,7 @@ class Platform:
     """
 
     image: str
+    cpu_image: str = ""  # of the steps without a GPU, where training steps have one; "" for the same
     gpus: int = 0  # of each training step
     secret: str = ""  # whose keys become environment variables
     pvc: str = ""  # that keeps interrupted trainings
@@ -51,6 +52,10 @@ class Platform:
 
     def __post_init__(self) -> None:
         require_image("--image", self.image)
+        if self.cpu_image:
+            require_image("--cpu-image", self.cpu_image)
+            if not self.gpus:
+                raise ConfigError("--cpu-image: no step has a GPU without --gpus; name this image as --image, or give --gpus")
         for flag, name in (("--secret", self.secret), ("--pvc", self.pvc)):
             if name:
                 require_subdomain(flag, name)
@@ -106,7 +111,8 @@ class Platform:
 def place(task: PipelineTask, name: str, platform: Platform, *, processes: int = 0) -> PipelineTask:
     """Name a task and give it what it needs; a task that trains, in `processes`, gets the GPU, the volume and the retries."""
     task.set_display_name(name)
-    task.set_container_image(platform.image)
+    trains_here = processes and not platform.nodes
+    task.set_container_image(platform.image if trains_here else platform.cpu_image or platform.image)
     task.set_caching_options(enable_caching=True)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108  # the one place the image writes to: its root may be read-only

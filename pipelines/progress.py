@@ -4,12 +4,16 @@ Kubeflow lists the nodes of Argo's workflow: for a step its driver, a graph of i
 """
 
 import datetime
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from odn.tables import TOLD
+
 ENDINGS = {"SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed", "CANCELED": "canceled"}
 EXECUTOR = "executor"
+TELLING = re.compile(r"(check|register)(-\d+)?")  # tasks whose log holds rows of the table of depths; kfp numbers those of one component
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,13 @@ class Step:
     name: str
     state: str
     seconds: float | None  # that it has run so far; None before it began
+    task: str = ""  # Kubeflow's own name of it
     pods: tuple[str, ...] = ()
+
+    @property
+    def tells(self) -> bool:
+        """Return whether it has ended well, and its log tells of the search."""
+        return self.state == "SUCCEEDED" and TELLING.fullmatch(self.task) is not None
 
     @property
     def is_running(self) -> bool:
@@ -53,8 +63,20 @@ def steps_of(run: Any, names: Mapping[str, str], *, now: datetime.datetime) -> l
     begun = [node for node in nodes if node.display_name in names and node.state not in {None, "PENDING"} and not _is_untaken(node)]
     begun.sort(key=lambda node: (node.start_time or node.create_time or now, node.display_name))
     return [
-        Step(names[node.display_name], str(node.state), _seconds(node, now=now), tuple(_pods(node, by_id, seen=set()))) for node in begun
+        Step(
+            names[node.display_name],
+            str(node.state),
+            _seconds(node, now=now),
+            task=str(node.display_name),
+            pods=tuple(_pods(node, by_id, seen=set())),
+        )
+        for node in begun
     ]
+
+
+def told_in(log: str) -> list[str]:
+    """Return what the log of a step tells of the search, for whoever waits for it."""
+    return [line.removeprefix(TOLD).strip() for line in log.splitlines() if line.startswith(TOLD)]
 
 
 def _is_untaken(node: Any) -> bool:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from odn.config import Config, changed, read_config
+from odn.data.dataset import read_manifest
 from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
+from odn.progress import clear, folder_of, volume
 from odn.searching.folder import SearchFolder
 from odn.searching.records import read_decision, read_search
-from odn.tables import certificate, depth_table, epoch_table, export_table, registration_note, split_table
+from odn.tables import certificate, depth_table, epoch_table, export_table, registration_note, split_table, told
 from odn.trainjob import starter
 
 P = ParamSpec("P")
@@ -87,7 +89,7 @@ def prepare(config: str, *, repository: str, version: str, dataset: str, test: s
         else:
             fetch.run(settings, downloads=raw)
         splits = {"train": folder / "train", "val": folder / "val", "test": Path(test)}
-        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", progress=_progress(), **splits)
+        manifest = prepare.run(settings, data=raw, manifest=folder / "dataset.json", progress=volume(), **splits)
     opening.run(settings, search=SearchFolder(Path(search)))
     write_text(Path(table), split_table({split: count["total"] for split, count in manifest.counts.items()}))
     return {"source": manifest.source, "classes": len(manifest.classes), **{f"sha256_{k}": v for k, v in manifest.sha256.items()}}
@@ -105,7 +107,7 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
-        step = train.run(settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress(), start=starter())
+        step = train.run(settings, depth=depth, after=after, search=folder, start=starter(), **_inputs(settings, dataset))
         assert step is not None, "the pipeline trains no depth after the search has ended"
         title = f"{settings.unit.capitalize()} {depth}"
         write_text(Path(table), epoch_table(folder.trained(depth) / "history.csv", title=title, note=step.why))
@@ -125,14 +127,13 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
-        verdict = check.run(
-            settings, depth=depth, after=after, prepared=Path(dataset), search=folder, progress=_progress(), start=starter()
-        )
+        verdict = check.run(settings, depth=depth, after=after, search=folder, start=starter(), **_inputs(settings, dataset))
         assert verdict is not None, "the pipeline judges no depth after the search has ended"
         if not read_decision(folder.decision(depth), made_by=f"check@{depth}").goes_on:
             _mark_deeper(settings, folder=folder, depth=depth)
         judged = settings.search.schedule[: settings.search.schedule.index(depth) + 1]
         records = read_search(judged, folder=folder)
+        _tell(told(records, unit=settings.unit))
         write_text(Path(table), depth_table(records, target=settings.search.target, unit=settings.unit))
     return {"depth": depth, "verdict": verdict.verdict, "val_accuracy": verdict.val_accuracy, "target": verdict.target}
 
@@ -147,21 +148,22 @@ def truncate(config: str, *, experiment: str, dataset: str, search: str, model: 
     from odn.stages import truncate
 
     settings, folder, record = read_config(config), SearchFolder(Path(search)), Path(results)
+    inputs = _inputs(settings, dataset)
     with _tracked(experiment):
         flat = truncate.run(
             settings,
-            prepared=Path(dataset),
             search=folder,
             model=Path(model),
             metrics=record / "metrics" / "search.json",
             plots=record / "plots",
-            progress=_progress(),
             start=starter(),
+            **inputs,
         )
     write_text(record / "config.json", settings.to_json() + "\n")  # what the record is of, for whoever shows it later
     records = read_search(settings.search.schedule, folder=folder)
     write_text(Path(table), depth_table(records, target=settings.search.target, unit=settings.unit, kept=flat["depth"]))
     digest = sha256_of(Path(model) / "weights.safetensors")
+    clear(inputs["progress"])  # all that it trained is in its outputs
     return {**{name: flat[name] for name in ("depth", "verdict", "val_accuracy", "full_network_epochs")}, "sha256": digest}
 
 
@@ -259,10 +261,10 @@ def register(
     """
     from odn.stages import register
 
-    folder, record, registrations = SearchFolder(Path(search)), Path(results), Path(registration)
+    settings, folder, record, registrations = read_config(config), SearchFolder(Path(search)), Path(results), Path(registration)
     with _tracked(experiment), tempfile.TemporaryDirectory() as nowhere:
         done = register.run(
-            read_config(config),
+            settings,
             prepared=Path(dataset),
             search=folder,
             model=Path(model),
@@ -276,6 +278,8 @@ def register(
             tags={name: value for name, value in tags.items() if value},
         )
     write_text(Path(note), registration_note(done))
+    judged = read_search(settings.search.schedule, folder=folder)
+    _tell(told(judged, unit=settings.unit, ending=record / "metrics" / "search.json"))  # of steps from the cache too
     return {"name": done.name, "version": done.version, "run_id": done.run_id, "champion": done.champion}
 
 
@@ -326,9 +330,15 @@ def _mark_deeper(config: Config, *, folder: SearchFolder, depth: int) -> None:
         check.run(config, depth=deeper, after=after, prepared=folder.root, search=folder, progress=folder.root)
 
 
-def _progress() -> Path:
-    """Return where an interrupted phase is kept: ODN_PROGRESS, a volume that outlives the step, or the step's own disk."""
-    return Path(os.environ.get("ODN_PROGRESS") or Path(tempfile.gettempdir()) / "odn-progress")
+def _inputs(config: Config, dataset: str) -> dict[str, Path]:
+    """Name what a training reads, and where an interrupted phase of the search on this data is kept."""
+    progress = folder_of(config, data_sha256=read_manifest(Path(dataset) / "dataset.json").sha256)
+    return {"prepared": Path(dataset), "progress": progress}
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _file(path: str) -> Path:

@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odn.records import read_table
+from odn.records import read_record, read_table
 from odn.report.exports import HEAD, read_exports
 from odn.sanitize import markdown
 from odn.searching.outcome import Judged
-from odn.searching.results import HistoryRow
+from odn.searching.results import HistoryRow, SearchNumbers
 
 if TYPE_CHECKING:
     from odn.tracking.registry import Registration
+
+TOLD = "odn table: "  # at the beginning of a line in a step's log
 
 
 def depth_table(search: Sequence[Judged], *, target: float, unit: str, kept: int | None = None) -> str:
@@ -25,6 +27,23 @@ def depth_table(search: Sequence[Judged], *, target: float, unit: str, kept: int
         rows.append((name, f"{verdict.ema_accuracy:.2%}", annealed, f"{low:.2%} to {high:.2%}", f"{item.step.n_params:,}", verdict.shown))
     table = _markdown((unit, "val, EMA", "val, annealed", "interval", "parameters", "verdict"), rows)
     return f"# {unit.capitalize()}s against the target {target:.2%}\n\n{table}\n{markdown(search[-1].verdict.reason)}.\n"
+
+
+def told(search: Sequence[Judged], *, unit: str, ending: Path | None = None) -> str:
+    """Tell of each judged depth, or rung, in a line of a step's log, by which whoever waits for a run on a cluster knows it.
+
+    `ending` is metrics/search.json of a search that has ended; it is told in the last line.
+    """
+    lines = [
+        f"{unit} {item.step.depth}: {item.verdict.val_accuracy:.2%} on val, {item.step.size_bytes:,} bytes, "
+        f"{item.step.cost + item.verdict.cost:.3g} full-network epochs: {item.verdict.shown.replace('_', ' ')}"
+        for item in search
+    ]
+    if ending is not None:
+        found = read_record(SearchNumbers, ending, made_by="truncate")
+        exhausted = f"exhausted: no {unit} reaches the target {found.target:.2%}; {unit} {found.depth} is kept"
+        lines.append(exhausted if found.verdict == "exhausted" else f"target {found.target:.2%} reached at {unit} {found.depth}")
+    return "".join(f"{TOLD}{line}\n" for line in lines)
 
 
 def epoch_table(history: Path, *, title: str, note: str) -> str:

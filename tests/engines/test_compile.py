@@ -125,6 +125,21 @@ def test_training_steps_get_the_gpu_and_the_rest_does_not(everything: tuple[dict
         assert "pvcMount" not in platform[label]
 
 
+def test_steps_without_a_gpu_run_in_the_image_for_cpus(tmp_path: Path) -> None:
+    """Where one is named; a node without a GPU then never pulls CUDA."""
+    spec = compiled(tmp_path, "--gpus", "1", "--cpu-image", "odn-python:test-cpu")[0]
+    images = {label: one["container"]["image"] for label, one in spec["deploymentSpec"]["executors"].items()}
+    assert {label for label, image in images.items() if image == IMAGE} == {"exec-train", "exec-check", "exec-truncate"}
+    assert set(images.values()) == {IMAGE, "odn-python:test-cpu"}
+
+
+def test_an_image_that_no_step_would_run_in_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without GPUs all steps are alike."""
+    given = ["--params", str(ROOT / "params.yaml"), "--image", "odn-python:test", "--out", str(tmp_path / "p.yaml")]
+    assert compile_with(*given, "--cpu-image", "odn-python:test-cpu") == 2
+    assert "--cpu-image: no step has a GPU without --gpus" in capsys.readouterr().err
+
+
 def test_only_training_is_retried(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """A lost node is worth another try of a training, which goes on where it was; a wrong setting is not."""
     for name, task in tasks_of(everything[0]):

@@ -38,6 +38,9 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
     artifacts = run_compiled(tmp_path, python=programs / "python", monkeypatch=monkeypatch)
 
     require_same_bytes(on_dvc, artifacts)
+    assert not files_of(tmp_path / "run/run/progress/searches")  # checkpoints of what has ended
+    ending = f"target 45.00% reached at depth {kept}" if kept else "exhausted: no depth reaches the target 99.90%; depth "
+    assert f"odn table: {ending}" in (tmp_path / "run/log.txt").read_text()
     (table,) = (tmp_path / "run/run").glob("*/export*/table")
     assert ("| model.onnx | " in table.read_text()) == bool(formats)
     assert not formats or {"model.onnx", "model.int8.onnx", "model.pt2"} < set(files_of(artifacts["exported"]))

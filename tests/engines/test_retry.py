@@ -91,10 +91,10 @@ def test_a_retried_pod_goes_on(server: Server, programs: Path, tmp_path: Path, m
     os.killpg(lost.pid, signal.SIGKILL)
     lost.wait()
 
-    assert list(tmp_path.glob("volume/*/*.safetensors"))
+    assert list(tmp_path.glob("volume/**/*.safetensors"))
     assert attempt("again").wait() == 0
     assert quiet.wait() == 0
     assert files_of(tmp_path / "again") == files_of(tmp_path / "quiet")
-    assert not list(tmp_path.glob("volume/*/*.safetensors"))
+    assert not list(tmp_path.glob("volume/**/*.safetensors"))
     assert len(child_runs()) == 1
     assert sorted(epochs_shown()) == list(range(1, EPOCHS + 1))

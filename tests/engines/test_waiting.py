@@ -20,6 +20,7 @@ RUN = "6a1b"
 ROOT = Path(__file__).parents[2]
 QUICK = Limits(connect=0.5, get=2.0, post=2.0, poll=0.02, patience=0.5, heartbeat=60.0, frozen=60.0)
 NAMES = {"prepare": "prepare the data", "train": "train rung 1", "check": "is rung 1 enough?", "truncate": "finish the network"}
+NAMES |= {"check-2": "is rung 2 enough?", "check-3": "is rung 3 enough?", "register": "register the model"}
 
 
 @pytest.fixture
@@ -64,6 +65,25 @@ def test_steps_are_told_by_their_names(kubeflow: Kubeflow, capsys: pytest.Captur
         "is rung 1 enough?: done, 30 s",
         "the run has succeeded; steps done: 3",
     ]
+
+
+def test_the_table_of_rungs_grows_as_they_are_judged(kubeflow: Kubeflow, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each row once, from the log of the step that judged it; the last step tells those from the cache, and how the search ended."""
+    rows = [f"rung {n}: 9{n}.00% on val, {n},000 bytes, 0.{n} full-network epochs: expand" for n in (1, 2, 3)]
+    log = "".join(f"odn table: {row}\n" for row in rows)
+    begun = {"train": "SUCCEEDED", "check": "SUCCEEDED", "check-2": "SUCCEEDED"}
+    ended = {**begun, "check-3": "SUCCEEDED", "register": "SUCCEEDED"}
+    kubeflow.logs = {  # the third rung came from the cache
+        "train-executor": "odn table: not a step that judges\n",
+        "check-executor": f"rung 1 trial\n{log[: len(log) // 3]}some\n",
+        "check-2-executor": log[: len(log) // 3 * 2],
+        "register-executor": f"{log}odn table: target 92.50% reached at rung 3\n",
+    }
+    waited(kubeflow, look("RUNNING", train="RUNNING"), look("RUNNING", **begun), look("SUCCEEDED", **ended))
+    told = [line.partition(" s  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in told if line.startswith(("rung", "target"))] == [*rows, "target 92.50% reached at rung 3"]
+    assert told.index(rows[0]) == told.index("is rung 1 enough?: done, 30 s") + 1
+    assert told[-1] == "the run has succeeded; target 92.50% reached at rung 3; steps done: 5"
 
 
 def test_a_failed_step_is_named_in_its_own_words(kubeflow: Kubeflow) -> None:

@@ -9,13 +9,16 @@ import pytest
 from odn.errors import TrackingError
 from odn.files import MANIFEST, sha256_of
 from odn.stages import register
+from odn.tracking.connection import connect
 from odn.tracking.download import RUN_TAG, download_model
+from odn.tracking.place import tracking_place
 
 
 def registered(made: Any, *, run: str) -> Any:
     """Run the stage on a made-up search, as a Kubeflow run of that id."""
     records = {"registered_weights": made.root / "work/registered.json", "registration": made.root / ".odn/registration.json"}
-    return register.run(made.config, **made.paths(), **records, tags={f"{RUN_TAG}{run}": "true"})
+    tags = {"odn.kfp.run": run, f"{RUN_TAG}{run}": "true", "mlflow.source.git.commit": f"commit of {run}"}
+    return register.run(made.config, **made.paths(), **records, tags=tags)
 
 
 @pytest.mark.slow
@@ -24,6 +27,10 @@ def test_a_model_comes_back_by_alias_by_version_and_by_run(store: Path, make_sea
     made = make_search(store)
     registered(made, run="1a-2b")
     registered(made, run="3c-4d")
+    client = connect(tracking_place()).client
+    version = client.get_model_version("odn-digits", "1")
+    for told in (version.tags, client.get_run(str(version.run_id)).data.tags):  # of where it came from first
+        assert (told["odn.kfp.run"], told["mlflow.source.git.commit"]) == ("1a-2b", "commit of 1a-2b")
     original = {path.name: path.read_bytes() for path in (store / "model").iterdir()}
     for reference in ("models:/odn-digits@candidate", "models:/odn-digits/1", "1a-2b", "3c-4d"):
         got = download_model(reference, folder=tmp_path / "models")

@@ -102,7 +102,9 @@ def test_a_resumed_training_shows_no_epoch_twice(store: Path, make_search: Calla
     monkeypatch.setattr(live, "LIVE_AFTER", 0.0)
     epochs(made, [0.9, 0.95], until=lambda epoch: epoch < 2 or len(steps(made)) == 2)
     assert steps(made) == [1, 2]
-    assert connection.client.get_run(before.info.run_id).info.status == "RUNNING"  # trained, and not judged yet
+    parent = search_run(connection, made.config, made.manifest.sha256)
+    assert connection.client.get_run(before.info.run_id).info.status == "FINISHED"  # trained, and not judged yet
+    assert parent.info.status == "SCHEDULED"
 
 
 @pytest.mark.slow

@@ -64,14 +64,14 @@ def test_replaying_again_changes_nothing(store: Path, make_search: Callable[...,
 
 
 def test_a_search_that_is_not_over_is_shown_as_far_as_it_is(store: Path, make_search: Callable[..., Any]) -> None:
-    """A depth that is trained and not judged is running; when it is over, the same runs are completed."""
+    """No run that no process works on is RUNNING: the search awaits its next step; when it is over, the same runs are completed."""
     made = make_search(store, finished=False)
     verdict = made.paths()["search"].judged(2) / "verdict.json"
     content = verdict.read_text()
     verdict.unlink()
     done, connection = replayed(made)
     runs = [connection.client.get_run(run_id) for run_id in (done.run_id, *done.depths.values())]
-    assert [run.info.status for run in runs] == ["RUNNING", "FINISHED", "RUNNING"]
+    assert [run.info.status for run in runs] == ["SCHEDULED", "FINISHED", "FINISHED"]
     verdict.write_text(content)
     later, _ = replayed(made)
     assert (later.depths, later.new) == (done.depths, (2,))

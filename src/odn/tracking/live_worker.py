@@ -2,8 +2,11 @@
 
 Reads JSON lines: a header, then {"row", "time_ms"} for each epoch, then {"end": status}; the input ends without it when the
 training was killed. Says "ready" once connected. A store that fails is worth one line of warning and nothing more.
+
+A run is RUNNING while it is trained, and no longer: a child of which a phase is done is FINISHED, its parent SCHEDULED until the next.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from odn.config import make_config
 from odn.errors import TrackingError
 from odn.sanitize import sanitized
+from odn.tracking.alive import attended, close_dead
 from odn.tracking.alone import alone
 from odn.tracking.connection import AwayError, Connection, connect, failures, short
 from odn.tracking.live import READY
@@ -39,11 +43,11 @@ def main() -> None:
         connection = connect(place, tells=False)
         logging.disable(logging.CRITICAL)  # one line of warning is enough
         with alone(place, tells=False):
-            run = _run(connection, header)
-        if run is None:
-            return
-        os.write(sys.stdout.fileno(), READY)
-        _serve(connection, run, header, messages)
+            close_dead(connection)
+            runs = _runs(connection, header)
+        if runs is not None:
+            os.write(sys.stdout.fileno(), READY)
+            _serve(connection, *runs, header, messages)
     except AwayError as error:
         warn(place, error.reason)
     except TrackingError as error:
@@ -61,20 +65,34 @@ def warn(place: Place, reason: object) -> None:
     sys.stderr.write(f"odn: {sanitized(said)}\n")
 
 
-def _run(connection: Connection, header: dict[str, Any]) -> "Run | None":
-    """Return the child run of the depth; None if it is complete already: a stage that is forced to run again shows nothing new."""
+def _runs(connection: Connection, header: dict[str, Any]) -> "tuple[Run, Run] | None":
+    """Return the runs of search and depth; None if the depth is complete already: a stage that is forced to run again shows nothing new."""
     config = make_config(header["config"])
-    parent_id = search_run(connection, config, header["data_sha256"]).info.run_id
-    run = depth_run(connection, parent_id, depth=header["depth"])
+    parent = search_run(connection, config, header["data_sha256"])
+    run = depth_run(connection, parent.info.run_id, depth=header["depth"])
     if run is None:
-        return new_depth_run(connection, parent_id, depth=header["depth"], unit=config.unit)
+        return parent, new_depth_run(connection, parent.info.run_id, depth=header["depth"], unit=config.unit)
     if "odn.complete" in run.data.tags and header["phase"] not in {"finish", "reduce"}:
         return None
-    connection.client.update_run(run.info.run_id, status="RUNNING")
-    return run
+    return parent, run
 
 
-def _serve(connection: Connection, run: "Run", header: dict[str, Any], messages: Iterator[dict[str, Any]]) -> None:
+def _serve(connection: Connection, parent: "Run", run: "Run", header: dict[str, Any], messages: Iterator[dict[str, Any]]) -> None:
+    """Log what comes until it ends, and close the runs as it has ended; a store that fails in between does not make them look dead."""
+    told: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    with attended(connection, run.info.run_id, parent.info.run_id):
+        try:
+            end = _log(connection, run, header, messages)
+        except failures() as error:
+            warn(connection.place, error)
+            end = next((message["end"] for message in messages if "end" in message), "KILLED")
+            told = contextlib.suppress(*failures())
+    with told:  # once is enough
+        _close(connection, parent, run, end)
+
+
+def _log(connection: Connection, run: "Run", header: dict[str, Any], messages: Iterator[dict[str, Any]]) -> str:
+    """Log the rows, and return how the training ended."""
     from mlflow.entities import Metric
 
     run_id, name = run.info.run_id, f"odn.steps_before.{header['phase']}"
@@ -83,18 +101,25 @@ def _serve(connection: Connection, run: "Run", header: dict[str, Any], messages:
     if before is None:
         before = 0 if header["phase"] in ("stable", "anneal") else int(run.data.tags.get(name, max(there, default=0)))
     set_tags(connection, run, {name: str(before)})
-    status = "KILLED"
     for message in messages:
         if "end" in message:
-            status = message["end"]
-            break
+            return str(message["end"])
         row, step = message["row"], before + message["row"]["epoch"]
         if step not in there:  # a resumed training shows its epochs again
             metrics = [Metric(BY_EPOCH + key, float(row[key]), message["time_ms"], step) for key in CURVES if key in row]
             log_metrics(connection, run_id, metrics)
             there.add(step)
-    if status != "RUNNING":
-        connection.client.set_terminated(run_id, status=status)
+    return "KILLED"
+
+
+def _close(connection: Connection, parent: "Run", run: "Run", end: str) -> None:
+    """Close both runs: as they failed, or else the parent as one whose next step is due."""
+    child, search = ("FINISHED", "SCHEDULED") if end == "RUNNING" else (end, end)
+    connection.client.set_terminated(run.info.run_id, status=child)
+    if search == "SCHEDULED":
+        connection.client.update_run(parent.info.run_id, status=search)
+    else:
+        connection.client.set_terminated(parent.info.run_id, status=search)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ def _register(connection: Connection, record: SearchRecord, run_id: str, tags: M
         found = new_version(connection, rule.name, **made, tags=about, identity=identity)
         contender = _contender(record, version=str(found.version))
     _attach_exports(connection, record, found)
-    tag_version(connection, found, tags)  # the same weights may be registered again, by another commit or run
+    # Registered again, by another commit or run, the same weights keep where they came from first; what is told anew is added.
+    tag_version(connection, found, {name: value for name, value in tags.items() if name not in found.tags})
     present_aliases = {alias: str(version) for alias, version in client.get_registered_model(rule.name).aliases.items()}
     version, previous = contender.version, present_aliases.get("champion")
     present = _contender_of(connection, rule.name, previous)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odn.sanitize import redacted
+from odn.tracking.alive import close_dead, is_attended
 from odn.tracking.alone import written
 from odn.tracking.connection import AwayError, Connection, connect, failures
 from odn.tracking.place import Place, tracking_place
@@ -31,6 +32,7 @@ class Replayed:
     run_id: str
     depths: dict[int, str]  # depth → run
     new: tuple[int, ...]  # the depths that were not, or not wholly, there before
+    closed: int = 0  # runs of the experiment that were RUNNING, and whose process is gone
 
     @property
     def url(self) -> str | None:
@@ -41,13 +43,14 @@ class Replayed:
     def describe(self) -> str:
         """Say in a line where the search is, and what was added."""
         added = f"added depth {', '.join(str(depth) for depth in self.new)}" if self.new else "every depth was there already"
-        return f"run {self.run_id} with {len(self.depths)} depths at {self.url or self.place.shown}: {added}"
+        closed = f"; closed {self.closed} runs whose process is gone" if self.closed else ""
+        return f"run {self.run_id} with {len(self.depths)} depths at {self.url or self.place.shown}: {added}{closed}"
 
 
 def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None = None) -> Replayed:
     """Put all that the record holds into the parent run and a child run for each depth.
 
-    `tags` says where the search comes from (see `provenance`).
+    `tags` says where the search comes from (see `provenance`); a record that was there already keeps what was said of it first.
 
     Raises:
         TrackingError: the store cannot be reached or refuses; a later replay goes on from what is there.
@@ -61,6 +64,7 @@ def replay(record: SearchRecord, *, tags: Mapping[str, str], place: Place | None
 
 
 def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str]) -> Replayed:
+    closed = len(close_dead(connection))
     parent = search_run(connection, record.config, record.manifest.sha256)
     run_id = parent.info.run_id
     depths, new = {}, []
@@ -69,14 +73,18 @@ def _replay(connection: Connection, record: SearchRecord, tags: Mapping[str, str
         new += [depth.depth] if changed else []
     data = {f"odn.data_sha256.{split}": digest for split, digest in record.manifest.sha256.items()}
     ending = _ending(record)
-    set_tags(connection, parent, {**tags, **data, **ending, "mlflow.note.content": search_note(record)})
+    origin = tags if new else {name: value for name, value in tags.items() if name not in parent.data.tags}  # the same record keeps its own
+    set_tags(connection, parent, {**origin, **data, **ending, "mlflow.note.content": search_note(record)})
     log_changed(connection, parent, record.metrics)
     _log_by_depth(connection, run_id, record.depths)
     if not parent.inputs or not parent.inputs.dataset_inputs:
         connection.client.log_inputs(run_id, datasets=_datasets(record))
     log_folders(connection, parent, record.folders)
-    _set_status(connection, parent, "FINISHED" if record.search is not None else "RUNNING")
-    return Replayed(connection.place, connection.experiment_id, run_id, depths, tuple(new))
+    if record.search is not None:
+        _set_status(connection, parent, "FINISHED")
+    elif not is_attended(parent) and parent.info.status == "RUNNING":  # it was made here, and no process works on it
+        _set_status(connection, parent, "SCHEDULED")
+    return Replayed(connection.place, connection.experiment_id, run_id, depths, tuple(new), closed)
 
 
 def _ending(record: SearchRecord) -> dict[str, str]:
@@ -113,11 +121,13 @@ def _replay_depth(connection: Connection, parent_id: str, record: DepthRecord, *
         connection.client.log_artifact(run_id, str(file), artifact_path=file.parent.parent.name if made_for_one_depth else None)
     if record.verdict is None:
         set_tags(connection, run, {"mlflow.note.content": depth_note(record, unit=unit)})
-        _set_status(connection, run, "RUNNING")
+        if not is_attended(run) and run.info.status == "RUNNING":
+            _set_status(connection, run, "FINISHED")
         return run_id, True
     verdict = {"odn.verdict": record.verdict.verdict, "odn.reason": record.verdict.reason}
     set_tags(connection, run, {**verdict, "mlflow.note.content": depth_note(record, unit=unit)})
-    _set_status(connection, run, "FINISHED")
+    if done or not is_attended(run):  # its finish may be at work
+        _set_status(connection, run, "FINISHED")
     set_tags(connection, run, {"odn.complete": digest})  # last: a replay that breaks off before is done again
     return run_id, True
 
@@ -205,7 +215,7 @@ def _datasets(record: SearchRecord) -> "list[DatasetInput]":
 def _set_status(connection: Connection, run: "Run", status: str) -> None:
     if run.info.status == status:
         return
-    if status == "RUNNING":
+    if status == "SCHEDULED":
         connection.client.update_run(run.info.run_id, status=status)
     else:
         connection.client.set_terminated(run.info.run_id, status=status)
