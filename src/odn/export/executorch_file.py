@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 METADATA = "metadata"  # the method beside `forward` that gives what the file says of itself, as JSON
 LAYERS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)  # operations that hold weights
-JOINING = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor, torch.ops.aten.mul.Tensor, torch.ops.aten.mul_.Tensor, torch.ops.aten.cat.default)
+CEIL_MODE = 4  # among the arguments of avg_pool2d
+JOINING = (
+    torch.ops.aten.add.Tensor,
+    torch.ops.aten.add_.Tensor,
+    torch.ops.aten.mul.Tensor,
+    torch.ops.aten.mul_.Tensor,
+    torch.ops.aten.cat.default,
+)
 
 
 def executorch_file(program: "ExportedProgram", metadata: Mapping[str, str]) -> bytes:
@@ -33,30 +40,42 @@ def executorch_file(program: "ExportedProgram", metadata: Mapping[str, str]) -> 
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        _keep_dimensions(program.graph_module)
+        _as_xnnpack_has_it(program.graph_module)
         methods = {METADATA: json.dumps(dict(metadata), separators=(",", ":"))}
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], constant_methods=methods)
         return bytes(edge.to_executorch().buffer)
 
 
-def _keep_dimensions(module: fx.GraphModule) -> None:
-    """Write a mean over rows and columns as XNNPACK has it: it keeps both at length 1, and a reshape drops them.
-
-    Otherwise the network would fall into two parts, with the mean between them on ExecuTorch's own slow kernel.
-    """
+def _as_xnnpack_has_it(module: fx.GraphModule) -> None:
+    """Write pooling as XNNPACK has it: what it has not falls to slow kernels of ExecuTorch's own, and cuts the network in two."""
     for node in list(module.graph.nodes):
-        if node.target is not torch.ops.aten.mean.dim or len(node.args) != 2 or node.kwargs:
-            continue
-        pooled, dims = node.args
-        with module.graph.inserting_before(node):
-            kept = module.graph.call_function(torch.ops.aten.mean.dim, (pooled, dims, True))
-            kept.meta = {**node.meta, "val": pooled.meta["val"].mean(dims, keepdim=True)}
-            flat = module.graph.call_function(torch.ops.aten.view.default, (kept, list(node.meta["val"].shape)))
-            flat.meta = dict(node.meta)
-        node.replace_all_uses_with(flat)
-        module.graph.erase_node(node)
+        if node.target is torch.ops.aten.mean.dim and len(node.args) == 2 and not node.kwargs:
+            _keep_dimensions(module.graph, node)
+        elif node.target is torch.ops.aten.avg_pool2d.default and len(node.args) > CEIL_MODE and node.args[CEIL_MODE]:
+            _round_down(node)
     module.graph.lint()
     module.recompile()
+
+
+def _keep_dimensions(graph: fx.Graph, node: fx.Node) -> None:
+    """Let a mean keep its dimensions at length 1, and a reshape drop them."""
+    pooled: Any
+    pooled, dims = node.args
+    with graph.inserting_before(node):
+        kept = graph.call_function(torch.ops.aten.mean.dim, (pooled, dims, True))
+        kept.meta = {**node.meta, "val": pooled.meta["val"].mean(dims, keepdim=True)}
+        flat = graph.call_function(torch.ops.aten.view.default, (kept, list(node.meta["val"].shape)))
+        flat.meta = dict(node.meta)
+    node.replace_all_uses_with(flat)
+    graph.erase_node(node)
+
+
+def _round_down(node: fx.Node) -> None:
+    """Let pooling round the size of its output down where that is the size rounded up."""
+    arguments: list[Any] = list(node.args)
+    arguments[CEIL_MODE] = False
+    if torch.ops.aten.avg_pool2d.default(arguments[0].meta["val"], *arguments[1:]).shape == node.meta["val"].shape:
+        node.args = tuple(arguments)
 
 
 def quantise(
@@ -72,11 +91,11 @@ def quantise(
 
     `example` is a batch of images that any other may stand for.
     """
-    quantiser = _Quantiser(graph, example, images=calibration_images(train), metadata=metadata)
+    quantiser = Quantiser(graph, example, images=calibration_images(train), metadata=metadata)
     return spare(quantiser, bits=(8,), accuracy=accuracy, least=least)
 
 
-class _Quantiser:
+class Quantiser:
     """Hold a traced graph, and the images that calibrate it."""
 
     def __init__(self, graph: PixelGraph, example: Tensor, *, images: Pixels, metadata: Mapping[str, str]) -> None:
@@ -84,11 +103,13 @@ class _Quantiser:
         self.layers = [_layer_of(node) for node in self.program.graph_module.graph.nodes if node.target in LAYERS]
 
     def quantised(self, *, bits: WeightBits, without: Sequence[str]) -> bytes:
+        """Return the content of a `.pte` file with all layers in 8 bits but these."""
         assert bits == 8, "XNNPACK has no other"
         converted = self._converted(lambda node: node.target not in LAYERS or _layer_of(node) not in without)
         return executorch_file(traced(converted, self.example[:1]), self.metadata)
 
     def ranked(self) -> list[str]:
+        """Return the layers, that first which alone moves the logits of the images most."""
         reference = logits_of(torch_run(self.program.module()), self.images)
         moved = {}
         for layer in self.layers:
@@ -97,6 +118,7 @@ class _Quantiser:
         return sorted(self.layers, key=lambda layer: (-moved[layer], self.layers.index(layer)))
 
     def names(self, layers: Sequence[str]) -> tuple[str, ...]:
+        """Name layers as the network does, such as blocks.1.conv2."""
         return tuple(layer.removeprefix("network.") for layer in layers)
 
     @torch.no_grad()

@@ -28,11 +28,12 @@ def open_executorch(content: bytes | Path, threads: int) -> Run:
         if portable_lib._threadpool_get_thread_count() != threads:
             portable_lib._unsafe_reset_threadpool(threads)  # before a file is loaded: what is loaded holds the old one
         program = Runtime.get().load_program(content if isinstance(content, bytes) else content.read_bytes())
-        method = program.load_method("forward")
+        program.load_method("forward")  # keeps it, and says here what is wrong with the file
 
-    def run(pixels: Pixels, *, held: object = program) -> Logits:  # without the program, the method would run in memory that is gone
+    def run(pixels: Pixels) -> Logits:
+        method = program.load_method("forward")  # alone, without the program, it would run in memory that is gone
         images = torch.from_numpy(np.ascontiguousarray(pixels))
-        return np.concatenate([np.array(method.execute([images[number : number + 1]])[0]) for number in range(len(images))])
+        return np.concatenate([method.execute([images[number : number + 1]])[0].numpy() for number in range(len(images))])
 
     return run
 

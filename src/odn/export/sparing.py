@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", covariant=True)
 WeightBits = Literal[7, 8]
 
 
