@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-Model = TypeVar("Model", covariant=True)
+Model_co = TypeVar("Model_co", covariant=True)
 WeightBits = Literal[7, 8]
 
 
-class Quantiser(Protocol[Model]):
+class Quantiser(Protocol[Model_co]):
     """Quantise one network, with or without some of its layers; a layer is whatever it knows its layers by."""
 
-    def quantised(self, *, bits: WeightBits, without: Sequence[Any]) -> Model:
+    def quantised(self, *, bits: WeightBits, without: Sequence[Any]) -> Model_co:
         """Return the network with all layers quantised but these, its weights with so many bits."""
 
     def ranked(self) -> Sequence[Any]:
@@ -22,10 +22,10 @@ class Quantiser(Protocol[Model]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantised(Generic[Model]):
+class Quantised(Generic[Model_co]):
     """Hold a quantised network, its accuracy on val, the bits of its weights, and the layers in float32, those that suffer most first."""
 
-    model: Model
+    model: Model_co
     val_accuracy: float
     weight_bits: WeightBits
     float_layers: tuple[str, ...]
@@ -40,8 +40,8 @@ class NotQuantised:
 
 
 def spare(
-    quantiser: Quantiser[Model], *, bits: Sequence[WeightBits], accuracy: Callable[[Model], float], least: float
-) -> Quantised[Model] | NotQuantised:
+    quantiser: Quantiser[Model_co], *, bits: Sequence[WeightBits], accuracy: Callable[[Model_co], float], least: float
+) -> Quantised[Model_co] | NotQuantised:
     """Quantise all layers, with weights of the first of `bits` that is enough; where none is, spare those layers that suffer most.
 
     Enough is an `accuracy` on val of `least`. Half of the layers at most stay in float32: 1, 2, 4, … of them.

@@ -26,8 +26,8 @@ OVERFLOWS = (
     "something else; ARM and newer x86 do not."
 )
 BINDINGS = (
-    "An ExecuTorch file takes one image: 128 are as many calls. Its memory is that of bindings for Python, which load torch; the runtime of "
-    "a device does not."
+    "An ExecuTorch file takes one image: 128 are as many calls. Its memory is that of bindings for Python, which load torch; the runtime "
+    "of a device does not."
 )
 SLOWER = 1.02  # times the other: less is no difference on a machine that does other things too
 
