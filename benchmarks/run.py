@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> None:
     base = load_config(options.params)
     if options.preset:
         base = changed(base, read_preset(options.preset))
-    base = changed(base, _settings(options.set))
+    base = changed(base, read_settings(options.set))
     path = options.out / f"{options.name}.json"
     known = read_results(path)
     results = list(known.results) if known else []
@@ -110,7 +110,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         raise OdnError(f"--arms: there is no arm {kind}; there are {', '.join(ARMS)}")
     if kind in FROM_SUPERNET:
         return _from_supernet(arm, config=config, prepared=prepared, place=place, results=results)
-    config = changed(config, _settings(NEXT_SETTING.split(changes) if changes else []))
+    config = changed(config, read_settings(NEXT_SETTING.split(changes) if changes else []))
     folder = place / re.sub(r"[^\w.-]+", "-", arm)
     if kind == "autogrow":
         return _autogrow(arm, prepared=prepared, config=config, options=options)
@@ -160,7 +160,7 @@ def _from_supernet(arm: str, *, config: Config, prepared: Path, place: Path, res
         return run_specialised(config, target=asked, **known)
     routing, _, target = asked.partition(",")
     return run_routed(
-        config, kind=routing, target=Target(**{"accuracy": None, "macs": None, "latency_ms": None, **_settings([target])}), **known
+        config, kind=routing, target=Target(**{"accuracy": None, "macs": None, "latency_ms": None, **read_settings([target])}), **known
     )
 
 
@@ -219,7 +219,12 @@ def _full_macs(config: Config, *, prepared: Path) -> int:
     return costs_at(backbone_of(config, manifest), manifest).macs
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE, each value as YAML has it.
+
+    Raises:
+        OdnError: there is no `=`.
+    """
     settings = {}
     for pair in pairs:
         name, found, value = pair.partition("=")
@@ -229,13 +234,17 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def git_commit() -> str:
+    """Return the short name of what is checked out; empty outside a checkout."""
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+
+
 def _about(config: Config, *, prepared: Path) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     manifest = read_manifest(prepared / "dataset.json")
     machine = choose_machine(config.train, macs=costs_at(backbone_of(config, manifest), manifest).macs)
     return {
-        "command": f"python -m benchmarks.run {shlex.join(_without_places(sys.argv[1:]))}",
-        "commit": commit,
+        "command": f"python -m benchmarks.run {shlex.join(without_places(sys.argv[1:]))}",
+        "commit": git_commit(),
         "processor": processor_name(machine.device),
         "threads": machine.threads,
         "precision": machine.precision,
@@ -252,7 +261,7 @@ def _recorded(config: Config) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name != "seed"}
 
 
-def _without_places(arguments: Sequence[str]) -> list[str]:
+def without_places(arguments: Sequence[str]) -> list[str]:
     """Leave out what is where on this machine."""
     places = {"--work", "--autogrow", "--out"}
     return [

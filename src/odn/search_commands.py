@@ -32,6 +32,9 @@ def add_search_commands(commands: Any) -> None:
     places = ("prepared", "search", "model", "specialised")
     specialise = add(commands, "specialise", _specialise, "bring out a network for each target, without training", *places)
     specialise.add_argument("--target", action="append", required=True, help="such as 'accuracy>=0.98' or 'bytes<=100000,latency_ms<=1.5'")
+    specialise.add_argument(
+        "--runtime", choices=("torch", "onnx", "onnx-int8"), default="torch", help="whose latency_ms it is (default: %(default)s)"
+    )
     specialise.add_argument("--no-register", action="store_true", help="write the folders only")
     specialise.add_argument("--enumerate", action="store_true", help="evaluate all sub-networks, however many")
     specialise.add_argument("--no-predictor", action="store_true", help="evaluate each sub-network that evolution sees on val")
@@ -53,6 +56,7 @@ def _specialise(options: argparse.Namespace) -> None:
         enumerates=options.enumerate,
         predicts=not options.no_predictor,
         uses_table=not options.no_latency_table,
+        runtime=options.runtime,
     )
     for one in done.made:
         say(one.describe())

@@ -307,8 +307,13 @@ class FinishConfig(Section):
 class ExportConfig(Section):
     """Say as which files the network leaves, and what 8 bits may cost."""
 
-    formats: Annotated[tuple[Literal["onnx", "onnx-int8", "torch"], ...], BeforeValidator(_as_tuple), AfterValidator(_each_once)] = Field(
-        default=("onnx", "onnx-int8"), description="a file each: onnx: float32 | onnx-int8: 8 bits | torch: a .pt2 file; []: none"
+    formats: Annotated[
+        tuple[Literal["onnx", "onnx-int8", "torch", "executorch", "executorch-int8"], ...],
+        BeforeValidator(_as_tuple),
+        AfterValidator(_each_once),
+    ] = Field(
+        default=("onnx", "onnx-int8"),
+        description="a file each: onnx: float32 | onnx-int8: 8 bits | torch: a .pt2 file | executorch, executorch-int8: .pte; []: none",
     )
     max_drop: ClosedFraction = Field(default=0.005, description="accuracy on val that 8 bits may lose; beyond it the file is refused")
 

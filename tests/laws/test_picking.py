@@ -70,3 +70,16 @@ def test_before_a_climb_there_is_nothing_to_pick(climbed: Stages, tmp_path: Path
     """What to run is said."""
     with pytest.raises(MissingInputError, match="run 'dvc repro"):
         picked(climbed, tmp_path, "accuracy>=0.5", search=SearchFolder(tmp_path / "none"))
+
+
+def test_a_bound_on_latency_may_be_that_of_another_runtime(climbed: Stages, tmp_path: Path) -> None:
+    """A bound that torch misses is met by the same network in ONNX Runtime; the card and the line on it say where it was timed."""
+    (torch,) = picked(climbed, tmp_path, "macs<=1e9").made
+    network, bound = f"bytes<={torch.card['size_bytes']}", torch.card["latency_ms"] / 2
+    assert torch.card["runtime"] == "torch"
+    assert picked(climbed, tmp_path, f"accuracy>={torch.card['val_accuracy']},{network},latency_ms<={bound}").made == ()
+    for runtime, where in (("onnx", " ms in ONNX Runtime"), ("onnx-int8", " ms in ONNX Runtime, 8 bits")):
+        (made,) = picked(climbed, tmp_path, f"accuracy>={torch.card['val_accuracy']},{network},latency_ms<={bound}", runtime=runtime).made
+        assert made.card["runtime"] == runtime
+        assert 0 < made.card["latency_ms"] <= bound
+        assert where in made.describe()

@@ -12,7 +12,9 @@ from odn.cli import main
 from odn.commands import specialise
 from odn.commands.specialise import Specialised
 from odn.errors import DataError, MissingInputError
+from odn.export.clock import clock_of
 from odn.files import write_json
+from odn.models.network import DepthNetwork
 from odn.models.stored_networks import load_network
 from odn.searching.folder import SearchFolder
 from odn.searching.targets import read_target, read_targets
@@ -26,7 +28,14 @@ from odn.training.evaluation import evaluate
 def measured(reached: Stages) -> Measured:
     """Open the supernet as `specialise` does; what a test measures is there for the next."""
     space, network = Space((0, 0, 1, 1, 2, 2, 3, 3), (1, 2, 3), (1.0, 0.5)), load_network(reached.depths / "1/supernet")
-    return Measured(network, space=space, data=open_data(reached.config, reached.prepared), uses_table=False)
+    return measured_in(reached, network, space, uses_table=False)
+
+
+def measured_in(reached: Stages, network: DepthNetwork, space: Space, *, uses_table: bool) -> Measured:
+    """Measure in torch."""
+    data = open_data(reached.config, reached.prepared)
+    clock = clock_of("torch", manifest=data.manifest, machine=data.machine, train=reached.prepared / "train")
+    return Measured(network, space=space, data=data, clock=clock, uses_table=uses_table)
 
 
 def specialised(reached: Stages, folder: Path, *targets: str) -> Specialised:
@@ -73,7 +82,7 @@ def test_a_bound_on_latency_is_met_as_measured(enumerates: bool, reached: Stages
     """Each further block takes time in the table of parts; what is taken was timed as a whole, and is within the bound."""
     monkeypatch.setattr(searching, "MOST_ENUMERATED", 0)
     network, space = load_network(reached.depths / "1/supernet"), Space((0, 0, 1, 1, 2, 2, 3, 3), (1, 2, 3), (1.0, 0.5))
-    timed = Measured(network, space=space, data=open_data(reached.config, reached.prepared), uses_table=True)
+    timed = measured_in(reached, network, space, uses_table=True)
     times = [timed.foreseen_ms(space.named(depth, (1.0,) * 4)) for depth in (1, 2, 3)]
     assert 0 < times[0] < times[1] < times[2]
     specialiser = Specialiser(timed, seed=0, enumerates=enumerates, predicts=True)

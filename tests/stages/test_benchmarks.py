@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import page, run, threads
-from benchmarks.results import ResultFile, read_results
+from benchmarks import deployed, page, run, threads
+from benchmarks.results import FOLDER, ResultFile, read_results
 
 SMALL = ("data.max_images=300", "model.width=0.25", "search.target=0.2", "search.cooldown_epochs=1", "finish.epochs=1")
 BRIEF = ("growth.min_epochs=1", "growth.max_epochs=1", "growth.patience=1", "supernet.epochs=1", "train.precision=fp32")
@@ -90,3 +90,17 @@ def test_threads_are_timed_by_the_size_of_the_work(
     rows = json.loads((tmp_path / "threads.json").read_text())["rows"]
     assert rows[1]["work"] == 2 * rows[0]["work"] > 0
     assert all(ms > 0 for row in rows for ms in row["ms"].values())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("deployed_*.json")))
+def test_the_page_of_runtimes_says_what_was_measured(name: str) -> None:
+    """A row for each file of each rung; the page is that of the numbers beside it."""
+    path = FOLDER / f"{name}.json"
+    found = json.loads(path.read_text())
+    text = path.with_suffix(".md").read_text()
+    assert deployed.page(found, name=name) == text
+    for rung in found["rungs"]:
+        for row in rung["rows"].values():
+            assert f" {row['bytes']:,} | {100 * row['accuracy']:.2f} (" in text
+        for why in rung["refused"].values():
+            assert why in text

@@ -159,6 +159,10 @@ def test_interrupted_gates_end_with_the_same_bytes(project: Path, monkeypatch: p
         (["--kind", "gate", "--macs", "0.001"], "the cheapest routing takes"),
         (["--accuracy", "1"], "the most accurate routing reaches"),
         (["--macs", "0.5", "--supernet", "nowhere"], "train one with search.mode: supernet"),
+        (
+            ["--kind", "gate", "--macs", "0.5", "--export"],
+            "gates decide before each block, which would be a graph a block; export --kind confidence",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused(arguments: list[str], message: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ Config: all
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from odn.config import Config
 from odn.errors import DataError, MissingInputError
@@ -27,11 +27,13 @@ from odn.tracking.provenance import provenance
 if TYPE_CHECKING:
     from odn.models.cost import Cost
     from odn.models.network import DepthNetwork
-    from odn.models.timing import Timing
+    from odn.models.timing import Clock, Timing
     from odn.searching.data import SearchData
     from odn.tracking.registry import Registration
     from odn.training.evaluation import Evaluation
 
+Runtime = Literal["torch", "onnx", "onnx-int8"]
+IN_RUNTIME = {"torch": "", "onnx": " in ONNX Runtime", "onnx-int8": " in ONNX Runtime, 8 bits"}
 AGAIN = "the same 'odn specialise' again, which registers what is there"
 
 
@@ -59,11 +61,11 @@ class Made:
     def describe(self) -> str:
         """Say in a line what the network is."""
         card, low_high = self.card, "{:.2%} to {:.2%}".format(*self.card["val_interval"])
-        busy = " (the machine was busy)" if card["busy"] else ""
+        took = f"{card['latency_ms']:.3f} ms{IN_RUNTIME[card['runtime']]}{' (the machine was busy)' if card['busy'] else ''}"
         where = f"; {self.registration.name} version {self.registration.version}" if self.registration is not None else ""
         return (
             f"{card['target']}: depth {card['depth']}, {card['val_accuracy']:.2%} on val ({low_high}), {card['n_params']:,} parameters, "
-            f"{card['size_bytes']:,} bytes, {card['macs']:,} MACs, {card['latency_ms']:.3f} ms{busy}, in {self.folder}/{where}"
+            f"{card['size_bytes']:,} bytes, {card['macs']:,} MACs, {took}, in {self.folder}/{where}"
         )
 
 
@@ -87,9 +89,12 @@ def run(
     enumerates: bool = False,
     predicts: bool = True,
     uses_table: bool = True,
+    runtime: Runtime = "torch",
     project: Path = Path(),
 ) -> Specialised:
     """Write a folder for each target that a network meets, and register it; a folder of a target that none meets is removed.
+
+    `latency_ms` is that of `runtime`. The table of the times of parts is one of torch's: in another each network is timed as a whole.
 
     Raises:
         MissingInputError: data is not prepared, or nothing was trained with these settings that networks can come out of.
@@ -97,6 +102,7 @@ def run(
         OutputError: the folder of a target holds what odn did not write.
         TrackingError: MLflow cannot be reached or refuses; the folders are written.
     """
+    from odn.export.clock import clock_of
     from odn.searching.data import opened
 
     for target in targets:
@@ -106,11 +112,12 @@ def run(
         wanted = "supernet, climb or grid"
         raise MissingInputError(f"{place} is missing; set search.mode: {wanted} and run 'dvc repro' first")
     data = opened(prepared, config=config)
+    clock = clock_of(runtime, manifest=data.manifest, machine=data.machine, train=prepared / "train")
     if config.mode.any_ladder:
-        answers = _from_ladder(config, targets, data=data, search=search, model=model)
+        answers = _from_ladder(config, targets, data=data, search=search, model=model, clock=clock)
     else:
-        how: dict[str, bool] = {"enumerates": enumerates, "predicts": predicts, "uses_table": uses_table}
-        answers = _from_supernet(config, targets, data=data, place=place, prepared=prepared, **how)
+        how: dict[str, bool] = {"enumerates": enumerates, "predicts": predicts, "uses_table": uses_table and runtime == "torch"}
+        answers = _from_supernet(config, targets, data=data, place=place, prepared=prepared, clock=clock, **how)
     made, missed = [], []
     for target, found in answers:
         folder = out / target.slug
@@ -118,14 +125,14 @@ def run(
             remove_folder(folder)
             missed.append(f"no network meets --target {target.text}: {found}")
         else:
-            made.append(Made(folder, _write(config, target, found, data=data, folder=folder), None))
+            made.append(Made(folder, _write(config, target, found, data=data, folder=folder, runtime=runtime), None))
     if registers:
         made = [Made(one.folder, one.card, _register(config, one, data=data, project=project)) for one in made]
     return Specialised(tuple(made), tuple(missed))
 
 
 def _from_ladder(
-    config: Config, targets: Sequence[Target], *, data: "SearchData", search: SearchFolder, model: Path
+    config: Config, targets: Sequence[Target], *, data: "SearchData", search: SearchFolder, model: Path, clock: "Clock"
 ) -> Iterator[tuple[Target, Found | str]]:
     """Yield for each target one of the rungs that were trained, or of the networks between two that was kept, or why none meets it."""
     from odn.ladder.picking import Rungs
@@ -142,7 +149,7 @@ def _from_ladder(
         reads = network.architecture.in_channels, network.architecture.n_classes
         if reads != (data.manifest.channels, data.manifest.n_classes):
             raise DataError(f"{trained[name]} was trained on other data than is prepared; run 'dvc repro' first")
-    rungs = Rungs(networks, data=data, metric=config.search.cost)
+    rungs = Rungs(networks, data=data, metric=config.search.cost, clock=clock)
     for target in targets:
         one, how = rungs.find(target), f"among {len(networks)} trained networks"
         if isinstance(one, str):
@@ -154,8 +161,8 @@ def _from_ladder(
 
 
 def _from_supernet(
-    config: Config, targets: Sequence[Target], *, data: "SearchData", place: Path, prepared: Path, enumerates: bool, predicts: bool,
-    uses_table: bool,
+    config: Config, targets: Sequence[Target], *, data: "SearchData", place: Path, prepared: Path, clock: "Clock", enumerates: bool,
+    predicts: bool, uses_table: bool,
 ) -> Iterator[tuple[Target, Found | str]]:  # fmt: skip
     """Yield for each target a sub-network, or why none meets it."""
     from odn.models.stored_networks import load_network
@@ -171,7 +178,7 @@ def _from_supernet(
         why = f"depths and widths must be those of the network, with exits at {list(network.head_depths)}; got {card.depths}, {card.widths}"
         raise damaged(place / "card.json", why, made_by=made_by)
     space = Space(network.architecture.made_by.groups(network.architecture), card.depths, card.widths)
-    measured = Measured(network, space=space, data=data, uses_table=uses_table)
+    measured = Measured(network, space=space, data=data, clock=clock, uses_table=uses_table)
     specialiser = Specialiser(measured, seed=config.seed, enumerates=enumerates, predicts=predicts)
     for target in targets:
         answer = specialiser.find(target)
@@ -184,7 +191,7 @@ def _from_supernet(
             yield target, Found(network=network, widths=one.widths, seen=seen, timing=timing, how=answer.how, **counted)
 
 
-def _write(config: Config, target: Target, found: Found, *, data: "SearchData", folder: Path) -> dict[str, Any]:
+def _write(config: Config, target: Target, found: Found, *, data: "SearchData", folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Write a network and its card."""
     from odn.models.stored_networks import save_network
     from odn.models.timing import combined
@@ -201,6 +208,7 @@ def _write(config: Config, target: Target, found: Found, *, data: "SearchData", 
         **asdict(found.cost),
         **{f"{name}_full": count for name, count in asdict(found.whole).items()},
         "latency_ms": found.timing.ms[""],
+        "runtime": runtime,
         **combined([found.timing]),
         **machine_identity(data.machine),
         "found_by": found.how,

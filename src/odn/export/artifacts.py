@@ -10,7 +10,7 @@ from odn.export.names import FILES, NETWORK, RECORD, RUNTIMES
 from odn.files import sha256_of
 from odn.records import Amount, Fraction, Milliseconds, Positive, Record, Sha256, damaged, read_record
 
-FormatName = Literal["onnx", "onnx-int8", "torch"]
+FormatName = Literal["onnx", "onnx-int8", "torch", "executorch", "executorch-int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,7 @@ class ExportLatency(Record):
     passes: Positive
     spread: Amount
     busy: bool
+    executorch: str | None = None  # where it runs one of the files
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

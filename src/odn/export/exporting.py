@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from odn.data.dataset import Labels, Manifest, Split
 from odn.export.artifacts import Artifact, Certificate, Exported, FormatName, Refused
@@ -15,8 +15,9 @@ from odn.export.graph import PixelGraph, example_of, pixel_graph, traced
 from odn.export.names import FILES, RUNTIMES
 from odn.export.onnx_file import FORMAT_VERSION, metadata_of, onnx_graph, packed
 from odn.export.parity import compare, require_equal
-from odn.export.quantized import NotQuantised, quantise
+from odn.export.quantized import quantise
 from odn.export.runtimes import Logits, Run, logits_of, open_artifact, open_onnx, torch_run
+from odn.export.sparing import NotQuantised, Quantised, WeightBits
 from odn.export.torch_file import torch_file
 from odn.files import sha256_of, write_bytes
 from odn.models.network import DepthNetwork
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 EXACT = frozenset({"torch"})  # formats that compute bit for bit what the network does
-COARSE = frozenset({"onnx-int8"})  # formats that are held to an accuracy, not to logits
+COARSE = frozenset({"onnx-int8", "executorch-int8"})  # formats that are held to an accuracy, not to logits
 SHOWN_LAYERS = 5
 
 
@@ -46,7 +47,7 @@ class Made:
     """Hold the content of a file; of one of 8 bits also the bits of its weights, and which layers are not quantised."""
 
     content: bytes
-    weight_bits: Literal[7, 8] | None = None
+    weight_bits: WeightBits | None = None
     float_layers: tuple[str, ...] = ()
 
 
@@ -58,6 +59,7 @@ class _Subject:
         run = torch_run(graph)
         self.on_val, self.on_test = (logits_of(run, splits[name].images) for name in ("val", "test"))
         self.val_accuracy = _accuracy(self.on_val, splits["val"].labels)
+        self.least = self.val_accuracy - order.max_drop  # accuracy on val that 8 bits must keep
         self.certificate = _certified(self.on_test, splits["test"].labels, confidence=order.confidence)
         self.metadata = metadata_of(
             classes=manifest.classes,
@@ -79,6 +81,12 @@ class _Subject:
     @functools.cached_property
     def onnx(self) -> bytes:
         return packed(self.graph, self.metadata)
+
+    @functools.cached_property
+    def executorch(self) -> bytes:
+        from odn.export.executorch_file import executorch_file
+
+        return executorch_file(traced(self.torch_graph, example_of(self.manifest)[:1]), self.metadata)
 
 
 def export_network(
@@ -134,26 +142,52 @@ def _made(name: FormatName, subject: _Subject) -> Made | str:
         return Made(content=subject.onnx)
     if name == "torch":
         return Made(content=torch_file(subject.program))
-    return _eight_bits(subject)
+    if name == "executorch":
+        return Made(content=subject.executorch)
+    return _onnx_int8(subject) if name == "onnx-int8" else _executorch_int8(subject)
 
 
-def _eight_bits(subject: _Subject) -> Made | str:
-    order, val = subject.order, subject.splits["val"]
+def _onnx_int8(subject: _Subject) -> Made | str:
+    threads, val = subject.order.threads, subject.splits["val"]
 
     def accuracy(model: "ModelProto") -> float:
-        return _accuracy(logits_of(open_onnx(model.SerializeToString(), order.threads), val.images), val.labels)
+        return _accuracy(logits_of(open_onnx(model.SerializeToString(), threads), val.images), val.labels)
 
-    least = subject.val_accuracy - order.max_drop
-    made = quantise(subject.graph, train=subject.splits["train"].images, accuracy=accuracy, least=least, threads=order.threads)
-    if isinstance(made, NotQuantised):
-        return (
-            f"8 bits cost too much: {made.val_accuracy:.2%} on val, {subject.val_accuracy:.2%} in float32, and export.max_drop is "
-            f"{order.max_drop:g}, also with half of the layers in float32; most to blame: {', '.join(made.blamed[:SHOWN_LAYERS])}"
-        )
-    content = packed(made.model, subject.metadata)
-    if len(content) >= len(subject.onnx):
-        return f"8 bits are no smaller here: {len(content):,} bytes, and {len(subject.onnx):,} in float32"
-    return Made(content=content, weight_bits=made.weight_bits, float_layers=made.float_layers)
+    train = subject.splits["train"].images
+    found = quantise(subject.graph, train=train, accuracy=accuracy, least=subject.least, threads=threads)
+    if isinstance(found, NotQuantised):
+        return _too_coarse(found, subject)
+    return _eight_bits(packed(found.model, subject.metadata), found, whole=subject.onnx)
+
+
+def _executorch_int8(subject: _Subject) -> Made | str:
+    from odn.export import executorch_file
+    from odn.export.executorch_runtime import open_executorch
+
+    val = subject.splits["val"]
+
+    def accuracy(content: bytes) -> float:
+        return _accuracy(logits_of(open_executorch(content, subject.order.threads), val.images), val.labels)
+
+    train, example = subject.splits["train"].images, example_of(subject.manifest)
+    about: dict[str, Any] = {"train": train, "metadata": subject.metadata, "accuracy": accuracy, "least": subject.least}
+    found = executorch_file.quantise(subject.torch_graph, example, **about)
+    if isinstance(found, NotQuantised):
+        return _too_coarse(found, subject)
+    return _eight_bits(found.model, found, whole=subject.executorch)
+
+
+def _too_coarse(found: NotQuantised, subject: _Subject) -> str:
+    return (
+        f"8 bits cost too much: {found.val_accuracy:.2%} on val, {subject.val_accuracy:.2%} in float32, and export.max_drop is "
+        f"{subject.order.max_drop:g}, also with half of the layers in float32; most to blame: {', '.join(found.blamed[:SHOWN_LAYERS])}"
+    )
+
+
+def _eight_bits(content: bytes, found: Quantised[Any], *, whole: bytes) -> Made | str:
+    if len(content) >= len(whole):
+        return f"8 bits are no smaller here: {len(content):,} bytes, and {len(whole):,} in float32"
+    return Made(content=content, weight_bits=found.weight_bits, float_layers=found.float_layers)
 
 
 def _proved(name: FormatName, run: Run, subject: _Subject) -> dict[str, Any]:
@@ -161,7 +195,7 @@ def _proved(name: FormatName, run: Run, subject: _Subject) -> dict[str, Any]:
     val = subject.splits["val"]
     logits = logits_of(run, val.images)
     if name in COARSE:
-        assert _accuracy(logits, val.labels) >= subject.val_accuracy - subject.order.max_drop, "it was kept for its accuracy"
+        assert _accuracy(logits, val.labels) >= subject.least, "it was kept for its accuracy"
         parity = compare(subject.on_val, logits)
     else:
         parity = require_equal(subject.on_val, logits, name=name, exact=name in EXACT)

@@ -67,8 +67,9 @@ def example_of(manifest: Manifest) -> Tensor:
 
 
 def traced(graph: nn.Module, example: Tensor) -> "ExportedProgram":
-    """Trace a graph for batches of any size: what every format is written from."""
-    program = torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    """Trace a graph for batches of any size, or of one where the example is one image: what every format is written from."""
+    free = {0: torch.export.Dim("batch")} if len(example) > 1 else None
+    program = torch.export.export(graph, (example,), dynamic_shapes=(free,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names files of this machine, and would stand in what is written
     return program

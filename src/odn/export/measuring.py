@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def measure(path: Path, exported: Exported, *, folder: Path, network: PixelGraph
 
     identity: dict[str, Any] = {name: value for name, value in machine_identity(machine).items() if name != "device"}
     identity |= {"onnxruntime": onnxruntime.__version__, "image": list(images.shape[1:])}
+    if any(one.runtime == "executorch" for one in exported.artifacts):
+        identity["executorch"] = version("executorch")
     identity["files"] = {NETWORK: exported.model_sha256} | {one.format: one.sha256 for one in exported.artifacts}
     before = known_timing(ExportLatency, path, identity)
     if before is not None and not before["busy"]:

@@ -7,15 +7,16 @@ Source: ONNX Runtime's own advice (quantize_static, "Choosing parameters for CPU
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from odn.export.graph import INPUT, OUTPUTS
 from odn.export.onnx_file import LAYERS, stripped
 from odn.export.runtimes import BATCH, Pixels, logits_of, open_onnx
+from odn.export.sparing import NotQuantised, Quantised, WeightBits, spare
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -23,53 +24,24 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 512  # training images that the ranges of activations come from: every (N / 512)th of them
 # Beside them what lies between: their numbers stay 8 bits wide. Softmax is not: probabilities of 1 / 256 are too coarse.
 QUANTISED = (*LAYERS, "Add", "Mul", "AveragePool", "GlobalAveragePool", "MaxPool", "Relu", "Clip")
-WEIGHT_BITS: Final[tuple[Literal[7, 8], ...]] = (7, 8)
+WEIGHT_BITS: Final[tuple[WeightBits, ...]] = (7, 8)
 PREPROCESSED = ("onnx.quant.pre_process", "onnxruntime.quant")  # torch's exporter folded BatchNorm and constants already
 
-Judge = Callable[["ModelProto"], float]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Quantised:
-    """Hold a quantised graph, its accuracy on val, the bits of its weights, and the layers in float32, those that suffer most first."""
-
-    model: "ModelProto"
-    val_accuracy: float
-    weight_bits: Literal[7, 8]
-    float_layers: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotQuantised:
-    """Say which layers are to blame where no graph of 8 bits was accurate enough, the worst first, and how far the best one came."""
-
-    val_accuracy: float
-    blamed: tuple[str, ...]
-
-
-def quantise(model: "ModelProto", *, train: Pixels, accuracy: Judge, least: float, threads: int) -> Quantised | NotQuantised:
-    """Quantise all layers, with weights of 7 bits, else of 8; where `accuracy` on val stays below `least`, spare those that suffer most.
-
-    Half of the layers at most stay in float32, ranked by how far the logits of the calibration images move when that layer alone is
-    quantised.
-    """
+def quantise(
+    model: "ModelProto", *, train: Pixels, accuracy: Callable[["ModelProto"], float], least: float, threads: int
+) -> Quantised["ModelProto"] | NotQuantised:
+    """Quantise all layers, with weights of 7 bits, else of 8; where `accuracy` on val stays below `least`, spare those that suffer most."""
     with tempfile.TemporaryDirectory(prefix="odn-quantise-") as scratch:
-        quantiser = _Quantiser(model, images=calibration_images(train), folder=Path(scratch))
-        best = 0.0
-        for bits in WEIGHT_BITS:
-            whole = quantiser.quantised(bits=bits)
-            reached = accuracy(whole)
-            if reached >= least:
-                return Quantised(model=compact(whole), val_accuracy=reached, weight_bits=bits, float_layers=())
-            best = max(best, reached)
-        ranked, count = quantiser.ranked(threads), 1
-        while count <= len(ranked) // 2:
-            partly = quantiser.quantised(without=ranked[:count])
-            reached = accuracy(partly)
-            if reached >= least:
-                return Quantised(model=compact(partly), val_accuracy=reached, weight_bits=8, float_layers=_names(ranked[:count]))
-            best, count = max(best, reached), 2 * count
-        return NotQuantised(val_accuracy=best, blamed=_names(ranked))
+        quantiser = _Quantiser(model, images=calibration_images(train), folder=Path(scratch), threads=threads)
+        found = spare(quantiser, bits=WEIGHT_BITS, accuracy=accuracy, least=least)
+    return found if isinstance(found, NotQuantised) else replace(found, model=compact(found.model))
+
+
+def all_in_eight_bits(model: "ModelProto", *, train: Pixels, threads: int) -> "ModelProto":
+    """Quantise all layers, with weights of 7 bits, whatever that does to the accuracy: as fast as the file with 8."""
+    with tempfile.TemporaryDirectory(prefix="odn-quantise-") as scratch:
+        return _Quantiser(model, images=calibration_images(train), folder=Path(scratch), threads=threads).quantised(bits=7)
 
 
 def calibration_images(train: Pixels) -> Pixels:
@@ -81,10 +53,10 @@ def calibration_images(train: Pixels) -> Pixels:
 class _Quantiser:
     """Hold a graph in a file, as ONNX Runtime wants it, and the ranges of its activations once they are known."""
 
-    def __init__(self, model: "ModelProto", *, images: Pixels, folder: Path) -> None:
+    def __init__(self, model: "ModelProto", *, images: Pixels, folder: Path, threads: int) -> None:
         import onnx
 
-        self.images, self.folder = images, folder
+        self.images, self.folder, self.threads = images, folder, threads
         self.layers = [node for node in model.graph.node if node.op_type in LAYERS]
         noted = onnx.ModelProto()
         noted.CopyFrom(model)
@@ -93,7 +65,7 @@ class _Quantiser:
         self.content: bytes = noted.SerializeToString()
         (folder / "float32.onnx").write_bytes(self.content)
 
-    def quantised(self, *, bits: Literal[7, 8] = 8, without: Sequence["NodeProto"] = (), only: Sequence["NodeProto"] = ()) -> "ModelProto":
+    def quantised(self, *, bits: WeightBits = 8, without: Sequence["NodeProto"] = (), only: Sequence["NodeProto"] = ()) -> "ModelProto":
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -116,14 +88,16 @@ class _Quantiser:
         )
         return onnx.load_model(out)
 
-    def ranked(self, threads: int) -> list["NodeProto"]:
-        """Return the layers, that first which alone moves the logits most."""
-        reference = logits_of(open_onnx(self.content, threads), self.images)
+    def ranked(self) -> list["NodeProto"]:
+        reference = logits_of(open_onnx(self.content, self.threads), self.images)
         moved = []
         for layer in self.layers:
             one = self.quantised(only=[layer]).SerializeToString()
-            moved.append(float(np.square(logits_of(open_onnx(one, threads), self.images) - reference).mean()))
+            moved.append(float(np.square(logits_of(open_onnx(one, self.threads), self.images) - reference).mean()))
         return [self.layers[i] for i in sorted(range(len(moved)), key=lambda i: (-moved[i], i))]
+
+    def names(self, layers: Sequence["NodeProto"]) -> tuple[str, ...]:
+        return tuple(layer.input[1].removeprefix("network.").removesuffix(".weight") for layer in layers)
 
 
 class _Batches:
@@ -134,11 +108,6 @@ class _Batches:
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self.parts, None)
-
-
-def _names(layers: Sequence["NodeProto"]) -> tuple[str, ...]:
-    """Name layers as the network does: by their weights, such as blocks.1.conv2."""
-    return tuple(layer.input[1].removeprefix("network.").removesuffix(".weight") for layer in layers)
 
 
 def compact(model: "ModelProto") -> "ModelProto":

@@ -69,7 +69,13 @@ def torch_run(module: Any) -> Run:
     return run
 
 
-_OPENERS: dict[str, Callable[[Path, int], Run]] = {"onnxruntime": open_onnx, "torch": open_torch}
+def _open_executorch(path: Path, threads: int) -> Run:
+    from odn.export.executorch_runtime import open_executorch
+
+    return open_executorch(path, threads)
+
+
+_OPENERS: dict[str, Callable[[Path, int], Run]] = {"onnxruntime": open_onnx, "torch": open_torch, "executorch": _open_executorch}
 
 
 def logits_of(run: Run, images: Pixels) -> Logits:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from odn.models.cost import Cost
 from odn.models.ladder import Metric
 from odn.models.network import DepthNetwork
-from odn.models.timing import Timing, forward_pass, timed
+from odn.models.timing import Clock, Timing
 from odn.searching.convergence import COUNTED
 from odn.searching.data import SearchData, costs_at, full_network_cost
 from odn.searching.targets import Target, describe_excess
 from odn.training.evaluation import Evaluation, evaluate
-
-LATENCY_SECONDS = 1.0  # for each network at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +29,9 @@ class Trained:
 class Rungs:
     """Answer one target after another out of the same trained networks, each of which is timed once at most."""
 
-    def __init__(self, networks: Mapping[str, DepthNetwork], *, data: SearchData, metric: Metric) -> None:
-        """Take networks by name, and the metric by which one is smaller than another."""
-        self.data, self._metric = data, COUNTED[metric]
+    def __init__(self, networks: Mapping[str, DepthNetwork], *, data: SearchData, metric: Metric, clock: Clock) -> None:
+        """Take networks by name, the metric by which one is smaller than another, and what times one."""
+        self._metric, self._clock = COUNTED[metric], clock
         self._timed: dict[str, Timing] = {}
         self.trained = [
             Trained(
@@ -62,9 +60,7 @@ class Rungs:
     def timing(self, one: Trained) -> Timing:
         """Time a network for one image, and say whether the machine was quiet."""
         if one.name not in self._timed:
-            manifest, device = self.data.manifest, self.data.machine.device.type
-            call = forward_pass(one.network, batch_size=1, height=manifest.height, width=manifest.width, device=device)
-            self._timed[one.name] = timed({"": call}, seconds=LATENCY_SECONDS)
+            self._timed[one.name] = self._clock(one.network)
         return self._timed[one.name]
 
     def latency_ms(self, one: Trained) -> float:

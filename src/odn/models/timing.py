@@ -22,6 +22,7 @@ LEAST_PASSES, LEAST_SECONDS = 30, 0.1  # many turns of a scheduler, which gives 
 QUIET_SPREAD = 0.1  # of the least time: a quarter of the passes must be as close to it
 QUIET_SHARE = 0.9  # of the time of the quickest pass, in which the process must have had a processor to itself
 
+LATENCY_SECONDS = 1.0  # for one network at most, where it is one of many
 Calls = Mapping[str, Callable[[], object]]
 
 
@@ -39,6 +40,9 @@ class Timing:
     passes: int  # of each call
     spread: float
     busy: bool  # the machine did something else meanwhile: the times are too long, each by another factor
+
+
+Clock = Callable[[DepthNetwork], Timing]  # times one image in whatever runtime, under the name ""
 
 
 def combined(timings: Sequence[Timing]) -> dict[str, int | float | bool]:
@@ -107,6 +111,12 @@ def forward_pass(network: DepthNetwork, *, batch_size: int, height: int, width: 
         copied(x)
 
     return run
+
+
+def one_image(network: DepthNetwork, *, height: int, width: int, device: str = "cpu") -> Timing:
+    """Time a forward pass of one image, as `forward_pass` takes it."""
+    call = forward_pass(network, batch_size=1, height=height, width=width, device=device)
+    return timed({"": call}, seconds=LATENCY_SECONDS)
 
 
 def part_latencies(network: DepthNetwork, *, height: int, width: int, device: str = "cpu", seconds: float = 1.0) -> list[float]:

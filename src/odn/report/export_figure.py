@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 3.3
 LEFT, RIGHT, BOTTOM, TOP, GAP = 0.125, 0.985, 0.16, 0.72, 0.05  # fractions of the figure
-MARKERS = {"network": "D", "onnx": "o", "onnx-int8": "s", "torch": "^"}
+MARKERS = {"network": "D", "onnx": "o", "onnx-int8": "s", "torch": "^", "executorch": "o", "executorch-int8": "s"}
 TICKS = [digit * 10.0**power for power in range(-4, 10) for digit in (1, 2, 5)]  # of bytes and of milliseconds
 
 
@@ -88,7 +88,8 @@ def _legend(figure: Any, theme: Theme, exports: Exports) -> None:
 
 def colors(theme: Theme) -> dict[str, str]:
     """Return the color of each row."""
-    return {"network": theme.muted, "onnx": theme.stable, "onnx-int8": theme.trial, "torch": theme.refine}
+    onnx = {"onnx": theme.stable, "onnx-int8": theme.trial}
+    return {"network": theme.muted, **onnx, "torch": theme.refine, "executorch": theme.finish, "executorch-int8": theme.target}
 
 
 def _height(accuracy: float, least: float) -> float:

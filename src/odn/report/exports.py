@@ -10,12 +10,24 @@ from odn.records import read_record
 from odn.report.findings import Interval
 from odn.report.words import milliseconds, share, short, span
 
-TITLES = {NETWORK: "torch, float32", "onnx": "ONNX, float32", "onnx-int8": "ONNX, 8 bits", "torch": "torch's own file"}
+TITLES = {
+    NETWORK: "torch, float32",
+    "onnx": "ONNX, float32",
+    "onnx-int8": "ONNX, 8 bits",
+    "torch": "torch's own file",
+    "executorch": "ExecuTorch, float32",
+    "executorch-int8": "ExecuTorch, 8 bits",
+}
+PAIRS = (("onnx", "onnx-int8"), ("executorch", "executorch-int8"))  # in float32, and in 8 bits
 HEAD = ("file", "bytes", "test", "interval", "McNemar p", "ms", "p95 ms", "ms, 128", "memory")
 BUSY = "The machine was busy while the files were timed: 'dvc repro -sf export' measures again."
 OVERFLOWS = (
     "Weights of 7 bits cost too much accuracy, so they have 8: x86 processors without VNNI (most before 2019) may overflow and compute "
     "something else; ARM and newer x86 do not."
+)
+BINDINGS = (
+    "An ExecuTorch file takes one image: 128 are as many calls. Its memory is that of bindings for Python, which load torch; the runtime "
+    "of a device does not."
 )
 SLOWER = 1.02  # times the other: less is no difference on a machine that does other things too
 
@@ -71,27 +83,30 @@ class Exports:
 
     def notes(self) -> list[str]:
         """Say what a table does not: what 8 bits bought, which layers they spared, what was refused, and how it was measured."""
-        whole, eight = self.row("onnx"), self.row("onnx-int8")
         said = []
-        if whole is not None and eight is not None:
-            said.append(_bought(whole, eight))
-        if eight is not None and eight.weight_bits == 8:
-            said.append(OVERFLOWS)
-        if eight is not None and eight.float_layers:
-            said.append(f"Layers that 8 bits would hurt are in float32: {', '.join(eight.float_layers)}.")
+        for whole, eight in ((self.row(one), self.row(other)) for one, other in PAIRS):
+            if whole is not None and eight is not None:
+                said.append(_bought(whole, eight))
+            if eight is not None and eight.weight_bits == 8 and eight.name == "onnx-int8":
+                said.append(OVERFLOWS)
+            if eight is not None and eight.float_layers:
+                said.append(f"Layers that 8 bits would hurt are in float32 in {eight.file}: {', '.join(eight.float_layers)}.")
         said += [f"{TITLES[name]} is not there: {reason}." for name, reason in self.refused]
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         said.append(
             f"Times are medians on {self.machine}, {threads}, {self.runtimes}; memory is the peak of a process that loads the file and "
             "classifies one image."
         )
+        if any(row.name.startswith("executorch") for row in self.rows):
+            said.append(BINDINGS)
         return [*said, BUSY] if self.busy else said
 
 
 def _bought(whole: Row, eight: Row) -> str:
     assert whole.size_bytes is not None
     assert eight.size_bytes is not None
-    smaller = f"8 bits take {share(eight.size_bytes / whole.size_bytes)} of the bytes"
+    where = "" if whole.name == "onnx" else " in ExecuTorch"
+    smaller = f"8 bits{where} take {share(eight.size_bytes / whole.size_bytes)} of the bytes"
     before, after = whole.speed.ms, eight.speed.ms
     if after > before * SLOWER:
         return f"{smaller}, and are no faster here: {fine(after)} ms an image, {fine(before)} in float32. Take them for the bytes alone."
@@ -143,9 +158,14 @@ def exports_of(found: Exported, measured: ExportLatency) -> Exports:
         n_test=found.network.n,
         machine=measured.machine,
         threads=measured.threads,
-        runtimes=f"torch {measured.torch.partition('+')[0]}, ONNX Runtime {measured.onnxruntime}",
+        runtimes=_runtimes(measured),
         busy=measured.busy,
     )
+
+
+def _runtimes(measured: ExportLatency) -> str:
+    executorch = f", ExecuTorch {measured.executorch}" if measured.executorch is not None else ""
+    return f"torch {measured.torch.partition('+')[0]}, ONNX Runtime {measured.onnxruntime}{executorch}"
 
 
 def _row(name: str, one: Certificate | Artifact, measured: ExportLatency) -> Row:

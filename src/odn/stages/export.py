@@ -13,6 +13,7 @@ from odn.data.dataset import SPLITS, read_manifest, verified_split
 from odn.export.artifacts import Exported
 from odn.export.exporting import Order, export_network
 from odn.export.graph import pixel_graph
+from odn.export.installed import require_installed
 from odn.export.measuring import measure
 from odn.export.names import RECORD
 from odn.files import new_folder, require_own_folder, sha256_of, write_json
@@ -25,11 +26,13 @@ def run(config: Config, *, prepared: Path, model: Path, exported: Path, metrics:
     """Write a file a format with the record of what each does, the numbers, and the measured latency.
 
     Raises:
+        ConfigError: what a format needs is not installed.
         OutputError: the place of the files holds what odn did not write.
         MissingInputError: prepared data or the model is missing.
         DataError: the model does not fit the data, or is damaged.
         ExportError: a file does not compute what the network computes.
     """
+    require_installed(config.export.formats)
     require_own_folder(exported)
     manifest = read_manifest(prepared / "dataset.json")
     network = load_fitting(model, manifest=manifest)

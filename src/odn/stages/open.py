@@ -4,13 +4,14 @@ Where all depths are trained together the first depends on the whole schedule, a
 
 Reads: nothing
 Writes: work/depths/0, work/checks/0, work/decisions/0.json, work/pretrained
-Config: search.mode, search.schedule, model.backbone, model.weights
+Config: search.mode, search.schedule, model.backbone, model.weights, export.formats
 """
 
 import tempfile
 from pathlib import Path
 
 from odn.config import Config
+from odn.export.installed import require_installed
 from odn.files import new_folder, require_own_folder, write_json
 from odn.searching.folder import SearchFolder
 from odn.searching.pretraining import write_pretraining
@@ -22,9 +23,11 @@ def run(config: Config, *, search: SearchFolder) -> Decision:
 
     Raises:
         OutputError: one of the folders holds what odn did not write.
+        ConfigError: what one of `export.formats` needs is not installed: the export would fail when all is trained.
         MissingInputError, DataError, ConfigError: `model.weights` names what is not there, damaged, or not weights of the backbone.
         StorageError: its s3:// address cannot be read.
     """
+    require_installed(config.export.formats)
     for place in (search.pretrained, search.trained(0), search.judged(0)):
         require_own_folder(place)
     with tempfile.TemporaryDirectory() as scratch, new_folder(search.pretrained) as folder:

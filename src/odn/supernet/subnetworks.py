@@ -7,12 +7,10 @@ from itertools import product
 
 from odn.models.cost import Cost
 from odn.models.network import DepthNetwork
-from odn.models.timing import Timing, forward_pass, part_latencies, timed
+from odn.models.timing import Clock, Timing, part_latencies
 from odn.searching.data import SearchData, costs_at, full_network_cost
 from odn.supernet.cutting import narrowed, narrowed_architecture
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
-
-LATENCY_SECONDS = 1.0  # for each sub-network at most
 
 
 @dataclass(frozen=True, order=True)
@@ -59,13 +57,14 @@ class Space:
 class Measured:
     """Look sub-networks up: each is counted, timed and evaluated on val once."""
 
-    def __init__(self, supernet: DepthNetwork, *, space: Space, data: SearchData, uses_table: bool) -> None:
+    def __init__(self, supernet: DepthNetwork, *, space: Space, data: SearchData, clock: Clock, uses_table: bool) -> None:
+        """Take what times a network; a table of the times of parts is one of torch's."""
         self.supernet, self.space, self.data = supernet, space, data
         self.whole = full_network_cost(supernet.architecture, data.manifest)
         self._counted: dict[Subnetwork, Cost] = {}
         self._seen: dict[Subnetwork, Evaluation] = {}
         self._timed: dict[Subnetwork, Timing] = {}
-        self._uses_table = uses_table
+        self._clock, self._uses_table = clock, uses_table
 
     @property
     def n_read(self) -> int:
@@ -102,10 +101,7 @@ class Measured:
     def timing(self, one: Subnetwork) -> Timing:
         """Time a sub-network for one image, and say whether the machine was quiet."""
         if one not in self._timed:
-            manifest, device = self.data.manifest, self.data.machine.device.type
-            network = narrowed(self.supernet, one.depth, one.widths)
-            call = forward_pass(network, batch_size=1, height=manifest.height, width=manifest.width, device=device)
-            self._timed[one] = timed({"": call}, seconds=LATENCY_SECONDS)
+            self._timed[one] = self._clock(narrowed(self.supernet, one.depth, one.widths))
         return self._timed[one]
 
     def foreseen_ms(self, one: Subnetwork) -> float:

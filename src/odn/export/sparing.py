@@ -1,0 +1,63 @@
+"""Find which layers to spare when a network is quantised: as few as its accuracy needs, those first that suffer most."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+Model_co = TypeVar("Model_co", covariant=True)
+WeightBits = Literal[7, 8]
+
+
+class Quantiser(Protocol[Model_co]):
+    """Quantise one network, with or without some of its layers; a layer is whatever it knows its layers by."""
+
+    def quantised(self, *, bits: WeightBits, without: Sequence[Any]) -> Model_co:
+        """Return the network with all layers quantised but these, its weights with so many bits."""
+
+    def ranked(self) -> Sequence[Any]:
+        """Return the layers, that first which alone moves the logits of the calibration images most."""
+
+    def names(self, layers: Sequence[Any]) -> tuple[str, ...]:
+        """Name layers as the network does, such as blocks.1.conv2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantised(Generic[Model_co]):
+    """Hold a quantised network, its accuracy on val, the bits of its weights, and the layers in float32, those that suffer most first."""
+
+    model: Model_co
+    val_accuracy: float
+    weight_bits: WeightBits
+    float_layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotQuantised:
+    """Say which layers are to blame where no network of 8 bits was accurate enough, the worst first, and how far the best one came."""
+
+    val_accuracy: float
+    blamed: tuple[str, ...]
+
+
+def spare(
+    quantiser: Quantiser[Model_co], *, bits: Sequence[WeightBits], accuracy: Callable[[Model_co], float], least: float
+) -> Quantised[Model_co] | NotQuantised:
+    """Quantise all layers, with weights of the first of `bits` that is enough; where none is, spare those layers that suffer most.
+
+    Enough is an `accuracy` on val of `least`. Half of the layers at most stay in float32: 1, 2, 4, … of them.
+    """
+    best = 0.0
+    for wanted in bits:
+        whole = quantiser.quantised(bits=wanted, without=())
+        reached = accuracy(whole)
+        if reached >= least:
+            return Quantised(model=whole, val_accuracy=reached, weight_bits=wanted, float_layers=())
+        best = max(best, reached)
+    ranked, count = quantiser.ranked(), 1
+    while count <= len(ranked) // 2:
+        partly = quantiser.quantised(bits=8, without=ranked[:count])
+        reached = accuracy(partly)
+        if reached >= least:
+            return Quantised(model=partly, val_accuracy=reached, weight_bits=8, float_layers=quantiser.names(ranked[:count]))
+        best, count = max(best, reached), 2 * count
+    return NotQuantised(val_accuracy=best, blamed=quantiser.names(ranked))
