@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from odn import __version__
 from odn.arguments import Parser
@@ -21,9 +21,6 @@ from odn.model_commands import add_model_commands
 from odn.processes import TRAINING, rank, report, tells, world_size
 from odn.sanitize import sanitized
 from odn.search_commands import add_search_commands
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

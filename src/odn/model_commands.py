@@ -34,7 +34,7 @@ def add_model_commands(commands: Any) -> None:
 
 def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, stage=name)
     return command
 
 
