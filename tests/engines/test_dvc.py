@@ -50,10 +50,7 @@ def test_the_first_repro_runs_everything(clone: Clone) -> None:
     ("name", "ran"),
     [
         ("routing/policies.py", []),
-        ("display.py", []),
-        ("pruning/task.py", []),
         ("tracking/replay.py", ["register"]),
-        ("report/page.py", ["report", "register"]),
         ("errors.py", ["report", "register"]),
     ],
 )

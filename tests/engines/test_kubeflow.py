@@ -9,7 +9,11 @@ import pytest
 from engines.conftest import Clone, files_of, make_clone, require_same_bytes, run_compiled, write_digits
 from odn.data.dataset import read_manifest
 
-CASES = {"in the middle": ("climb", 0.66, "2"), "exhausted": ("growth", 0.999, None)}  # mode, target, what is kept; at once: see below
+CASES = {  # mode, target, what is kept; at once: see below
+    "in the middle": ("climb", 0.66, "2"),
+    "exhausted": ("growth", 0.999, None),
+    "all depths in one training": ("supernet", 0.3, "3"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,7 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
     mode, target, kept = CASES[case]
     on_dvc.change("search", mode=mode, target=target)
     on_dvc.change("climb", epochs=6)
+    on_dvc.change("supernet", epochs=2)
     formats = ["onnx", "onnx-int8", "torch"] if case == "in the middle" else []  # once: exporting takes longer than all the rest
     on_dvc.change("export", formats=formats, max_drop=1.0)
     on_dvc.repro("report")
@@ -39,7 +44,11 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
 
     require_same_bytes(on_dvc, artifacts)
     assert not files_of(tmp_path / "run/run/progress/searches")  # checkpoints of what has ended
-    ending = f"target 45.00% reached at depth {kept}" if kept else "exhausted: no depth reaches the target 99.90%; depth "
+    ending = (
+        f"target {target:.2%} reached at {'rung' if mode == 'climb' else 'depth'} {kept}"
+        if kept
+        else "exhausted: no depth reaches the target 99.90%; depth "
+    )
     assert f"odn table: {ending}" in (tmp_path / "run/log.txt").read_text()
     (table,) = (tmp_path / "run/run").glob("*/export*/table")
     assert ("| model.onnx | " in table.read_text()) == bool(formats)
