@@ -44,10 +44,12 @@ def page(found: ResultFile, *, name: str, title: str) -> str:
     about, config = found.about, found.about["config"]
     data = config["data"]
     size = "" if data["max_images"] is None else f", {data['max_images']:,} of its training images"
+    backbone = config["model"]["backbone"]
+    width = "" if "/" in backbone or ":" in backbone else f" at width {config['model']['width']:g}"
     lines = [
         f"# {title}\n",
-        f"{data['source']}{size} (a fraction of {data['val_fraction']:.3g} is val), {config['model']['backbone']} at width "
-        f"{config['model']['width']:g}, target {config['search']['target']:.2%} on val. "
+        f"{data['source']}{size} (a fraction of {data['val_fraction']:.3g} is val), {backbone}{width}, "
+        f"target {config['search']['target']:.2%} on val. "
         "Depth is chosen on val; test was read once by each run. Means over seeds, ± their standard deviation; in brackets the 95 % "
         "interval that the number of test images allows.\n",
         _table(found),
