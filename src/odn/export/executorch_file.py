@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from odn.data.dataset import Rows
 from odn.export.executorch_runtime import quiet
 from odn.export.graph import PixelGraph, traced
 from odn.export.quantized import calibration_images
@@ -82,7 +83,7 @@ def quantise(
     graph: PixelGraph,
     example: Tensor,
     *,
-    train: Pixels,
+    train: Rows,
     metadata: Mapping[str, str],
     accuracy: Callable[[bytes], float],
     least: float,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from odn.data.dataset import Rows
 from odn.export.names import RUNTIMES
 
 Pixels = npt.NDArray[np.uint8]  # (N, C, H, W)
@@ -78,7 +79,7 @@ def _open_executorch(path: Path, threads: int) -> Run:
 _OPENERS: dict[str, Callable[[Path, int], Run]] = {"onnxruntime": open_onnx, "torch": open_torch, "executorch": _open_executorch}
 
 
-def logits_of(run: Run, images: Pixels) -> Logits:
+def logits_of(run: Run, images: Rows) -> Logits:
     """Return the logits (N, K) of all images, a batch at a time; a split that is memory-mapped is never read whole."""
     parts = [run(np.ascontiguousarray(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
     return np.concatenate(parts)

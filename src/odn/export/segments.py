@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from odn.data.dataset import Manifest
+from odn.data.dataset import Manifest, Rows
 from odn.errors import ExportError
 from odn.export.graph import INPUT, Normalise, example_of, pixel_graph, plain, traced
 from odn.export.onnx_file import FORMAT_VERSION, onnx_graph, packed
@@ -139,7 +139,7 @@ def sureness(logits: Logits, *, temperature: float) -> Logits:
 
 
 @torch.no_grad()
-def prove(folder: Path, routes: RoutedNetwork, images: Pixels, *, manifest: Manifest, threads: int) -> int:
+def prove(folder: Path, routes: RoutedNetwork, images: Rows, *, manifest: Manifest, threads: int) -> int:
     """Require that segments compute what the routed network computes, and return how many images lie on the edge of an exit.
 
     Each image leaves at the same exit with the same logits. Where its confidence is within the tolerance of a threshold (thresholds are
@@ -170,7 +170,7 @@ def prove(folder: Path, routes: RoutedNetwork, images: Pixels, *, manifest: Mani
     return n_edges
 
 
-def time_segments(folder: Path, routes: RoutedNetwork, images: Pixels, *, manifest: Manifest, threads: int) -> SegmentTimes:
+def time_segments(folder: Path, routes: RoutedNetwork, images: Rows, *, manifest: Manifest, threads: int) -> SegmentTimes:
     """Time single images through the segments, and through the whole graph of the last exit, in turn, in ONNX Runtime."""
     routes = reachable(plain(routes.network), routes.exits)
     whole = pixel_graph(routes.network.truncated(routes.exits[-1].depth), manifest=manifest)
