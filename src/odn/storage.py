@@ -7,7 +7,7 @@ store that is not AWS's, AWS_PROFILE, AWS_ACCESS_KEY_ID and so on. No secret is 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -151,10 +151,12 @@ class Objects:
 
     @contextmanager
     def _asked(self, name: str) -> Iterator[Any]:
-        with _explained(Address(self.place.bucket, self.place.prefix + name), client=self._client) as client:
-            with self._lock:
-                self._client = self._client or client
-            yield self._client
+        with self._lock:
+            if self._client is None:
+                with _explained(self.place) as client:
+                    self._client = client
+        with _explained(Address(self.place.bucket, self.place.prefix + name), own=self._client) as client:
+            yield client
 
 
 def _listing(client: Any, place: Address) -> Iterator[dict[str, Any]]:
@@ -238,10 +240,11 @@ def _endpoint(client: Any) -> str:
 
 
 @contextmanager
-def _explained(place: Address, *, moved: Collection[str] = (), client: Any = None) -> Iterator[Any]:
+def _explained(place: Address, *, moved: Collection[str] = (), own: Any = None) -> Iterator[Any]:
     """Yield an S3 client; whatever boto3 raises meanwhile becomes a StorageError in plain words, with a way out.
 
-    It is a new one where none is given. A long wait is told, with the number of objects that are `moved` already.
+    A long wait is told, with the number of objects that are `moved` already; not that for one object of many, by a client of the caller's
+    `own`: on threads of their own, such waits are of no interest.
     """
     from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedError
     from botocore import exceptions as boto
@@ -249,12 +252,12 @@ def _explained(place: Address, *, moved: Collection[str] = (), client: Any = Non
     where = str(place)
     try:
         try:
-            client = client or _client()
+            client = own or _client()
         except ValueError as error:  # botocore's word for an endpoint that is no URL
             raise StorageError(f"{place} cannot be read: {error}; mend AWS_ENDPOINT_URL, which reads like http://host:port") from None
         where = f"{place} at {_endpoint(client)}"
         limit = f"a request is given up after {READ_TIMEOUT:g} s without a byte, {N_TRIES} times"
-        with waiting(where, limit=limit, so_far=lambda: f"{len(moved):,} objects are through"):
+        with waiting(where, limit=limit, so_far=lambda: f"{len(moved):,} objects are through") if own is None else nullcontext():
             yield client
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError):
         raise StorageError(f"{where} needs credentials and there are none, or only a part; {CREDENTIALS}") from None
