@@ -67,7 +67,7 @@ def write_shards(folder: Path, *, part: Part, indices: Indices, shape: Shape, pl
         for name in in_order(upload, decoded(len(names) * size), threads=UPLOADS, ahead=1):
             lines.write(f"{name}\n")
             lines.flush()
-            names = [*names, name]
+            names.append(name)
     index = Index(place=place, count=len(indices), shape=shape, size=size, shards=tuple(names))
     write_json(folder / INDEX, asdict(index))
     return tally.written(folder, part.labels[indices])
