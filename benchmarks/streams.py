@@ -1,7 +1,7 @@
 """How many images a second reach a network, held, mapped, read ahead or streamed: `python -m benchmarks.streams PREPARED STREAMED`.
 
 Both are what `odn prepare` writes of the same data, the second with `data.shards`, on a CPU. A pass is an epoch of the product's own
-training batches in its own order, without a network and without augmentation. `shuffled as a whole` reads the map in an order that knows no
+training batches, or its first --images, in its own order, without a network and without augmentation. `shuffled as a whole` reads the map in an order that knows no
 shards, as was done before there were any. Ways take turns; the pages of the map are given up before each pass that is to read a disk.
 """
 
@@ -24,19 +24,21 @@ NOTHING = AugmentConfig(shift=0, rotate=0.0, scale=0.0, flip=False)
 CPU = torch.device("cpu")
 
 
-def passed(images: Images, *, batch_size: int, seed: int) -> float:
-    """Return the images a second of an epoch."""
+def passed(images: Images, *, batch_size: int, most: int, seed: int) -> float:
+    """Return the images a second of the first images of an epoch."""
     n, began = 0, perf_counter()
     for batch, _ in training_batches(images, batch_size=batch_size, augment=NOTHING, generator=torch.Generator().manual_seed(seed)):
         n += len(batch)
+        if n >= most:
+            break
     return n / (perf_counter() - began)
 
 
-def passed_as_a_whole(images: Images, *, batch_size: int, seed: int) -> float:
-    """Return the images a second of an epoch in one random order of all images, each batch read when it is needed."""
+def passed_as_a_whole(images: Images, *, batch_size: int, most: int, seed: int) -> float:
+    """Return the images a second of the first of an epoch in one random order of all images, each batch read when it is needed."""
     assert isinstance(images.pixels, torch.Tensor), "read without a thread"
     order, n, began = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)), 0, perf_counter()
-    for part in order.split(batch_size):
+    for part in order[:most].split(batch_size):
         n += len(images.normalised(images.batch(part)))
     return n / (perf_counter() - began)
 
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("prepared", type=Path)
     parser.add_argument("streamed", type=Path)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--images", type=int, default=1 << 40, help="of a pass, at most")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args(arguments)
     manifest, file = read_manifest(options.prepared / "dataset.json"), options.prepared / "train" / "images.npy"
@@ -71,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def held() -> Images:
         there = mapped()
-        return Images(torch.from_numpy(np.array(there.pixels)), there.labels, there.mean, there.std, there.n_classes)
+        return Images(
+            torch.from_numpy(np.array(read_split(options.prepared / "train").images)), there.labels, there.mean, there.std, there.n_classes
+        )
 
     def streamed() -> Images:
         return on_device(read_split(options.streamed / "train", objects=Objects), manifest=manifest, device=CPU)
@@ -89,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             images = opened()
             if is_cold:
                 give_up(file)
-            speeds[name].append(measured(images, batch_size=options.batch_size, seed=seed))
+            speeds[name].append(measured(images, batch_size=options.batch_size, most=options.images, seed=seed))
             del images
             sys.stderr.write(f"{name}: {speeds[name][-1]:,.0f}\n")
     best = max(speeds["held"])

@@ -42,6 +42,8 @@ def write_shards(folder: Path, *, part: Part, indices: Indices, shape: Shape, pl
         tally.add(images)
         tick(len(images))
 
+    opened: set[BinaryIO] = set()
+
     def decoded(begin: int) -> Iterator[tuple[str, BinaryIO]]:
         for start in range(begin, len(indices), size):
             mine = indices[start : start + size]
@@ -55,19 +57,25 @@ def write_shards(folder: Path, *, part: Part, indices: Indices, shape: Shape, pl
                 tally.add(images)
                 tick(len(images))
             file.seek(0)
+            opened.add(file)
             yield digest.hexdigest(), file
 
     def upload(one: tuple[str, BinaryIO]) -> str:
         name, file = one
         with file:
             objects.put(object_name(name), file)
+        opened.discard(file)
         return name
 
-    with log.open("a") as lines:
-        for name in in_order(upload, decoded(len(names) * size), threads=UPLOADS, ahead=1):
-            lines.write(f"{name}\n")
-            lines.flush()
-            names.append(name)
+    try:
+        with log.open("a") as lines:
+            for name in in_order(upload, decoded(len(names) * size), threads=UPLOADS, ahead=1):
+                lines.write(f"{name}\n")
+                lines.flush()
+                names.append(name)
+    finally:
+        for file in opened:  # what a failure of the one before it kept from its upload
+            file.close()
     index = Index(place=place, count=len(indices), shape=shape, size=size, shards=tuple(names))
     write_json(folder / INDEX, asdict(index))
     return tally.written(folder, part.labels[indices])

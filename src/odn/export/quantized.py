@@ -17,7 +17,7 @@ from odn.data.dataset import Rows
 from odn.data.sharding import shard_size, spread
 from odn.export.graph import INPUT, OUTPUTS
 from odn.export.onnx_file import LAYERS, stripped
-from odn.export.runtimes import BATCH, Pixels, logits_of, open_onnx
+from odn.export.runtimes import Pixels, batch_size, logits_of, open_onnx
 from odn.export.sparing import NotQuantised, Quantised, WeightBits, spare
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class _Batches:
     """Hand images to ONNX Runtime's calibration, a batch at a time."""
 
     def __init__(self, images: Pixels) -> None:
-        self.parts = iter([{INPUT: images[start : start + BATCH]} for start in range(0, len(images), BATCH)])
+        size = batch_size(images.shape)
+        self.parts = iter([{INPUT: images[start : start + size]} for start in range(0, len(images), size)])
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self.parts, None)

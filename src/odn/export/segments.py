@@ -18,7 +18,7 @@ from odn.errors import ExportError
 from odn.export.graph import INPUT, Normalise, example_of, pixel_graph, plain, traced
 from odn.export.onnx_file import FORMAT_VERSION, onnx_graph, packed
 from odn.export.parity import require_equal
-from odn.export.runtimes import BATCH, Logits, Pixels, open_session
+from odn.export.runtimes import Logits, Pixels, batch_size, open_session
 from odn.files import sha256_of, write_bytes, write_json
 from odn.models.network import DepthNetwork
 from odn.models.timing import timed
@@ -150,8 +150,9 @@ def prove(folder: Path, routes: RoutedNetwork, images: Rows, *, manifest: Manife
     """
     routes = reachable(plain(routes.network), routes.exits)
     segments, normalise, n_edges = Segments(folder, threads=threads), Normalise(manifest), 0
-    for start in range(0, len(images), BATCH):
-        batch = np.ascontiguousarray(images[start : start + BATCH])
+    size = batch_size(images.shape)
+    for start in range(0, len(images), size):
+        batch = np.ascontiguousarray(images[start : start + size])
         x = normalise(torch.from_numpy(batch))
         logits, depths = segments.run(batch)
         said = routes.network.forward_depths(x, [one.depth for one in routes.exits])
