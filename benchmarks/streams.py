@@ -1,8 +1,9 @@
 """How many images a second reach a network, held, mapped, read ahead or streamed: `python -m benchmarks.streams PREPARED STREAMED`.
 
 Both are what `odn prepare` writes of the same data, the second with `data.shards`, on a CPU. A pass is an epoch of the product's own
-training batches, or its first --images, in its own order, without a network and without augmentation. `shuffled as a whole` reads the map in an order that knows no
-shards, as was done before there were any. Ways take turns; the pages of the map are given up before each pass that is to read a disk.
+training batches, or its first --images, in its own order, without a network and without augmentation. `shuffled as a whole` reads the map
+in an order that knows no shards, as was done before there were any. Ways take turns; the pages of the map are given up before each pass
+that is to read a disk.
 """
 
 import argparse
