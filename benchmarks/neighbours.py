@@ -16,6 +16,7 @@ from odn.routing.targets import Target
 from odn.searching.data import opened
 from odn.searching.folder import SearchFolder
 from odn.searching.targets import read_target
+from odn.storage import Objects
 from odn.training.evaluation import evaluate
 
 
@@ -32,7 +33,7 @@ def run_specialised(config: Config, *, arm: str, target: str, prepared: Path, su
     if not done.made:
         raise OdnError(f"{arm}: {done.missed[0]}")
     (made,) = done.made
-    seconds, data = time.monotonic() - begin, opened(prepared, config=config)
+    seconds, data = time.monotonic() - begin, opened(prepared, config=config, objects=Objects)
     test = on_device(read_split(prepared / "test"), manifest=data.manifest, device=data.machine.device)
     seen = evaluate(data.machine.to_device(load_network(made.folder)), test, machine=data.machine)
     return Result(

@@ -12,6 +12,7 @@ def register(
     run: str,
     commit: str,
     repository: str,
+    version: str,
     dataset: dsl.Input[dsl.Dataset],
     search: dsl.Input[dsl.Model],
     model: dsl.Input[dsl.Model],
@@ -27,6 +28,7 @@ def register(
     inputs = {"dataset": dataset.path, "search": search.path, "model": model.path, "results": results.path}
     inputs |= {"exported": exported.path, "report": report.path}
     tags = {"odn.kfp.run": run, f"odn.kfp.run.{run}": "true", "mlflow.source.git.commit": commit, "odn.data.repository": repository}
+    tags["odn.data.version"] = version  # a commit of the repository, or a digest of what lies in the bucket
     done = steps.register(config, experiment=experiment, tags=tags, **inputs, registration=registration.path, note=note.path)
     registration.metadata.update(done)
     return f"models:/{done['name']}/{done['version']}"

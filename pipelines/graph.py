@@ -11,6 +11,7 @@ from kfp import dsl
 
 import components
 from odn.config import Config
+from odn.tracking.provenance import IMAGE
 from pipelines.platform import Platform, place
 
 NAME = "optimally-deep-network"
@@ -30,6 +31,7 @@ def finish(platform: Platform, *, processes: int) -> Callable[..., Any]:
         experiment: str,
         commit: str,
         repository: str,
+        version: str,
         dataset: dsl.Input[dsl.Dataset],
         test: dsl.Input[dsl.Dataset],
         search: dsl.Input[dsl.Model],
@@ -47,6 +49,7 @@ def finish(platform: Platform, *, processes: int) -> Callable[..., Any]:
             run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             commit=commit,
             repository=repository,
+            version=version,
             dataset=dataset,
             search=search,
             model=model,
@@ -54,6 +57,7 @@ def finish(platform: Platform, *, processes: int) -> Callable[..., Any]:
             report=told.outputs["report"],
         )
         place(registered, "register the model", platform).set_caching_options(enable_caching=False)
+        registered.set_env_variable(IMAGE, platform.image)  # of the steps that train
 
     made: Callable[..., Any] = finish
     return made
@@ -98,7 +102,9 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
             search = judged.outputs["search"]
 
             def stop() -> None:
-                done = ending(**tracked, commit=commit, repository=data_repository, dataset=dataset, test=test, search=search)
+                done = ending(
+                    **tracked, commit=commit, repository=data_repository, version=version, dataset=dataset, test=test, search=search
+                )
                 done.set_display_name(f"finish {unit} {depth}")
 
             if index + 1 == len(schedule):

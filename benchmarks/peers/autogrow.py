@@ -93,7 +93,7 @@ def framed(split: Split) -> Split:
     H, W = split.images.shape[2:]
     top, left = (SIZE - H) // 2, (SIZE - W) // 2
     borders = ((0, 0), (0, 0), (top, SIZE - H - top), (left, SIZE - W - left))
-    return Split(images=np.pad(split.images, borders), labels=split.labels)
+    return Split(images=np.pad(np.asarray(split.images), borders), labels=split.labels)
 
 
 def run_script(options: argparse.Namespace, *, manifest: Manifest, train: Images, val: Images) -> tuple[dict[str, Any], list[int]]:

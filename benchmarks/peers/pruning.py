@@ -27,6 +27,7 @@ from odn.models.network import DepthNetwork
 from odn.models.stored_networks import load_network
 from odn.searching.data import SearchData, costs_at, opened
 from odn.searching.phases import run_phase
+from odn.storage import Objects
 from odn.training.depth_task import Phase
 from odn.training.evaluation import evaluate
 from odn.training.fit import EpochRow
@@ -60,7 +61,7 @@ def run_pruning(config: Config, *, arm: str, whole: Path, peer: Peer, like: Resu
     """Prune the network in `whole`, for which `spent` full-network epochs were paid, to `like`; train on for what `like` cost."""
     begin = time.monotonic()
     torch.manual_seed(config.seed)  # that random scores come from
-    data = opened(prepared, config=config)
+    data = opened(prepared, config=config, objects=Objects)
     network = data.machine.to_device(load_network(whole))
     whole_costs, most = _costs(network, data), getattr(like, peer.of)
     full_macs = costs_at(data.backbone, data.manifest).macs

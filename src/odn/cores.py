@@ -1,10 +1,11 @@
-"""Count the processor cores that this process may use: its affinity, and the quota of its control groups."""
+"""Count the processor cores, and the bytes of memory, that this process may use: by its affinity and its control groups."""
 
 import os
 from pathlib import Path
 
 ROOT = Path("/")
 MOST_CORES = 1 << 16  # a quota above that is a damaged file
+MOST_BYTES = 1 << 60  # a limit above that is none: version 1 has its largest number for that
 
 
 def usable_cores(*, root: Path = ROOT) -> int:
@@ -19,10 +20,25 @@ def cpu_quotas(root: Path = ROOT) -> list[float]:
 
     Version 2 says `MAX PERIOD` in cpu.max, version 1 has a file for each; a group is bound by every group above it.
     """
-    groups = _groups(_text(root / "proc/self/cgroup"))
+    return [quota for folder in _folders(root, controller="cpu") if (quota := _quota(folder)) is not None]
+
+
+def usable_memory(*, root: Path = ROOT) -> int | None:
+    """Return how many bytes this process may hold: what the system has left, and no more than its control groups allow; None: unknown."""
+    left = [line.split() for line in _text(root / "proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
+    limits = [int(words[1]) * 1024 for words in left if len(words) == 3 and words[1].isascii() and words[1].isdigit()]
+    for folder in _folders(root, controller="memory"):
+        limit = (_text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")).strip()
+        if limit.isascii() and limit.isdigit() and int(limit) < MOST_BYTES:
+            limits.append(int(limit))
+    return min(limits, default=None)
+
+
+def _folders(root: Path, *, controller: str) -> list[Path]:
+    """List where the system keeps what binds this process: of every group that it is in, and of every group above."""
     mount = root / "sys/fs/cgroup"
-    folders = [mount / base / above for base, group in groups for above in _upwards(group)]
-    return [quota for folder in dict.fromkeys(folders) if (quota := _quota(folder)) is not None]
+    groups = _groups(_text(root / "proc/self/cgroup"), controller=controller)
+    return list(dict.fromkeys(mount / base / above for base, group in groups for above in _upwards(group)))
 
 
 def _asked_for() -> list[int]:
@@ -30,8 +46,8 @@ def _asked_for() -> list[int]:
     return [int(first)] if first.isascii() and first.isdigit() and int(first) > 0 else []
 
 
-def _groups(text: str) -> list[tuple[str, str]]:
-    """Return where the hierarchies that bind the processor are mounted, and this process's group in each, from lines `ID:NAMES:PATH`."""
+def _groups(text: str, *, controller: str) -> list[tuple[str, str]]:
+    """Return where the hierarchies of a controller are mounted, and this process's group in each, from lines `ID:NAMES:PATH`."""
     found = []
     for line in text.splitlines():
         _, _, rest = line.partition(":")
@@ -39,8 +55,8 @@ def _groups(text: str) -> list[tuple[str, str]]:
         group = path.strip("/")
         if not names:
             found += [("", group), ("unified", group)]
-        elif "cpu" in names.split(","):
-            found += [(names, group), ("cpu", group)]
+        elif controller in names.split(","):
+            found += [(names, group), (controller, group)]
     return found
 
 

@@ -7,10 +7,11 @@ store that is not AWS's, AWS_PROFILE, AWS_ACCESS_KEY_ID and so on. No secret is 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO
 
 from odn.errors import StorageError
 from odn.waiting import waiting
@@ -31,6 +32,7 @@ WAY_OUT = {
     "AccessDenied": "these credentials may not do that; ask for s3:ListBucket and s3:GetObject (to upload, s3:PutObject)",
     "403": "these credentials may not do that; ask for s3:ListBucket and s3:GetObject (to upload, s3:PutObject)",
     "500": "the store failed, or what answers there is no object store; check AWS_ENDPOINT_URL",
+    "404": "there is no such object; if it is a shard of prepared data, 'dvc repro -f prepare' writes it anew",
     "301": ELSEWHERE,
     "307": ELSEWHERE,
     "PermanentRedirect": "the bucket is in another region; set AWS_REGION to it",
@@ -116,6 +118,47 @@ def fingerprint(address: str) -> str:
     return digest.hexdigest()
 
 
+class Objects:
+    """Move single objects to and from one place, by one client; several threads may."""
+
+    def __init__(self, address: str) -> None:
+        """Take an address apart; nothing is asked yet.
+
+        Raises:
+            StorageError: it is no such address.
+        """
+        self.place = parse_address(address)
+        self._client: Any = None
+        self._lock = Lock()
+
+    def get(self, name: str, file: BinaryIO) -> None:
+        """Copy an object into an open file.
+
+        Raises:
+            StorageError: the store cannot be reached or refuses, or there is no such object.
+        """
+        with self._asked(name) as client:
+            client.download_fileobj(self.place.bucket, self.place.prefix + name, file, Config=_one_thread())
+
+    def put(self, name: str, file: BinaryIO) -> None:
+        """Make an object of what a file holds from its beginning, whole or not at all.
+
+        Raises:
+            StorageError: the store cannot be reached or refuses.
+        """
+        with self._asked(name) as client:
+            client.upload_fileobj(file, self.place.bucket, self.place.prefix + name, Config=_one_thread())
+
+    @contextmanager
+    def _asked(self, name: str) -> Iterator[Any]:
+        with self._lock:
+            if self._client is None:
+                with _explained(self.place) as client:
+                    self._client = client
+        with _explained(Address(self.place.bucket, self.place.prefix + name), own=self._client) as client:
+            yield client
+
+
 def _listing(client: Any, place: Address) -> Iterator[dict[str, Any]]:
     """Yield what is below the prefix, in the order of the keys."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix, PaginationConfig={"PageSize": PAGE})
@@ -197,10 +240,11 @@ def _endpoint(client: Any) -> str:
 
 
 @contextmanager
-def _explained(place: Address, *, moved: Collection[str] = ()) -> Iterator[Any]:
+def _explained(place: Address, *, moved: Collection[str] = (), own: Any = None) -> Iterator[Any]:
     """Yield an S3 client; whatever boto3 raises meanwhile becomes a StorageError in plain words, with a way out.
 
-    A long wait is told, with the number of objects that are `moved` already.
+    A long wait is told, with the number of objects that are `moved` already; not that for one object of many, by a client of the caller's
+    `own`: on threads of their own, such waits are of no interest.
     """
     from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedError
     from botocore import exceptions as boto
@@ -208,12 +252,12 @@ def _explained(place: Address, *, moved: Collection[str] = ()) -> Iterator[Any]:
     where = str(place)
     try:
         try:
-            client = _client()
+            client = own or _client()
         except ValueError as error:  # botocore's word for an endpoint that is no URL
             raise StorageError(f"{place} cannot be read: {error}; mend AWS_ENDPOINT_URL, which reads like http://host:port") from None
         where = f"{place} at {_endpoint(client)}"
         limit = f"a request is given up after {READ_TIMEOUT:g} s without a byte, {N_TRIES} times"
-        with waiting(where, limit=limit, so_far=lambda: f"{len(moved):,} objects are through"):
+        with waiting(where, limit=limit, so_far=lambda: f"{len(moved):,} objects are through") if own is None else nullcontext():
             yield client
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError):
         raise StorageError(f"{where} needs credentials and there are none, or only a part; {CREDENTIALS}") from None

@@ -54,6 +54,8 @@ def test_every_step_runs_in_the_image_that_was_named(everything: tuple[dict[str,
     containers = [one["container"] for one in everything[0]["deploymentSpec"]["executors"].values()]
     assert {container["image"] for container in containers} == {IMAGE}
     assert "pip install" not in str(containers)
+    told = [container["env"] for container in containers if {"name": "ODN_IMAGE", "value": IMAGE} in container.get("env", [])]
+    assert len(told) == 1, "the step that registers, which names it beside the model"
 
 
 def test_sixteen_depths_are_sixteen_levels(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:

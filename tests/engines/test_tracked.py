@@ -142,6 +142,7 @@ def test_fetch_brings_the_model_back_and_versions_it(tracked: Tracked, tmp_path:
     """By alias and by the Kubeflow run, whose id the version carries: the same bytes, which DVC has in its cache afterwards."""
     version = tracked.client.get_model_version_by_alias("odn-digits", "champion")
     (run,) = (name.removeprefix(RUN_TAG) for name in version.tags if name.startswith(RUN_TAG))
+    assert len(version.tags["odn.data.version"]) == 64  # of what lies in the bucket
     monkeypatch.chdir(tmp_path)
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, check=True)

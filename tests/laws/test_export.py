@@ -235,7 +235,7 @@ def test_training_images_calibrate_and_val_does_not(tmp_path: Path) -> None:
     for name, changed in (("as", None), ("val", "val"), ("train", "train")):
         others = dict(splits)
         if changed is not None:
-            others[changed] = Split(images=splits[changed].images // 2, labels=splits[changed].labels)
+            others[changed] = Split(images=np.asarray(splits[changed].images) // 2, labels=splits[changed].labels)
         place = tmp_path / name
         made = export_network(network, order, manifest=manifest, splits=others, model_sha256="1" * 64, folder=place)
         digests.append(made.artifacts[0].sha256)

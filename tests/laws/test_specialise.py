@@ -18,6 +18,7 @@ from odn.models.network import DepthNetwork
 from odn.models.stored_networks import load_network
 from odn.searching.folder import SearchFolder
 from odn.searching.targets import read_target, read_targets
+from odn.storage import Objects
 from odn.supernet import specialiser as searching
 from odn.supernet.specialiser import Specialiser
 from odn.supernet.subnetworks import Measured, Space
@@ -34,7 +35,7 @@ def measured(reached: Stages) -> Measured:
 def measured_in(reached: Stages, network: DepthNetwork, space: Space, *, uses_table: bool) -> Measured:
     """Measure in torch."""
     data = open_data(reached.config, reached.prepared)
-    clock = clock_of("torch", manifest=data.manifest, machine=data.machine, train=reached.prepared / "train")
+    clock = clock_of("torch", manifest=data.manifest, machine=data.machine, train=reached.prepared / "train", objects=Objects)
     return Measured(network, space=space, data=data, clock=clock, uses_table=uses_table)
 
 

@@ -15,6 +15,7 @@ from odn.errors import TrackingError
 from odn.files import write_json
 from odn.tracking.connection import Connection, connect
 from odn.tracking.place import tracking_place
+from odn.tracking.provenance import IMAGE as IMAGE_VARIABLE
 from odn.tracking.provenance import provenance
 from odn.tracking.replay import Replayed
 from odn.tracking.runs import depth_run
@@ -140,7 +141,7 @@ def test_a_deleted_experiment_is_named_with_the_way_out(store: Path, make_search
         replayed(make_search(store))
 
 
-def test_provenance_names_the_commit_and_dvc_s_versions(tmp_path: Path) -> None:
+def test_provenance_names_commit_data_model_and_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tracked by git and changed counts as dirty, except what every run writes; what is unknown has no tag."""
     assert set(provenance(tmp_path)) == {"odn.version"}
     (tmp_path / "data.dvc").write_text("outs:\n- md5: d1.dir\n  path: data\n")
@@ -153,3 +154,5 @@ def test_provenance_names_the_commit_and_dvc_s_versions(tmp_path: Path) -> None:
     assert (tags["odn.dvc.data"], tags["odn.dvc.model"], tags["odn.git.dirty"]) == ("d1.dir", "m1.dir", "false")
     (tmp_path / "data.dvc").write_text("")
     assert provenance(tmp_path)["odn.git.dirty"] == "true"
+    monkeypatch.setenv(IMAGE_VARIABLE, f"registry.example/odn@sha256:{'0' * 64}")
+    assert provenance(tmp_path)["odn.image"] == f"registry.example/odn@sha256:{'0' * 64}"

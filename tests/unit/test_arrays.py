@@ -24,7 +24,7 @@ def test_a_split_reads_back_as_it_was_chosen(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(arrays, "CHUNK_BYTES", chunk_images * 60)
     write_split(tmp_path, part=PART, indices=INDICES, shape=SHAPE)
     split = read_split(tmp_path)
-    assert np.array_equal(split.images, IMAGES[INDICES])
+    assert np.array_equal(np.asarray(split.images), IMAGES[INDICES])
     assert np.array_equal(split.labels, PART.labels[INDICES])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from odn.cores import cpu_quotas, usable_cores
+from odn.cores import cpu_quotas, usable_cores, usable_memory
 
 V1 = "5:memory:/docker/f00\n4:cpu,cpuacct:/docker/f00\n3:cpuset:/docker/f00\n"
 
@@ -62,3 +62,28 @@ def test_what_the_user_asks_for_is_the_most(tmp_path: Path, monkeypatch: pytest.
     """OMP_NUM_THREADS lowers the number and never raises it; what is no number is not looked at."""
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert usable_cores(root=tmp_path) == (most or len(os.sched_getaffinity(0)))
+
+
+MEMINFO = {"../../proc/meminfo": "MemTotal: 64 kB\nMemAvailable:   48 kB\n"}
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "n_bytes"),
+    [
+        ("0::/\n", MEMINFO, 48 * 1024),
+        ("0::/a/b\n", MEMINFO | {"a/b/memory.max": "max\n", "a/memory.max": "4096\n"}, 4096),
+        (
+            V1,
+            MEMINFO | {"memory/docker/f00/memory.limit_in_bytes": "9223372036854771712\n", "memory/memory.limit_in_bytes": "8192\n"},
+            8192,
+        ),
+        (V1, MEMINFO | {"memory/memory.limit_in_bytes": "1048576\n"}, 48 * 1024),
+        ("0::/\n", {"../../proc/meminfo": "MemAvailable: lots kB\n", "memory.max": "١\n"}, None),
+        ("", {}, None),
+    ],
+)
+def test_memory_is_what_the_system_has_left_and_the_groups_allow(
+    tmp_path: Path, cgroup: str, files: dict[str, str], n_bytes: int | None
+) -> None:
+    """The least of all; None where nothing can be read."""
+    assert usable_memory(root=groups(tmp_path, cgroup, files)) == n_bytes

@@ -22,6 +22,7 @@ from odn.searching.data import opened
 from odn.searching.folder import SearchFolder
 from odn.searching.records import write_table
 from odn.searching.statistics import wilson_interval
+from odn.storage import Objects
 from odn.training.probes import Features, Read, probe, read_features
 from odn.training.seed import generator
 
@@ -97,7 +98,7 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, out: Path) -> L
         OutputError: the place of the folder holds what odn did not write.
     """
     began = time.monotonic()
-    data = opened(prepared, config=config, weights=search.pretrained)
+    data = opened(prepared, config=config, objects=Objects, weights=search.pretrained)
     whole, manifest = data.backbone, data.manifest
     size = {"height": manifest.height, "width": manifest.width}
     network = data.machine.to_device(build(whole, generator(config.seed, "weights"), heads=range(1, whole.n_blocks + 1)))

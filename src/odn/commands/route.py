@@ -30,6 +30,7 @@ from odn.routing.targets import Target
 from odn.routing.written import static_points, write_found
 from odn.searching.data import SearchData, opened
 from odn.searching.strategy import Checkpoints
+from odn.storage import Objects
 from odn.tracking.registry import Registration
 from odn.tracking.routed import register_routed
 
@@ -75,13 +76,15 @@ def run(
     require_own_folder(out / kind)
     if export and kind == "gate":
         raise ConfigError("--export: gates decide before each block, which would be a graph a block; export --kind confidence")
-    data = opened(prepared, config=config)
+    data = opened(prepared, config=config, objects=Objects)
     given = read_supernet(supernet, manifest=data.manifest, machine=data.machine)
     times = None
     if target.unit == "ms":
         settings: dict[str, Any] = {"manifest": data.manifest, "machine": data.machine, "hidden": config.route.hidden}
         times = measured_times(out / "latency.json", given, **settings)
-    test = on_device(verified_split(prepared / "test", manifest=data.manifest), manifest=data.manifest, device=data.machine.device)
+    test = on_device(
+        verified_split(prepared / "test", manifest=data.manifest, objects=Objects), manifest=data.manifest, device=data.machine.device
+    )
     if kind == "confidence":
         found = fit_confidence(given, target=target, times=times, data=data, test=test, config=config)
     else:
@@ -107,7 +110,7 @@ def _segments(found: Found, folder: Path, *, prepared: Path, data: SearchData) -
     from odn.export.segments import prove, time_segments, write_segments
 
     assert isinstance(found.routes, RoutedNetwork), "gates are not exported"
-    images = verified_split(prepared / "val", manifest=data.manifest).images
+    images = verified_split(prepared / "val", manifest=data.manifest, objects=Objects).images
     record = write_segments(found.routes, folder, manifest=data.manifest)
     about: dict[str, Any] = {"manifest": data.manifest, "threads": data.machine.threads}
     n_edges = prove(folder, found.routes, images, **about)

@@ -22,6 +22,7 @@ from odn.searching.records import SupernetCard, read_search
 from odn.searching.results import Card
 from odn.searching.statistics import wilson_interval
 from odn.searching.targets import Target
+from odn.storage import Objects
 from odn.tracking.provenance import provenance
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def run(
     if not (place / "card.json").exists() and not config.mode.any_ladder:
         wanted = "supernet, climb or grid"
         raise MissingInputError(f"{place} is missing; set search.mode: {wanted} and run 'dvc repro' first")
-    data = opened(prepared, config=config)
-    clock = clock_of(runtime, manifest=data.manifest, machine=data.machine, train=prepared / "train")
+    data = opened(prepared, config=config, objects=Objects)
+    clock = clock_of(runtime, manifest=data.manifest, machine=data.machine, train=prepared / "train", objects=Objects)
     if config.mode.any_ladder:
         answers = _from_ladder(config, targets, data=data, search=search, model=model, clock=clock)
     else:

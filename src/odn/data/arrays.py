@@ -3,9 +3,11 @@
 N images, C channels, H height, W width.
 """
 
+import hashlib
 import io
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,20 +44,30 @@ class Written:
     labels: Labels  # (N,)
     digests: Digests
     histogram: Histogram
+    sha256: str  # hex, of images.npy then labels.npy, wherever the images lie
 
 
-@dataclass
-class _Tally:
-    """Count what goes into a split."""
+class Tally:
+    """Count what goes into a split, in order."""
 
-    histogram: Histogram
-    digests: list[Digests] = field(default_factory=lambda: [np.empty((0, 2), np.uint64)])
+    def __init__(self, n_images: int, shape: Shape) -> None:
+        """Begin with no image of so many."""
+        self.histogram: Histogram = np.zeros((shape[0], N_VALUES), np.int64)
+        self.digests: list[Digests] = [np.empty((0, 2), np.uint64)]
+        self._sha256 = hashlib.sha256(header_of(n_images, shape))
 
     def add(self, images: Images) -> Digests:
         """Count images (n, C, H, W), and return their digests."""
         self.histogram += histogram_of(images)
+        self._sha256.update(np.ascontiguousarray(images).data)
         self.digests.append(digests_of(images))
         return self.digests[-1]
+
+    def written(self, folder: Path, labels: Labels) -> Written:
+        """Write labels.npy, and return what is known of the split."""
+        np.save(folder / "labels.npy", labels, allow_pickle=False)
+        self._sha256.update((folder / "labels.npy").read_bytes())
+        return Written(labels=labels, digests=np.concatenate(self.digests), histogram=self.histogram, sha256=self._sha256.hexdigest())
 
 
 def write_split(folder: Path, *, part: Part, indices: Indices, shape: Shape, tick: Tick = untold) -> Written:
@@ -64,8 +76,8 @@ def write_split(folder: Path, *, part: Part, indices: Indices, shape: Shape, tic
     The digest of each image stands in a file beside them: what is whole by it is not decoded again. Who calls sees to it that the folder
     holds nothing of another part. The .npy file is written as a stream, not through a memory map, whose dirty pages would count as memory.
     """
-    tally = _Tally(np.zeros((shape[0], N_VALUES), np.int64))
-    header, chunk = _header(len(indices), shape), _chunk(shape)
+    tally = Tally(len(indices), shape)
+    header = header_of(len(indices), shape)
     path, names = folder / "images.npy", folder / DIGESTS
     for one in (path, names):
         one.touch()
@@ -73,21 +85,26 @@ def write_split(folder: Path, *, part: Part, indices: Indices, shape: Shape, tic
         n_done = _whole_images(file, log, header=header, shape=shape, tally=tally, tick=tick)
         if not n_done:
             file.write(header)
-        for start in range(n_done, len(indices), chunk):
-            images = np.ascontiguousarray(part.read(indices[start : start + chunk]))  # (n, C, H, W)
-            assert images.dtype == np.uint8, images.dtype
-            assert images.shape[1:] == shape, (images.shape, shape)
+        for images in chunks_of(part, indices[n_done:], shape=shape):
             file.write(images.data)
             file.flush()
             log.write(tally.add(images).data)
             log.flush()
             tick(len(images))
-    labels = part.labels[indices]
-    np.save(folder / "labels.npy", labels, allow_pickle=False)
-    return Written(labels=labels, digests=np.concatenate(tally.digests), histogram=tally.histogram)
+    return tally.written(folder, part.labels[indices])
 
 
-def _whole_images(file: BinaryIO, log: BinaryIO, *, header: bytes, shape: Shape, tally: _Tally, tick: Tick) -> int:
+def chunks_of(part: Part, indices: Indices, *, shape: Shape) -> Iterator[Images]:
+    """Read images of a part, as many at once as a chunk holds: (n, C, H, W)."""
+    chunk = _chunk(shape)
+    for start in range(0, len(indices), chunk):
+        images = np.ascontiguousarray(part.read(indices[start : start + chunk]))
+        assert images.dtype == np.uint8, images.dtype
+        assert images.shape[1:] == shape, (images.shape, shape)
+        yield images
+
+
+def _whole_images(file: BinaryIO, log: BinaryIO, *, header: bytes, shape: Shape, tally: Tally, tick: Tick) -> int:
     """Count, into the tally too, the images from the first on that are whole by their digests, and cut both files off behind them."""
     n_done, size, chunk = 0, math.prod(shape), _chunk(shape)
     goes_on = file.read(len(header)) == header
@@ -109,7 +126,8 @@ def _whole_images(file: BinaryIO, log: BinaryIO, *, header: bytes, shape: Shape,
     return n_done
 
 
-def _header(n_images: int, shape: Shape) -> bytes:
+def header_of(n_images: int, shape: Shape) -> bytes:
+    """Return what an .npy file of so many images begins with."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (n_images, *shape)})
     return file.getvalue()

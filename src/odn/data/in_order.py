@@ -8,12 +8,13 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 4  # items a thread that may be begun before the first of them is asked for: what bounds the memory
+AHEAD = 4  # what bounds the memory
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[Result]:
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int = AHEAD) -> Iterator[Result]:
     """Yield `function(item)` for each item in order; the first that raises, in that order, ends it.
 
+    At most `ahead` items a thread are begun and not yet asked for.
     Threads and not processes: Pillow's decoders and filters run without Python's lock, and a library may be called from any script.
     """
     if threads == 1:
@@ -24,7 +25,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threa
         try:
             for item in items:
                 begun.append(pool.submit(function, item))
-                if len(begun) >= AHEAD * threads:
+                if len(begun) >= ahead * threads:
                     yield begun.popleft().result()
             while begun:
                 yield begun.popleft().result()

@@ -156,11 +156,11 @@ class Data:
             if split.images.shape[1:] != shape:
                 raise DataError(f"{name}: images are {split.images.shape[1:]} (C, H, W), those of train {shape}; make them alike")
             check_labels(split.labels, classes=names, at_least=1, where=name)
-        digests = {name: digests_of(split.images) for name, split in splits.items()}
+        digests = {name: digests_of(np.asarray(split.images)) for name, split in splits.items()}
         twins = find_twins({n: Compared(digests=digests[n], labels=one.labels, name=_numbered(n)) for n, one in splits.items()})
         for line in told(twins, dropped={"train": 0, "val": 0}):
             warnings.warn(line, stacklevel=3)
-        pixels = statistics(histogram_of(splits["train"].images))
+        pixels = statistics(histogram_of(np.asarray(splits["train"].images)))
         counts = {
             name: {"total": len(split), "per_class": np.bincount(split.labels, minlength=n_classes).tolist()}
             for name, split in splits.items()
@@ -244,6 +244,6 @@ def _numbered(split: str) -> Any:
 
 
 def _digest(split: Split) -> str:
-    digest = hashlib.sha256(split.images.data)
+    digest = hashlib.sha256(np.asarray(split.images).data)
     digest.update(split.labels.data)
     return digest.hexdigest()

@@ -13,8 +13,9 @@ from odn import __version__
 from odn.config import Config
 from odn.data.checksums import NAME
 from odn.data.dataset import read_split
+from odn.data.shards import OpenObjects
 from odn.data.sources import Part
-from odn.errors import OdnError
+from odn.errors import OdnError, StorageError
 from odn.files import locked, sha256_of
 
 
@@ -34,6 +35,8 @@ def unfinished(folder: Path, *, key: str) -> Iterator[Path]:
         place.mkdir(exist_ok=True)
         try:
             yield place
+        except StorageError:  # what is in a bucket already stays good
+            raise
         except OdnError:  # what is refused is written anew when it is mended
             shutil.rmtree(place)
             raise
@@ -48,7 +51,7 @@ def key_of(config: Config, *, data: Path) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def reread(folder: Path) -> Part:
+def reread(folder: Path, *, objects: OpenObjects) -> Part:
     """Return the images of a split that is written as a part of their own."""
-    split = read_split(folder)
+    split = read_split(folder, objects=objects)
     return Part(labels=split.labels, read=lambda indices: split.images[indices], name=str)

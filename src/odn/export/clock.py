@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from odn.data.dataset import Manifest, verified_split
+from odn.data.shards import OpenObjects
 from odn.export.graph import example_of, pixel_graph, traced
 from odn.export.onnx_file import onnx_graph, packed
 from odn.export.quantized import all_in_eight_bits
@@ -18,7 +19,9 @@ from odn.models.timing import LATENCY_SECONDS, Clock, Timing, one_image, timed
 from odn.training.device import Machine
 
 
-def clock_of(runtime: Literal["torch", "onnx", "onnx-int8"], *, manifest: Manifest, machine: Machine, train: Path) -> Clock:
+def clock_of(
+    runtime: Literal["torch", "onnx", "onnx-int8"], *, manifest: Manifest, machine: Machine, train: Path, objects: OpenObjects
+) -> Clock:
     """Return what times a network; ONNX Runtime runs on the processor, with as many threads as training has.
 
     Of 8 bits it is the graph with all layers in them, calibrated on images of the split `train`. Where that costs too much accuracy,
@@ -32,7 +35,7 @@ def clock_of(runtime: Literal["torch", "onnx", "onnx-int8"], *, manifest: Manife
     def in_onnx(network: DepthNetwork) -> Timing:
         model = onnx_graph(traced(pixel_graph(network, manifest=manifest), example_of(manifest)))
         if runtime == "onnx-int8":
-            images = verified_split(train, manifest=manifest).images
+            images = verified_split(train, manifest=manifest, objects=objects).images
             model = all_in_eight_bits(model, train=images, threads=machine.threads)
         run, image = open_onnx(packed(model, {}), machine.threads), np.zeros(shape, dtype=np.uint8)
         return timed({"": lambda: run(image)}, seconds=LATENCY_SECONDS)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from odn.data.dataset import Rows
 from odn.export.executorch_runtime import quiet
 from odn.export.graph import PixelGraph, traced
 from odn.export.quantized import calibration_images
-from odn.export.runtimes import BATCH, Pixels, logits_of, torch_run
+from odn.export.runtimes import Pixels, batch_size, logits_of, torch_run
 from odn.export.sparing import NotQuantised, Quantised, WeightBits, spare
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def quantise(
     graph: PixelGraph,
     example: Tensor,
     *,
-    train: Pixels,
+    train: Rows,
     metadata: Mapping[str, str],
     accuracy: Callable[[bytes], float],
     least: float,
@@ -130,8 +131,9 @@ class Quantiser:
 
             quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
             prepared: Any = prepare_pt2e(self.program.module(), quantizer.set_filter_function(wanted))
-            for start in range(0, len(self.images), BATCH):
-                prepared(torch.from_numpy(self.images[start : start + BATCH]))
+            size = batch_size(self.images.shape)
+            for start in range(0, len(self.images), size):
+                prepared(torch.from_numpy(self.images[start : start + size]))
             converted: nn.Module = convert_pt2e(prepared)
         return converted
 

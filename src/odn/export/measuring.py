@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from odn.data.dataset import Rows
 from odn.errors import ExportError
 from odn.export.artifacts import Exported, ExportLatency, Speed
 from odn.export.graph import PixelGraph
@@ -27,7 +28,7 @@ LEAST_PASSES = 100  # of each row: a 95th percentile of fewer is one bad pass
 PATIENCE = 300  # seconds for a process of its own to load a file
 
 
-def measure(path: Path, exported: Exported, *, folder: Path, network: PixelGraph, images: Pixels, model: Path, machine: Machine) -> None:
+def measure(path: Path, exported: Exported, *, folder: Path, network: PixelGraph, images: Rows, model: Path, machine: Machine) -> None:
     """Time each exported file of a folder and the network in turn, and write the record.
 
     What this kind of machine has measured of these files before, while it was quiet, is left as it is, so that the pipeline repeats to
@@ -63,8 +64,8 @@ def measure(path: Path, exported: Exported, *, folder: Path, network: PixelGraph
     write_json(path, steadier(before, identity | {"speeds": speeds} | combined(list(looks.values()))))
 
 
-def _timed(runs: Mapping[str, Run], images: Pixels, *, batch_size: int) -> Timing:
-    batch = np.ascontiguousarray(np.resize(images, (batch_size, *images.shape[1:])))  # repeats a split that is smaller
+def _timed(runs: Mapping[str, Run], images: Rows, *, batch_size: int) -> Timing:
+    batch = np.ascontiguousarray(np.resize(images[:batch_size], (batch_size, *images.shape[1:])))  # repeats a split that is smaller
     calls: dict[str, Callable[[], object]] = {name: _call(run, batch) for name, run in runs.items()}
     return timed(calls, seconds=SECONDS, least_passes=LEAST_PASSES)
 

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from odn.data.dataset import Rows
+from odn.data.sharding import shard_size, spread
 from odn.export.graph import INPUT, OUTPUTS
 from odn.export.onnx_file import LAYERS, stripped
-from odn.export.runtimes import BATCH, Pixels, logits_of, open_onnx
+from odn.export.runtimes import Pixels, batch_size, logits_of, open_onnx
 from odn.export.sparing import NotQuantised, Quantised, WeightBits, spare
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-CALIBRATION_IMAGES = 512  # training images that the ranges of activations come from: every (N / 512)th of them
+CALIBRATION_IMAGES = 512  # training images that the ranges of activations come from, evenly spread
 # Beside them what lies between: their numbers stay 8 bits wide. Softmax is not: probabilities of 1 / 256 are too coarse.
 QUANTISED = (*LAYERS, "Add", "Mul", "AveragePool", "GlobalAveragePool", "MaxPool", "Relu", "Clip")
 WEIGHT_BITS: Final[tuple[WeightBits, ...]] = (7, 8)
@@ -29,7 +31,7 @@ PREPROCESSED = ("onnx.quant.pre_process", "onnxruntime.quant")  # torch's export
 
 
 def quantise(
-    model: "ModelProto", *, train: Pixels, accuracy: Callable[["ModelProto"], float], least: float, threads: int
+    model: "ModelProto", *, train: Rows, accuracy: Callable[["ModelProto"], float], least: float, threads: int
 ) -> Quantised["ModelProto"] | NotQuantised:
     """Quantise all layers, with weights of 7 bits, else of 8; where `accuracy` on val stays below `least`, spare those that suffer most."""
     with tempfile.TemporaryDirectory(prefix="odn-quantise-") as scratch:
@@ -38,15 +40,15 @@ def quantise(
     return found if isinstance(found, NotQuantised) else replace(found, model=compact(found.model))
 
 
-def all_in_eight_bits(model: "ModelProto", *, train: Pixels, threads: int) -> "ModelProto":
+def all_in_eight_bits(model: "ModelProto", *, train: Rows, threads: int) -> "ModelProto":
     """Quantise all layers, with weights of 7 bits, whatever that does to the accuracy: as fast as the file with 8."""
     with tempfile.TemporaryDirectory(prefix="odn-quantise-") as scratch:
         return _Quantiser(model, images=calibration_images(train), folder=Path(scratch), threads=threads).quantised(bits=7)
 
 
-def calibration_images(train: Pixels) -> Pixels:
+def calibration_images(train: Rows) -> Pixels:
     """Return the training images that calibrate: evenly spread, the same ones each time."""
-    index = np.arange(0, len(train), max(1, len(train) // CALIBRATION_IMAGES))[:CALIBRATION_IMAGES]
+    index = np.array(spread(len(train), shard=shard_size(train.shape[1:]), wanted=CALIBRATION_IMAGES)[:CALIBRATION_IMAGES])
     return np.ascontiguousarray(train[index])
 
 
@@ -104,7 +106,8 @@ class _Batches:
     """Hand images to ONNX Runtime's calibration, a batch at a time."""
 
     def __init__(self, images: Pixels) -> None:
-        self.parts = iter([{INPUT: images[start : start + BATCH]} for start in range(0, len(images), BATCH)])
+        size = batch_size(images.shape)
+        self.parts = iter([{INPUT: images[start : start + size]} for start in range(0, len(images), size)])
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self.parts, None)

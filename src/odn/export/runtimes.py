@@ -3,20 +3,22 @@
 Axes: N images, C channels, H rows, W columns, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from odn.data.dataset import Rows
 from odn.export.names import RUNTIMES
 
 Pixels = npt.NDArray[np.uint8]  # (N, C, H, W)
 Logits = npt.NDArray[np.float32]  # (N, K)
 Run = Callable[[Pixels], Logits]
 
-BATCH = 128  # images a call, where a whole split is read
+BATCH, LEAST_BATCH = 128, 8  # images a call, where a whole split is read
+SIDE = 64  # pixels: as in evaluation, what a network keeps of larger images would fill the memory
 
 
 def open_artifact(path: Path, *, format_name: str, threads: int) -> Run:
@@ -78,7 +80,13 @@ def _open_executorch(path: Path, threads: int) -> Run:
 _OPENERS: dict[str, Callable[[Path, int], Run]] = {"onnxruntime": open_onnx, "torch": open_torch, "executorch": _open_executorch}
 
 
-def logits_of(run: Run, images: Pixels) -> Logits:
+def logits_of(run: Run, images: Rows) -> Logits:
     """Return the logits (N, K) of all images, a batch at a time; a split that is memory-mapped is never read whole."""
-    parts = [run(np.ascontiguousarray(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
+    size = batch_size(images.shape)
+    parts = [run(np.ascontiguousarray(images[start : start + size])) for start in range(0, len(images), size)]
     return np.concatenate(parts)
+
+
+def batch_size(shape: Sequence[int]) -> int:
+    """Return how many images (N, C, H, W) a call takes: of those larger than 64x64 fewer, in proportion to their area."""
+    return min(BATCH, max(LEAST_BATCH, BATCH * SIDE * SIDE // (shape[2] * shape[3])))

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from odn.data.dataset import Manifest
+from odn.data.dataset import Manifest, Rows
 from odn.errors import ExportError
 from odn.export.graph import INPUT, Normalise, example_of, pixel_graph, plain, traced
 from odn.export.onnx_file import FORMAT_VERSION, onnx_graph, packed
 from odn.export.parity import require_equal
-from odn.export.runtimes import BATCH, Logits, Pixels, open_session
+from odn.export.runtimes import Logits, Pixels, batch_size, open_session
 from odn.files import sha256_of, write_bytes, write_json
 from odn.models.network import DepthNetwork
 from odn.models.timing import timed
@@ -139,7 +139,7 @@ def sureness(logits: Logits, *, temperature: float) -> Logits:
 
 
 @torch.no_grad()
-def prove(folder: Path, routes: RoutedNetwork, images: Pixels, *, manifest: Manifest, threads: int) -> int:
+def prove(folder: Path, routes: RoutedNetwork, images: Rows, *, manifest: Manifest, threads: int) -> int:
     """Require that segments compute what the routed network computes, and return how many images lie on the edge of an exit.
 
     Each image leaves at the same exit with the same logits. Where its confidence is within the tolerance of a threshold (thresholds are
@@ -150,8 +150,9 @@ def prove(folder: Path, routes: RoutedNetwork, images: Pixels, *, manifest: Mani
     """
     routes = reachable(plain(routes.network), routes.exits)
     segments, normalise, n_edges = Segments(folder, threads=threads), Normalise(manifest), 0
-    for start in range(0, len(images), BATCH):
-        batch = np.ascontiguousarray(images[start : start + BATCH])
+    size = batch_size(images.shape)
+    for start in range(0, len(images), size):
+        batch = np.ascontiguousarray(images[start : start + size])
         x = normalise(torch.from_numpy(batch))
         logits, depths = segments.run(batch)
         said = routes.network.forward_depths(x, [one.depth for one in routes.exits])
@@ -170,7 +171,7 @@ def prove(folder: Path, routes: RoutedNetwork, images: Pixels, *, manifest: Mani
     return n_edges
 
 
-def time_segments(folder: Path, routes: RoutedNetwork, images: Pixels, *, manifest: Manifest, threads: int) -> SegmentTimes:
+def time_segments(folder: Path, routes: RoutedNetwork, images: Rows, *, manifest: Manifest, threads: int) -> SegmentTimes:
     """Time single images through the segments, and through the whole graph of the last exit, in turn, in ONNX Runtime."""
     routes = reachable(plain(routes.network), routes.exits)
     whole = pixel_graph(routes.network.truncated(routes.exits[-1].depth), manifest=manifest)

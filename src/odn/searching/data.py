@@ -6,6 +6,7 @@ from pathlib import Path
 from odn.config import Config
 from odn.data.batches import Images, n_steps, on_device
 from odn.data.dataset import Manifest, Split, read_manifest, verified_split
+from odn.data.shards import OpenObjects
 from odn.models.architecture import Architecture
 from odn.models.configured import configured
 from odn.models.cost import Cost, cost
@@ -32,10 +33,11 @@ def search_data(train: Split, val: Split, *, manifest: Manifest, machine: Machin
     return SearchData(train=there["train"], val=there["val"], manifest=manifest, machine=machine, backbone=backbone)
 
 
-def opened(prepared: Path, *, config: Config, weights: Path | None = None) -> SearchData:
+def opened(prepared: Path, *, config: Config, objects: OpenObjects, weights: Path | None = None) -> SearchData:
     """Open train and val on the device that the config asks for, with the threads that it gives; the test split is not touched.
 
-    `weights` is the folder of pretrained ones, which a stage needs that makes networks anew.
+    `objects` opens the bucket where images may lie. `weights` is the folder of pretrained ones, which a stage needs that makes networks
+    anew.
 
     Raises:
         MissingInputError: data is not prepared.
@@ -47,7 +49,7 @@ def opened(prepared: Path, *, config: Config, weights: Path | None = None) -> Se
     machine = choose_machine(config.train, macs=costs_at(backbone, manifest).macs)
     if weights is not None:
         backbone = pretrained(backbone, weights, config=config)
-    train, val = (verified_split(prepared / name, manifest=manifest) for name in ("train", "val"))
+    train, val = (verified_split(prepared / name, manifest=manifest, objects=objects) for name in ("train", "val"))
     return search_data(train, val, manifest=manifest, machine=machine, backbone=backbone)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from odn.config import Config
 from odn.data.batches import Images
+from odn.data.sharding import spread
 from odn.models.expansion import carried, expanded
 from odn.models.network import DepthNetwork, build
 from odn.searching.convergence import DepthStep, Trial, why_stop
@@ -173,6 +174,6 @@ def grown(before: TrainState | None, *, data: SearchData, config: Config, depth:
 
 
 def _example_images(train: Images) -> Tensor:
-    """Return a batch (n, C, H, W) like those of training, normalised: every (N / n)th image."""
-    index = torch.arange(0, len(train), max(1, len(train) // EXAMPLE_IMAGES))[:EXAMPLE_IMAGES]
+    """Return a batch (n, C, H, W) like those of training, normalised, evenly spread."""
+    index = torch.tensor(spread(len(train), shard=train.shard, wanted=EXAMPLE_IMAGES)[:EXAMPLE_IMAGES])
     return train.normalised(train.batch(index))

@@ -17,6 +17,7 @@ from odn.searching.convergence import DepthStep, Verdict, judge, wants_trial
 from odn.searching.folder import SearchFolder
 from odn.searching.records import SKIPPED, Decision, history_rows, read_decision, write_decision, write_table
 from odn.searching.results import read_depth_step, read_verdict
+from odn.storage import Objects
 from odn.training.torchrun import Start, run_processes, wants_processes
 
 
@@ -69,7 +70,7 @@ def _annealed(config: Config, *, step: DepthStep, prepared: Path, search: Search
     from odn.searching.growth import Cooled
     from odn.searching.strategy import Checkpoints, strategy_of
 
-    data = opened(prepared, config=config)
+    data = opened(prepared, config=config, objects=Objects)
     inherited = strategy_of(config).read(search.trained(step.depth), data=data, config=config)
     with contextlib.ExitStack() as held:
         checkpoints = Checkpoints(

@@ -25,6 +25,7 @@ from odn.searching.folder import SearchFolder
 from odn.searching.records import known_timing, steadier, write_table
 from odn.searching.results import Card, read_depth_step
 from odn.searching.statistics import mcnemar_p, wilson_interval
+from odn.storage import Objects
 from odn.training.device import Machine, choose_machine, machine_identity
 from odn.training.evaluation import Predictions, predict
 from odn.training.seed import generator
@@ -50,7 +51,7 @@ def run(
     manifest = read_manifest(prepared / "dataset.json")
     network = load_fitting(model, manifest=manifest)
     machine = choose_machine(config.train, macs=full_network_cost(network.architecture, manifest).macs)
-    test = on_device(verified_split(prepared / "test", manifest=manifest), manifest=manifest, device=machine.device)
+    test = on_device(verified_split(prepared / "test", manifest=manifest, objects=Objects), manifest=manifest, device=machine.device)
 
     def predictions_of(other: DepthNetwork) -> Predictions:
         return predict(machine.to_device(other), test, machine=machine)

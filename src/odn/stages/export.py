@@ -19,6 +19,7 @@ from odn.export.names import RECORD
 from odn.files import new_folder, require_own_folder, sha256_of, write_json
 from odn.searching.data import full_network_cost
 from odn.searching.fitting import load_fitting
+from odn.storage import Objects
 from odn.training.device import choose_machine
 
 
@@ -38,7 +39,7 @@ def run(config: Config, *, prepared: Path, model: Path, exported: Path, metrics:
     network = load_fitting(model, manifest=manifest)
     on_cpu = config.train.model_copy(update={"device": "cpu", "precision": "fp32"})  # what devices compute, and all runtimes here
     machine = choose_machine(on_cpu, macs=full_network_cost(network.architecture, manifest).macs)
-    splits = {name: verified_split(prepared / name, manifest=manifest) for name in SPLITS}
+    splits = {name: verified_split(prepared / name, manifest=manifest, objects=Objects) for name in SPLITS}
     order = Order(
         formats=config.export.formats,
         max_drop=config.export.max_drop,

@@ -7,20 +7,24 @@ Config: seed, data, model.backbone, model.weights
 
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from odn.config import Config
-from odn.data.arrays import DIGESTS, Written, statistics, write_split
+from odn.data.arrays import Written, statistics, write_split
 from odn.data.balance import imbalances
 from odn.data.checksums import verify_checksums
 from odn.data.dataset import SPLITS, Labels, Manifest
 from odn.data.duplicates import Compared, Flags, Twins, find_twins, small_classes, told
 from odn.data.normalisation import normalisation
 from odn.data.selection import Selection, select
+from odn.data.sharded import write_shards
+from odn.data.shards import INDEX
 from odn.data.sources import Raw, open_raw
 from odn.data.splits import check_labels
 from odn.data.unfinished import key_of, reread, unfinished
@@ -28,10 +32,17 @@ from odn.display import counted
 from odn.errors import DataError
 from odn.files import new_folder, require_own_folder, sha256_of
 from odn.sanitize import sanitized
+from odn.storage import Objects
+
+FILES = {"images.npy", INDEX, "labels.npy"}  # of a split; what else lies beside them is of use only while they are written
+
+Write = Callable[..., Written]
 
 
 def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manifest: Path, progress: Path) -> Manifest:
-    """Split raw data, write each split as memory-mappable uint8 arrays, and describe them; warn of what makes a result doubtful.
+    """Split raw data, write each split as memory-mappable uint8 arrays, or as shards in a bucket, and describe them.
+
+    What makes a result doubtful is told.
 
     Images are written into `progress` first, where a run that was killed goes on from its last chunk. All three splits stand beside
     their places before the first takes it; the manifest goes first and comes last, so that there is no manifest of splits that are
@@ -49,7 +60,8 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
     raw = open_raw(config.data, folder=data, show=counted)
     selection = select(raw, config=config.data, seed=config.seed)
     with unfinished(progress / "prepare", key=key_of(config, data=data)) as begun, ExitStack() as stack:
-        written = _write(selection, raw, into=begun)
+        write = _writer(config)
+        written = _write(selection, raw, into=begun, write=write)
         twins = _compared(written, selection)
         if config.data.duplicates == "refuse" and any(twins.counts().values()):
             raise DataError(*twins.problems(), "remove them from the raw data, or set data.duplicates to warn or drop")
@@ -58,10 +70,10 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
         folders = {name: stack.enter_context(new_folder(path)) for name, path in (("train", train), ("val", val), ("test", test))}
         for name, folder in folders.items():
             if name in goes:
-                written[name] = _without(goes[name], begun / name, raw, name=name, into=folder)
+                written[name] = _without(goes[name], begun / name, raw, name=name, into=folder, write=write)
                 selection[name] = selection[name].at(np.flatnonzero(~goes[name]))
             else:
-                for file in ("images.npy", "labels.npy"):
+                for file in FILES & {one.name for one in (begun / name).iterdir()}:
                     shutil.move(begun / name / file, folder / file)
         dropped = {name: int(goes[name].sum()) if name in goes else 0 for name in ("train", "val")}
         twins = _compared(written, selection) if goes else twins
@@ -75,34 +87,41 @@ def run(config: Config, *, data: Path, train: Path, val: Path, test: Path, manif
             said = f"images are normalised as those that {config.model.backbone} was trained on (data.normalise: data takes their own)"
             sys.stderr.write(f"odn: {sanitized(said)}\n")
         mean, std = brought or (pixels.mean, pixels.std)
-        digests = {name: sha256_of(folder / "images.npy", folder / "labels.npy") for name, folder in folders.items()}
+        stored = {name: sha256_of(folder / INDEX, folder / "labels.npy") for name, folder in folders.items() if config.data.shards}
         manifest.unlink(missing_ok=True)
     result = Manifest(
         source=config.data.source, classes=raw.classes, channels=raw.channels, height=raw.height, width=raw.width,
-        mean=mean, std=std, counts=counts, sha256=digests,
+        mean=mean, std=std, counts=counts, sha256={name: one.sha256 for name, one in written.items()}, index=stored,
         duplicates=twins.counts() | {f"dropped_{name}": n for name, n in dropped.items()},
     )  # fmt: skip
     result.write(manifest)
     return result
 
 
-def _write(selection: dict[str, Selection], raw: Raw, *, into: Path) -> dict[str, Written]:
+def _writer(config: Config) -> Write:
+    """Return what writes a split: into its folder, or its images into a bucket."""
+    place = config.data.shards
+    return partial(write_shards, place=place, objects=Objects(place)) if place is not None else write_split
+
+
+def _write(selection: dict[str, Selection], raw: Raw, *, into: Path, write: Write) -> dict[str, Written]:
     """Write every split into a folder of its name, or what is left of it to write."""
     written, shape = {}, (raw.channels, raw.height, raw.width)
     with counted("decode images", total=sum(len(selection[name].indices) for name in SPLITS)) as tick:
         for name in SPLITS:
             (into / name).mkdir(exist_ok=True)
-            written[name] = write_split(into / name, part=selection[name].part, indices=selection[name].indices, shape=shape, tick=tick)
+            written[name] = write(into / name, part=selection[name].part, indices=selection[name].indices, shape=shape, tick=tick)
     return written
 
 
-def _without(goes: Flags, folder: Path, raw: Raw, *, name: str, into: Path) -> Written:
+def _without(goes: Flags, folder: Path, raw: Raw, *, name: str, into: Path, write: Write) -> Written:
     """Write a split anew without some of its images, from its own arrays."""
-    part, shape = reread(folder), (raw.channels, raw.height, raw.width)
+    part, shape = reread(folder, objects=Objects), (raw.channels, raw.height, raw.width)
     where = f"{name} without its duplicates (data.duplicates)"
     check_labels(part.labels[~goes], classes=raw.classes, at_least=1, where=where)
-    written = write_split(into, part=part, indices=np.flatnonzero(~goes), shape=shape)
-    (into / DIGESTS).unlink()
+    written = write(into, part=part, indices=np.flatnonzero(~goes), shape=shape)
+    for file in {one.name for one in into.iterdir()} - FILES:
+        (into / file).unlink()
     return written
 
 

@@ -19,6 +19,7 @@ from odn.report.findings import Findings, read_findings
 from odn.report.mistakes import read_mistakes
 from odn.report.page import Picture, alternatives, write_page
 from odn.searching.results import HistoryRow
+from odn.storage import Objects
 
 
 def run(
@@ -34,7 +35,7 @@ def run(
     require_own_folder(out)
     findings = read_findings(config, model=model, metrics=metrics)
     manifest, history = read_manifest(prepared / "dataset.json"), _read_history(plots / "history.csv")
-    test = verified_split(prepared / "test", manifest=manifest)
+    test = verified_split(prepared / "test", manifest=manifest, objects=Objects)
     mistakes = read_mistakes(evaluation / "predictions.csv", test=test, classes=manifest.classes)
     digest = sha256_of(model / "weights.safetensors")
     exports = read_exports(exported, latency=metrics / "export_latency.json", weights_sha256=digest)

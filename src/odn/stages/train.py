@@ -18,6 +18,7 @@ from odn.searching.convergence import DepthStep
 from odn.searching.folder import SearchFolder
 from odn.searching.records import HISTORY, SKIPPED, history_rows, read_decision, write_table
 from odn.searching.results import read_depth_step
+from odn.storage import Objects
 from odn.training.torchrun import Start, run_processes, wants_processes
 
 
@@ -55,7 +56,7 @@ def _trained(config: Config, *, depth: int, after: int, prepared: Path, search: 
     from odn.searching.data import opened
     from odn.searching.strategy import Checkpoints, Job, Trained, strategy_of
 
-    data = opened(prepared, config=config, weights=search.pretrained)
+    data = opened(prepared, config=config, objects=Objects, weights=search.pretrained)
     with contextlib.ExitStack() as held:
         strategy = strategy_of(config)
         inherited = strategy.read(search.trained(after), data=data, config=config) if after else None

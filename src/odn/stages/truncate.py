@@ -25,6 +25,7 @@ from odn.records import read_record
 from odn.searching.folder import SearchFolder
 from odn.searching.outcome import Choice, Judged, choose, finish_epochs, finish_wins, full_network_epochs, ledger, refines, summary
 from odn.searching.records import depth_rows, join_histories, read_search, step_records, write_table
+from odn.storage import Objects
 from odn.training.torchrun import Start, run_processes, wants_processes
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _finished(
     from odn.searching.finishing import Finished, finished
     from odn.searching.strategy import Checkpoints, strategy_of
 
-    data, strategy = opened(prepared, config=config, weights=search.pretrained), strategy_of(config)
+    data, strategy = opened(prepared, config=config, objects=Objects, weights=search.pretrained), strategy_of(config)
     annealed = {item.step.depth: item.verdict.annealed for item in judged}
     inputs = [*(search.state(item.step.depth) for item in judged), search.pretrained / "pretrained.json"]
     events = finished(

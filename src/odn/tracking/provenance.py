@@ -1,5 +1,6 @@
 """Say where a result comes from: the git commit, and the versions that DVC gave to the data and the model."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ import yaml
 
 from odn import __version__
 
+IMAGE = "ODN_IMAGE"  # names the image that a pipeline was compiled for, in the step that registers
 WRITTEN_BY_THE_PIPELINE = ("dvc.lock", "metrics", "plots")  # tracked by git, and changed by every run
 
 
 def provenance(project: Path) -> dict[str, str]:
-    """Return the tags that say where a result comes from; what cannot be known (no git, no DVC) has no tag."""
+    """Return the tags that say where a result comes from; what cannot be known (no git, no DVC, no image) has no tag."""
     tags = {"odn.version": __version__}
+    if image := os.environ.get(IMAGE):
+        tags["odn.image"] = image
     commit = _git(project, "rev-parse", "HEAD")
     if commit:
         others = [f":!{path}" for path in WRITTEN_BY_THE_PIPELINE]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odn.data.batches import Images, plain_batches
+from odn.data.sharding import spread
 from odn.models.network import DepthNetwork
 from odn.training.device import Machine
 from odn.training.group import Group, batchnorms
@@ -20,7 +21,7 @@ GPU_BATCH = 1024
 REESTIMATE_BATCH = 256  # images a batch whose statistics are averaged
 LEAST_BATCH, LEAST_REESTIMATE = 8, 64  # of large images; fewer than 64 would have too narrow a variance
 SIDE = 64  # pixels: of images larger than 64x64 a batch holds fewer in proportion to their area, as what a network keeps of them grows
-REESTIMATE_IMAGES = 2048  # training images that the statistics come from: every (N / 2048)th of them
+REESTIMATE_IMAGES = 2048  # training images that the statistics come from, evenly spread
 
 
 def batch_size(split: Images) -> int:
@@ -60,7 +61,7 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
-    index = torch.arange(0, len(train), max(1, len(train) // REESTIMATE_IMAGES))
+    index = torch.tensor(spread(len(train), shard=train.shard, wanted=REESTIMATE_IMAGES))
     size = -(
         -len(index) // max(1, round(len(index) / _for_size(REESTIMATE_BATCH, train, least=LEAST_REESTIMATE)))
     )  # even batches: a last batch of one image has no variance
