@@ -1,6 +1,7 @@
 """Where training runs, in which precision, and what a person sees of it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
