@@ -1,8 +1,9 @@
 """How long a step takes in several processes, beside one of several threads: `torchrun --nproc-per-node 2 -m benchmarks.processes`.
 
-A step is the product's own: a batch of random images, augmented, forward, backward, Muon's update. Three ways take turns, a step each: all
-processes share a batch, a thread each; the first alone on one thread; the first alone on as many threads as there are processes. The
-least time of each counts, as other work on the machine only ever delays; a busy machine blurs the ratios all the same.
+A step is the product's own: a batch of random images, augmented, forward, backward, Muon's update. Four ways take turns, a step each: all
+processes share a batch, a thread each; each process has a network and a batch of its own, as rungs or seeds side by side have; the first
+alone on one thread; the first alone on as many threads as there are processes. The least time of each counts, as other work on the machine
+only ever delays; a busy machine blurs the ratios all the same. A gain is that in images a second over one thread.
 """
 
 import argparse
@@ -53,17 +54,19 @@ def stepper(config: Config, *, machine: Machine, rung: int | None, side: int) ->
 
 
 def least_ms(ways: Sequence[tuple[Callable[[], object], int, bool]], *, seconds: float) -> list[float]:
-    """Return the least milliseconds of each way: a step, its threads, and whether all processes take it together."""
+    """Return the least milliseconds of each way, until the last process is done: a step, its threads, and whether all processes take it."""
     taken: list[list[float]] = [[] for _ in ways]
     began, goes_on = perf_counter(), torch.ones(1)
     while goes_on.item():
-        for times, (step, threads, together) in zip(taken, ways, strict=True):
+        for times, (step, threads, by_all) in zip(taken, ways, strict=True):
             torch.set_num_threads(threads)
             dist.barrier()
             started = perf_counter()
-            if together or rank() == 0:
+            if by_all or rank() == 0:
                 step()
-            times.append((perf_counter() - started) * 1000)
+            took = torch.tensor((perf_counter() - started) * 1000, dtype=torch.float64)
+            dist.all_reduce(took, dist.ReduceOp.MAX)
+            times.append(took.item())
         goes_on.fill_(len(taken[0]) <= LEAST_STEPS or perf_counter() - began < seconds)
         dist.broadcast(goes_on, 0)
     return [min(times[1:]) for times in taken]
@@ -83,18 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rank() == 0:
         print(f"- processor: {processor_name(device)}\n- torch: {torch.__version__}\n")
         print(
-            f"| network | batch | work, MACs | 1 thread, ms | {n} threads, ms | {n} processes, ms | gain by threads | gain by processes |"
+            f"| network | batch | work, MACs | 1 thread, ms | {n} threads, ms | {n} processes, ms | {n} side by side, ms "
+            "| gain by threads | by processes | side by side |"
         )
-        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+        print(f"| --- |{' ---: |' * 9}", flush=True)
     for width, rung, size in NETWORKS:
         config = configured(width=width, batch_size=size, backbone="resnet18")
         shared, work = stepper(config, machine=together, rung=rung, side=options.side)
         single, _ = stepper(config, machine=alone, rung=rung, side=options.side)
-        both, one, threads = least_ms([(shared, 1, True), (single, 1, False), (single, n, False)], seconds=options.seconds)
+        ways = [(shared, 1, True), (single, 1, True), (single, 1, False), (single, n, False)]
+        both, apart, one, threads = least_ms(ways, seconds=options.seconds)
         if rank() == 0:
             name = f"ResNet-18 at width {width:g}" + (f", rung {rung}" if rung else ", whole")
-            gains = f"{one / threads:.2f} | {one / both:.2f}"
-            print(f"| {name} | {size} | {work:.1e} | {one:.3g} | {threads:.3g} | {both:.3g} | {gains} |", flush=True)
+            gains = f"{one / threads:.2f} | {one / both:.2f} | {n * one / apart:.2f}"
+            print(f"| {name} | {size} | {work:.1e} | {one:.3g} | {threads:.3g} | {both:.3g} | {apart:.3g} | {gains} |", flush=True)
     return 0
 
 

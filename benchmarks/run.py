@@ -1,4 +1,4 @@
-"""Run arms of a benchmark on the same data, splits and seeds, one after the other: `python -m benchmarks.run`.
+"""Run arms of a benchmark on the same data, splits and seeds, one after the other or `--jobs` at once: `python -m benchmarks.run`.
 
 An arm is climb, growth, paper, grid, supernet or prune (`search.mode`); scratch, full or torch_pruning (the depth that growth found, or
 climb on a prefix ladder, from random weights; the whole backbone; the backbone pruned to the same bytes; each for the full-network epochs
@@ -19,9 +19,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from benchmarks.neighbours import run_routed, run_specialised
 from benchmarks.peers.pruning import Peer, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
 from benchmarks.search import epoch_cost, prepare_data, run_search
+from benchmarks.side_by_side import Run, in_order, sharing_cores, side_by_side
 from odn.backbones import n_blocks_of
 from odn.commands.preset import read_preset
 from odn.config import Config, changed, load_config
@@ -68,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what has not run yet; return 0, or 2 after one plain line."""
     options = _parser().parse_args(arguments)
     live.LIVE_AFTER = math.inf  # nothing of a benchmark goes to MLflow
+    if options.jobs < 1:
+        print(f"odn: --jobs: expected a whole number from 1; got {options.jobs}", file=sys.stderr)
+        return 2
     try:
         _run(options)
     except OdnError as error:
@@ -86,22 +91,48 @@ def _run(options: argparse.Namespace) -> None:
     results = list(known.results) if known else []
     if known and known.about["config"] != _recorded(base):
         raise OdnError(f"{path} holds results under other settings; give these another name, or take that file away")
-    with _workplace(options.work) as work:
-        for seed in options.seeds:
-            config = changed(base, {"seed": seed})
-            place = work / f"seed-{seed}"
+    done = {(one.seed, one.arm) for one in results}
+    runs = [(seed, arm) for seed in options.seeds for arm in dict.fromkeys(options.arms) if (seed, arm) not in done]
+    with _workplace(options.work) as work, sharing_cores(options.jobs):
+
+        def ready(run: Run) -> Callable[[], Result]:
+            """Prepare the data of a run; return what runs it."""
+            seed, arm = run
+            config, place = changed(base, {"seed": seed}), work / f"seed-{seed}"
             prepared = prepare_data(config, folder=place)
-            for arm in options.arms:
-                if any((one.arm, one.seed) == (arm, seed) for one in results):
-                    continue
-                result = _arm(arm, config=config, prepared=prepared, place=place, results=results, options=options)
-                results.append(result)
-                write_results(path, known.about if known else _about(config, prepared=prepared), results)
-                print(
-                    f"{arm} seed {seed}: depth {result.depth}, {result.test_accuracy:.2%} on test, {result.size_bytes:,} bytes, "
-                    f"{result.full_network_epochs:.2f} full-network epochs, {result.seconds:.0f} s",
-                    flush=True,
-                )
+            return partial(_arm, arm, config=config, prepared=prepared, place=place, results=list(results), options=options)
+
+        for result in (
+            in_order(runs, ready) if options.jobs == 1 else side_by_side(runs, ready, jobs=options.jobs, needs=partial(_needs, base))
+        ):
+            results.append(result)
+            results.sort(key=lambda one: runs.index((one.seed, one.arm)) if (one.seed, one.arm) in runs else -1)
+            config = changed(base, {"seed": result.seed})
+            prepared = prepare_data(config, folder=work / f"seed-{result.seed}")
+            write_results(path, known.about if known else _about(config, prepared=prepared), results)
+            print(
+                f"{result.arm} seed {result.seed}: depth {result.depth}, {result.test_accuracy:.2%} on test, {result.size_bytes:,} bytes, "
+                f"{result.full_network_epochs:.2f} full-network epochs, {result.seconds:.0f} s",
+                flush=True,
+            )
+
+
+def _needs(base: Config, run: Run, other: Run) -> bool:
+    """Tell whether a run waits for another: it gets what that one took, or both come out of one supernet, and work in its folder."""
+    if run[0] != other[0]:
+        return False
+    kind, before = run[1].partition(":")[0], other[1].partition(":")[0]
+    return other[1] == _reference(kind, config=base) or (kind in FROM_SUPERNET and before in FROM_SUPERNET)
+
+
+def _reference(kind: str, *, config: Config) -> str | None:
+    """Return the arm that a kind of arm gets its size or budget from; None where it stands for itself."""
+    if kind in MODES or kind == "autogrow":
+        return None
+    if kind in FROM_SUPERNET:
+        return "supernet"
+    of_climb = kind == "width" or (config.search.ladder == "prefix" and config.search.mode == "climb")
+    return PRUNED[kind].like if kind in PRUNED else "climb" if of_climb else "growth"
 
 
 def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list[Result], options: argparse.Namespace) -> Result:
@@ -116,9 +147,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         return _autogrow(arm, prepared=prepared, config=config, options=options)
     if kind in MODES:
         return run_search(_in_mode(config, kind), arm=arm, prepared=prepared, folder=folder)
-    of_climb = kind == "width" or (config.search.ladder == "prefix" and config.search.mode == "climb")
-    peer = PRUNED.get(kind, Peer(like="climb" if of_climb else "growth", of="size_bytes"))
-    name = peer.like
+    name = _reference(kind, config=config)
     like = next((one for one in results if (one.arm, one.seed) == (name, config.seed)), None)
     if like is None:
         raise OdnError(f"{arm}: its budget is that of {name} on the same seed, which has not run; name {name} before it")
@@ -131,6 +160,7 @@ def _arm(arm: str, *, config: Config, prepared: Path, place: Path, results: list
         begun = config if kind == "full" else changed(config, {"model.weights": None})
         fixed = _for_budget(begun, depth=depth, budget=like.full_network_epochs, prepared=prepared)
         return run_search(fixed, arm=arm, prepared=prepared, folder=folder)
+    peer = PRUNED[kind]
     first = peer.epochs[0] if peer.epochs is not None else like.full_network_epochs / 2
     half = (
         _for_budget(config, depth=depth, budget=first, prepared=prepared)
@@ -287,6 +317,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (default: %(default)s)")
     parser.add_argument("--arms", nargs="+", default=["growth", "scratch", "full"], metavar="ARM")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each with its share of the cores (default: %(default)s)")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--preset", help="of params/")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings that differ")

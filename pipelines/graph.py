@@ -1,7 +1,8 @@
 """The graph: configure, prepare, then train and check a depth, until a verdict ends the loop at truncate and all that follows.
 
 Kubeflow has no loop, so it is unrolled over the schedule when it is compiled: each check has two conditions behind it, one of which
-holds the next depth, the other the steps that end the search. A depth that is not needed never gets a pod.
+holds the next depth, the other the steps that end the search. A depth that is not needed never gets a pod. Where all are tried, whatever
+the verdicts (`grid`), there is no condition: all are trained at once, and judged one after the other.
 """
 
 from collections.abc import Callable
@@ -66,6 +67,7 @@ def finish(platform: Platform, *, processes: int) -> Callable[..., Any]:
 def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[..., Any]:
     """Return the pipeline for a schedule; the settings of `config` become the defaults of the run's parameters."""
     schedule, unit, processes = config.search.schedule, config.unit, config.train.processes
+    at_once = config.mode.exhaustive
     ending = finish(platform, processes=processes)
 
     @dsl.pipeline(name=NAME, description=DESCRIPTION)
@@ -91,32 +93,40 @@ def build(config: Config, *, platform: Platform, commit: str = "") -> Callable[.
         dataset, test = prepared.outputs["dataset"], prepared.outputs["test"]
         tracked = {"config": settings, "experiment": experiment}
 
-        def level(index: int, before: Any) -> None:
-            """Train and judge one depth; go on, or end."""
+        def train_and_judge(index: int, before: Any, search: Any) -> Any:
+            """Train one depth behind `before`, and judge it behind the search so far; return the verdict's task."""
             depth, after = schedule[index], (0, *schedule)[index]
             here = {**tracked, "depth": depth, "after": after, "dataset": dataset}
             trained = place(components.train(**here, before=before), f"train {unit} {depth}", platform, processes=processes)
-            judged = place(
-                components.check(**here, before=trained.outputs["search"]), f"is {unit} {depth} enough?", platform, processes=processes
-            )
-            search = judged.outputs["search"]
+            judged = components.check(**here, before=search, trained=trained.outputs["search"])
+            return place(judged, f"is {unit} {depth} enough?", platform, processes=processes)
 
-            def stop() -> None:
-                done = ending(
-                    **tracked, commit=commit, repository=data_repository, version=version, dataset=dataset, test=test, search=search
-                )
-                done.set_display_name(f"finish {unit} {depth}")
+        def stop(depth: int, search: Any) -> None:
+            origin = {"commit": commit, "repository": data_repository, "version": version}
+            done = ending(**tracked, **origin, dataset=dataset, test=test, search=search)
+            done.set_display_name(f"finish {unit} {depth}")
 
+        def level(index: int, before: Any) -> None:
+            """Train and judge one depth; go on, or end."""
+            judged = train_and_judge(index, before, before)
+            depth, search = schedule[index], judged.outputs["search"]
             if index + 1 == len(schedule):
-                stop()
+                stop(depth, search)
                 return
             verdict = judged.outputs[CHECK_OUTPUT]
             with dsl.If(verdict != "expand", name=f"stop-at-{depth}"):
-                stop()
+                stop(depth, search)
             with dsl.If(verdict == "expand", name=f"expand-to-{schedule[index + 1]}"):
                 level(index + 1, search)
 
-        level(0, prepared.outputs["search"])
+        opened = prepared.outputs["search"]
+        if at_once:
+            search = opened
+            for index in range(len(schedule)):
+                search = train_and_judge(index, opened, search).outputs["search"]
+            stop(schedule[-1], search)
+        else:
+            level(0, opened)
 
     built: Callable[..., Any] = optimally_deep_network
     return built

@@ -82,7 +82,7 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
     with _environment(uri, runs), _open_to_all(enabled=docker), _logged(log):
         local.init(runner, pipeline_root=str(runs), raise_on_error=True)
         try:
-            components.load_component_from_text(_without_variables(package))(**arguments)
+            components.load_component_from_text(_made_local(package))(**arguments)
         except (RuntimeError, ValueError) as error:  # a ValueError: what a step should have left is not there (see `last_artifact`)
             raise RunFailedError(
                 f"the run failed: {' '.join(COLOR.sub('', str(error)).split())} Its steps' own words are in {log}"
@@ -94,12 +94,31 @@ def run_local(package: Path, *, arguments: dict[str, Any], root: Path, docker: b
     return LocalRun(root, {name: last_artifact(runs, name, component) for name, component in OUTPUTS.items()})
 
 
-def _without_variables(package: Path) -> str:
-    """Return the YAML without the steps' variables, which say where things are on a cluster: torchrun starts processes here."""
+def _made_local(package: Path) -> str:
+    """Return the YAML as it is run here."""
     spec, *others = list(yaml.load_all(package.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    _without_variables(spec)
+    _apart(spec)
+    return yaml.safe_dump_all([spec, *others], sort_keys=True)
+
+
+def _without_variables(spec: dict[str, Any]) -> None:
+    """Take out the steps' variables, which say where things are on a cluster: torchrun starts processes here."""
     for executor in spec["deploymentSpec"]["executors"].values():
         executor["container"].pop("env", None)
-    return yaml.safe_dump_all([spec, *others], sort_keys=True)
+
+
+def _apart(spec: dict[str, Any]) -> None:
+    """Give each task a component of its own: by its name kfp.local keeps what a task writes, and `small` has let equal ones share one."""
+    shared = spec["components"]
+    graphs = [one["dag"]["tasks"] for one in (spec["root"], *shared.values()) if "dag" in one]
+    own = {}
+    for name, task in (pair for tasks in graphs for pair in tasks.items()):
+        component = shared[task["componentRef"]["name"]]
+        if "executorLabel" in component:
+            task["componentRef"]["name"] = f"comp-{name}"
+            own[f"comp-{name}"] = component
+    spec["components"] = {name: one for name, one in shared.items() if "dag" in one} | own
 
 
 def _make_room(root: Path) -> None:

@@ -22,7 +22,7 @@ from odn.errors import OdnError, TrackingError
 from odn.files import sha256_of, write_text
 from odn.progress import clear, folder_of, volume
 from odn.searching.folder import SearchFolder
-from odn.searching.records import read_decision, read_search
+from odn.searching.records import Decision, read_decision, read_search, write_decision
 from odn.tables import certificate, depth_table, epoch_table, export_table, registration_note, split_table, told
 from odn.trainjob import starter
 
@@ -99,6 +99,8 @@ def prepare(config: str, *, repository: str, version: str, dataset: str, test: s
 def train(config: str, *, experiment: str, depth: int, after: int, dataset: str, before: str, search: str, table: str) -> Labels:
     """Train one depth, grown from the depth before it.
 
+    A mode that tries every depth, whatever the verdicts, needs none of them: its depths may be trained at once.
+
     Raises:
         SystemExit: an input is missing, or the loss is not finite.
     """
@@ -107,6 +109,8 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
+        if settings.mode.exhaustive:
+            write_decision(folder.decision(after), Decision(verdict="expand"))
         step = train.run(settings, depth=depth, after=after, search=folder, start=starter(), **_inputs(settings, dataset))
         assert step is not None, "the pipeline trains no depth after the search has ended"
         title = f"{settings.unit.capitalize()} {depth}"
@@ -116,8 +120,12 @@ def train(config: str, *, experiment: str, depth: int, after: int, dataset: str,
 
 
 @_step
-def check(config: str, *, experiment: str, depth: int, after: int, dataset: str, before: str, search: str, table: str) -> Labels:
-    """Judge one depth; the labels' `verdict` is `expand`, `target_reached` or `exhausted`.
+def check(
+    config: str, *, experiment: str, depth: int, after: int, dataset: str, before: str, trained: str, search: str, table: str
+) -> Labels:
+    """Put what was trained of one depth to the search so far, and judge it.
+
+    The labels' `verdict` is `expand`, `target_reached` or `exhausted`.
 
     Raises:
         SystemExit: an input is missing, or the loss is not finite.
@@ -127,6 +135,7 @@ def check(config: str, *, experiment: str, depth: int, after: int, dataset: str,
     settings = read_config(config)
     with _tracked(experiment), _continued(before, search) as place:
         folder = SearchFolder(place)
+        shutil.copytree(SearchFolder(Path(trained)).trained(depth), folder.trained(depth), dirs_exist_ok=True)
         verdict = check.run(settings, depth=depth, after=after, search=folder, start=starter(), **_inputs(settings, dataset))
         assert verdict is not None, "the pipeline judges no depth after the search has ended"
         if not read_decision(folder.decision(depth), made_by=f"check@{depth}").goes_on:

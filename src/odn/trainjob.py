@@ -37,7 +37,8 @@ NODE = "node"  # the name of the container that trains, in every runtime
 PARTS = {"app.kubernetes.io/part-of": "odn", "app.kubernetes.io/component": "training"}  # labels of a node's pod: MLflow lets it in
 GPU = "nvidia.com/gpu"
 PASSED_ON = ("MLFLOW_EXPERIMENT_NAME",)  # of a step's own variables
-POLL_SECONDS, AWAY_SECONDS = 5.0, 600.0  # between two looks; that the API may give no answer
+POLL_SECONDS, AWAY_SECONDS = 5.0, 600.0  # between two looks, at most; that the API may give no answer
+POLL_SHARE = 0.1  # of the time that a job has taken, between two looks: the step of a short job ends soon after it
 GONE_SECONDS = 300.0  # that a job may take to vanish
 DONE = {"Complete", "Failed"}
 COPIED_BACK = ("search", "model", "metrics", "plots")
@@ -257,7 +258,7 @@ def _waited(client: "TrainerClient", name: str) -> tuple[str, str]:
     """
     from urllib3.exceptions import HTTPError
 
-    answered = time.monotonic()
+    began = answered = time.monotonic()
     while True:
         try:
             found = _conditions(client, name)
@@ -271,7 +272,7 @@ def _waited(client: "TrainerClient", name: str) -> tuple[str, str]:
             for one in found:
                 if one["type"] in DONE and one["status"] == "True":
                     return one["type"], " ".join(f"{one.get('reason', '')}: {one.get('message', '')}".split())
-        time.sleep(POLL_SECONDS)
+        time.sleep(min(POLL_SECONDS, 0.05 + POLL_SHARE * (time.monotonic() - began)))
 
 
 def _reason(client: "TrainerClient", name: str, *, why: str) -> str:

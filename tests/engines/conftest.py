@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,12 +129,14 @@ def compile_with(*arguments: str) -> int:
         return pool.submit(main, ["compile", *arguments]).result()
 
 
-def run_compiled(folder: Path, *arguments: str, python: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+def run_compiled(
+    folder: Path, *arguments: str, python: Path, monkeypatch: pytest.MonkeyPatch, options: Sequence[str] = ()
+) -> dict[str, Path]:
     """Compile the settings in a folder, and run the YAML there; return where its artifacts are."""
     monkeypatch.chdir(folder)
     put_store(folder)
     monkeypatch.setattr(sys, "executable", str(python))
-    assert compile_with("--image", "odn-python:test", "--out", "pipeline.yaml") == 0
+    assert compile_with("--image", "odn-python:test", "--out", "pipeline.yaml", *options) == 0
     assert main(["run-local", "--package", "pipeline.yaml", "--out", "run", *arguments]) == 0
     found = {"search": "check", "model": "truncate", "results": "export", "exported": "export", "dataset": "prepare", "test": "prepare"}
     return {name: last_artifact(folder / "run/run", name, component) for name, component in found.items()}

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+PYTHON = sys.executable
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
@@ -48,7 +49,9 @@ WARM = (  # what the commands import in the end, and some only while they comput
     "odn.commands.route",
     *(f"odn.stages.{stage}" for stage in ("check", "evaluate", "export", "prepare", "register", "report", "train", "truncate")),
     "boto3",
+    "kubeflow.trainer",
 )
+FRESH = {"odn.export.peak"}  # measures its own memory
 
 
 @contextlib.contextmanager
@@ -75,6 +78,7 @@ def serve(address: str) -> None:
     """Fork for each program that is asked for, until killed."""
     import importlib
 
+    sys.executable = str(Path(address).with_name("bin") / "python")  # torchrun's processes start at once, too
     for name in WARM:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -120,11 +124,14 @@ def _answer(connection: socket.socket) -> None:
 
 def _run(request: dict[str, object]) -> int:
     """Be the program; return its exit code."""
+    from kubernetes.config import kube_config
+
     os.chdir(str(request["cwd"]))
     os.umask(int(str(request["umask"])))
     os.environ.clear()
     os.environ.update(request["env"])  # type: ignore[call-overload]
     tempfile.tempdir = None  # that of the server's own environment
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ.get("KUBECONFIG", "~/.kube/config")  # which it reads on import
     argv = list(request["argv"])  # type: ignore[call-overload]
     code = 0
     try:
@@ -132,12 +139,12 @@ def _run(request: dict[str, object]) -> int:
             from odn.cli import main
 
             code = main(argv)
-        elif argv[0] == "-m":
+        elif argv[0] == "-m" and argv[1] not in FRESH:
             sys.argv = argv[1:]
             sys.path.insert(0, "")  # as `python -m` has it
             runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
         else:
-            os.execv(sys.executable, [sys.executable, *argv])
+            os.execv(PYTHON, [PYTHON, *argv])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException:  # noqa: BLE001  # what a real interpreter would do at its end

@@ -65,6 +65,20 @@ def test_sixteen_depths_are_sixteen_levels(everything: tuple[dict[str, Any], dic
     assert counted(everything[0], *ending) == dict.fromkeys(ending, 1)
 
 
+def test_rungs_of_a_grid_are_trained_at_once(tmp_path: Path) -> None:
+    """None waits for another, nor for a verdict; each is judged when it and all before it are there."""
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text().replace("  mode: climb ", "  mode: grid "))
+    spec, platform = compiled(tmp_path, "--backbone", "resnet34", params=params)
+    tasks = spec["root"]["dag"]["tasks"]
+    assert {name: one["dependentTasks"] for name, one in tasks.items() if name.startswith("train")} == {
+        f"train{suffix}": ["configure", "prepare"] for suffix in ("", *(f"-{rung}" for rung in range(2, 10)))
+    }
+    assert tasks["check-9"]["dependentTasks"] == ["check-8", "configure", "prepare", "train-9"]
+    assert "check-9" in tasks["finish"]["dependentTasks"]
+    assert specification_bytes(spec, platform) < 100_000
+
+
 def test_a_ladder_has_a_level_for_each_rung(tmp_path: Path) -> None:
     """Another backbone brings all rungs up to it, and names say what they count."""
     spec, _ = compiled(tmp_path, "--backbone", "resnet34")

@@ -11,7 +11,7 @@ from odn.data.dataset import read_manifest
 
 CASES = {  # mode, target, what is kept; at once: see below
     "in the middle": ("climb", 0.66, "2"),
-    "exhausted": ("growth", 0.999, None),
+    "exhausted": ("grid", 0.999, None),
     "all depths in one training": ("supernet", 0.3, "3"),
 }
 
@@ -44,11 +44,8 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
 
     require_same_bytes(on_dvc, artifacts)
     assert not files_of(tmp_path / "run/run/progress/searches")  # checkpoints of what has ended
-    ending = (
-        f"target {target:.2%} reached at {'rung' if mode == 'climb' else 'depth'} {kept}"
-        if kept
-        else "exhausted: no depth reaches the target 99.90%; depth "
-    )
+    unit = "depth" if mode == "supernet" else "rung"
+    ending = f"target {target:.2%} reached at {unit} {kept}" if kept else "exhausted: no rung reaches the target 99.90%; rung "
     assert f"odn table: {ending}" in (tmp_path / "run/log.txt").read_text()
     (table,) = (tmp_path / "run/run").glob("*/export*/table")
     assert ("| model.onnx | " in table.read_text()) == bool(formats)

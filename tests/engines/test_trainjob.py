@@ -3,10 +3,10 @@
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import yaml
 from kubernetes.config import kube_config
 
-from engines.conftest import compile_with, files_of
+from engines.conftest import Clone, compile_with, require_same_bytes, run_compiled
 from engines.test_compile import IMAGE, compiled, executors
 from engines.test_kill_methods import SMALL
 from engines.trainer_api import Cluster, serving, torchrun
@@ -26,7 +26,7 @@ from odn.records import parse_record
 from odn.searching.folder import SearchFolder
 from odn.stages import open as opening
 from pipelines import local
-from pipelines.platform import Platform
+from pipelines.platform import PROGRESS, Platform
 from repo.kubernetes_schemas import pod, schema_faults
 from repo.pipeline import ROOT
 
@@ -86,21 +86,30 @@ def train_step(folder: Path, *, prepared: Path) -> dict[str, Any]:
     return steps.train(settings().to_json(), experiment="tests", depth=1, after=0, **places)
 
 
-def test_a_step_on_nodes_leaves_what_torchrun_leaves(
-    cluster: Cluster, volume: Path, prepared: Path, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_the_pipeline_on_nodes_leaves_what_torchrun_leaves(
+    cluster: Cluster, volume: Path, clone: Clone, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two nodes with a process each; the job and what was shared with it are gone, and it was told which experiment it is of."""
+    """The whole YAML with a TrainJob of two nodes for each step that trains, and DVC, whose stages start torchrun, give the same bytes."""
+    clone.change("train", processes=2)
+    clone.change("search", mode="prune", target=0.3, schedule={"3": {"after": 0}})
+    clone.change("prune", epochs=4, budget=0.02, budget_metric="params", finetune_epochs=2)
+    clone.repro("evaluate", "export")
+    (tmp_path / "params.yaml").write_bytes((clone.folder / "params.yaml").read_bytes())
     cluster.ends = torchrun(programs / "python")
-    on_nodes = train_step(tmp_path / "nodes", prepared=prepared)
-    monkeypatch.delenv(trainjob.VARIABLE)
-    monkeypatch.setattr(sys, "executable", str(programs / "python"))
-    alone = train_step(tmp_path / "alone", prepared=prepared)
-    assert on_nodes == alone
-    assert files_of(tmp_path / "nodes/search") == files_of(tmp_path / "alone/search")
-    (job,) = cluster.posted
-    assert cluster.deleted == [job["metadata"]["name"]]
-    assert not list((volume / "jobs").iterdir())
-    assert {"name": "MLFLOW_EXPERIMENT_NAME", "value": "tests"} in job["spec"]["trainer"]["env"]
+    for name in (trainjob.VARIABLE, "MLFLOW_TRACKING_URI"):  # the YAML has it; the store is one whose tables are there
+        monkeypatch.delenv(name)
+    for name, value in {"OMP_NUM_THREADS": "1", "KUBECONFIG": kube_config.KUBE_CONFIG_DEFAULT_LOCATION}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(local, "_without_variables", partial(move_volume, to=volume))
+    options = ["--nodes", "2", "--pvc", "odn-progress"]
+    artifacts = run_compiled(tmp_path, python=programs / "python", monkeypatch=monkeypatch, options=options)
+
+    require_same_bytes(clone, artifacts)
+    assert [job["spec"]["trainer"]["args"][2] for job in cluster.posted] == ["train", "truncate"]  # a cut network is judged as it is
+    assert cluster.deleted == [job["metadata"]["name"] for job in cluster.posted]
+    assert not list((volume / "jobs").iterdir()), "what was shared with a job goes with it"
+    assert all({"name": "MLFLOW_EXPERIMENT_NAME", "value": "odn"} in job["spec"]["trainer"]["env"] for job in cluster.posted)
 
 
 def test_a_failed_job_fails_the_step_with_its_words(
@@ -212,9 +221,7 @@ def test_with_nodes_a_training_step_only_waits(tmp_path: Path) -> None:
         assert "resources" not in one["container"]
         assert {"pvcMount"} <= set(platform[label])
         assert "nodeSelector" not in platform[label]
-    assert "ODN_" not in local._without_variables(tmp_path / "pipeline.yaml"), (
-        "run-local starts torchrun, and keeps checkpoints in its own folder"
-    )
+    assert "ODN_" not in local._made_local(tmp_path / "pipeline.yaml"), "run-local starts torchrun, and keeps checkpoints in its own folder"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +239,13 @@ def test_nodes_must_fit_the_settings(options: list[str], words: str, tmp_path: P
     assert compile_with("--params", str(ROOT / "params.yaml"), "--image", IMAGE, "--out", str(out), *options) == 2
     assert words in capsys.readouterr().err
     assert not out.exists()
+
+
+def move_volume(spec: dict[str, Any], *, to: Path) -> None:
+    """Let the steps of a compiled pipeline find their volume at another place."""
+    for executor in spec["deploymentSpec"]["executors"].values():
+        for variable in executor["container"].get("env", []):
+            variable["value"] = variable["value"].replace(PROGRESS, str(to))
 
 
 def nodes_of() -> trainjob.Nodes:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,13 @@ from benchmarks import deployed, page, run, threads
 from benchmarks.results import FOLDER, ResultFile, read_results
 
 SMALL = ("data.max_images=300", "model.width=0.25", "search.target=0.2", "search.cooldown_epochs=1", "finish.epochs=1")
-BRIEF = ("growth.min_epochs=1", "growth.max_epochs=1", "growth.patience=1", "supernet.epochs=1", "train.precision=fp32")
+BRIEF = ("growth.min_epochs=1", "growth.max_epochs=1", "growth.patience=1", "climb.epochs=1", "supernet.epochs=1", "train.precision=fp32")
 
 
-def benchmark(folder: Path, *arms: str) -> ResultFile:
+def benchmark(folder: Path, *arms: str, jobs: int = 1) -> ResultFile:
     """Run arms on seed 0 of a few digits, and read what is kept of them."""
-    arguments = ["few", "--out", str(folder), "--work", str(folder / "work"), "--seeds", "0", "--set", *SMALL, *BRIEF, "--arms", *arms]
-    assert run.main(arguments) == 0
+    places = ["--out", str(folder), "--work", str(folder / "work"), "--jobs", str(jobs)]
+    assert run.main(["few", *places, "--seeds", "0", "--set", *SMALL, *BRIEF, "--arms", *arms]) == 0
     found = read_results(folder / "few.json")
     assert found is not None
     return found
@@ -38,12 +39,23 @@ def folder(grown: Path, tmp_path: Path) -> Path:
 
 
 def test_peers_get_the_depth_the_bytes_and_the_budget_of_growth(folder: Path) -> None:
-    """Scratch trains the depth that growth found, full the whole backbone, Torch-Pruning cuts to its bytes."""
-    growth, scratch, full, pruned = benchmark(folder, "growth", "scratch", "full", "torch_pruning").results
-    assert scratch.depth == growth.depth
+    """Full trains the whole backbone, Torch-Pruning cuts to growth's bytes."""
+    growth, full, pruned = benchmark(folder, "growth", "full", "torch_pruning").results
     assert full.depth == 8
     assert pruned.size_bytes <= growth.size_bytes < full.size_bytes
+
+
+def test_runs_side_by_side_give_what_they_give_in_order(grown: Path, tmp_path: Path) -> None:
+    """To the same numbers; scratch waits for growth, whose depth and budget it gets; the file keeps the order that was asked for."""
+    (alone,) = benchmark(shutil.copytree(grown, tmp_path / "grown"), "growth").results
+    grid = "grid:search.schedule=[1]"
+    growth, scratch, other = benchmark(tmp_path / "at once", "growth", "scratch", grid, jobs=2).results
+    assert replace(growth, seconds=alone.seconds, latency_ms=alone.latency_ms) == alone
+    assert scratch.depth == growth.depth
     assert scratch.full_network_epochs == pytest.approx(growth.full_network_epochs, rel=0.3)
+    assert other.arm == grid
+    assert run.main(["few", "--out", str(tmp_path / "none"), "--jobs", "2", "--seeds", "0", "--set", *SMALL, "--arms", "scratch"]) == 2
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_has_run_is_not_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

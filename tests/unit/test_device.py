@@ -1,6 +1,7 @@
 """Where training runs, in which precision, and what a person sees of it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,3 +100,14 @@ def test_an_interrupted_phase_belongs_to_its_number_of_threads() -> None:
         torch.set_num_threads(threads)
         keys.append(progress_key(load_config(PARAMS), "seed", "train", inputs=[]))
     assert keys[0] == keys[2] != keys[1]
+
+
+def test_an_interrupted_phase_is_found_wherever_its_files_lie(tmp_path: Path) -> None:
+    """Each run of Kubeflow gives a search another folder: content counts, and that a method writes no such file."""
+    config, keys = load_config(PARAMS), []
+    for folder, content in (("first", None), ("second", None), ("third", b"1"), ("fourth", b"1"), ("fifth", b"2")):
+        (tmp_path / folder).mkdir()
+        if content is not None:
+            (tmp_path / folder / "state").write_bytes(content)
+        keys.append(progress_key(config, "seed", inputs=[tmp_path / folder / "state"]))
+    assert keys[0] == keys[1] != keys[2] == keys[3] != keys[4] != keys[0]

@@ -81,10 +81,11 @@ class Checkpoints:
 def progress_key(config: Config, *sections: str, inputs: Iterable[Any]) -> str:
     """Return a name for an interrupted phase that only the same settings, inputs, versions and number of threads share.
 
-    That number is what was chosen for the data: sums over another number of threads have other bytes.
+    That number is what was chosen for the data: sums over another number of threads have other bytes. Of a file the content counts, and
+    of one that a method does not write its name: a search that is submitted again has its files elsewhere.
     """
     settings = json.loads(config.to_json())
-    digests = [sha256_of(item) if isinstance(item, Path) and item.exists() else str(item) for item in inputs]
+    digests = [str(item) if not isinstance(item, Path) else sha256_of(item) if item.exists() else item.name for item in inputs]
     content = [__version__, torch.__version__, torch.get_num_threads(), {name: settings[name] for name in sections}, digests]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
