@@ -51,9 +51,7 @@ class DataConfig(Section):
         default="warn",
         description="equal images in two splits, twice in one, or under two labels: told; taken out of train and val; or refused",
     )
-    shards: Annotated[str, Field(pattern="^s3://.")] | None = Field(
-        default=None, description="s3://bucket/prefix where prepared images lie, for training to stream them; null: on this disk"
-    )
+    shards: Annotated[str, Field(pattern="^s3://.")] | None = Field(default=None, description="prepared images in a bucket, to be streamed")
     normalise: Literal["data", "backbone"] | None = Field(
         default=None,
         description="by mean and deviation of train, or of what the backbone was trained on; null: backbone if it has weights, else data",

@@ -64,7 +64,7 @@ def test_what_the_user_asks_for_is_the_most(tmp_path: Path, monkeypatch: pytest.
     assert usable_cores(root=tmp_path) == (most or len(os.sched_getaffinity(0)))
 
 
-MEMINFO = {"../../proc/meminfo": "MemTotal: 64 kB\nMemAvailable:   48 kB\n"}
+MEMINFO = {"../../../proc/meminfo": "MemTotal: 64 kB\nMemAvailable:   48 kB\n"}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ MEMINFO = {"../../proc/meminfo": "MemTotal: 64 kB\nMemAvailable:   48 kB\n"}
             8192,
         ),
         (V1, MEMINFO | {"memory/memory.limit_in_bytes": "1048576\n"}, 48 * 1024),
-        ("0::/\n", {"../../proc/meminfo": "MemAvailable: lots kB\n", "memory.max": "١\n"}, None),
+        ("0::/\n", {"../../../proc/meminfo": "MemAvailable: lots kB\n", "memory.max": "١\n"}, None),
         ("", {}, None),
     ],
 )
