@@ -11,13 +11,14 @@ from laws.search_data import open_data
 from laws.stage_runs import Stages, read
 from odn.commands import look
 from odn.config import Config, settings
-from odn.errors import ConfigError, MissingInputError
+from odn.errors import ConfigError, MissingInputError, OdnError
 from odn.models.architecture import Architecture
 from odn.models.network import build
 from odn.models.outside import model_of
 from odn.models.stored_networks import load_network, weights_digest
 from odn.searching.climb import conclude, expand
 from odn.searching.data import SearchData
+from odn.searching.folder import SearchFolder
 from odn.searching.pretraining import pretrained
 from odn.stages import open as open_stage
 
@@ -108,6 +109,23 @@ def test_open_refuses_what_it_cannot_bring(weights: Path, tmp_path: Path) -> Non
     other = configured(weights, **{**MODES["climb"], "model.backbone": "timm/deit_tiny_patch16_224"})
     with pytest.raises(ConfigError, match="holds weights of timm/vit_tiny_patch16_224, the settings say timm/deit_tiny_patch16_224"):
         pretrained(opened(stages).backbone, stages.places.pretrained, config=other)
+
+
+def test_weights_in_a_bucket_are_those_of_the_file(weights: Path, tmp_path: Path, s3: Any) -> None:
+    """`open` brings the same bytes from an s3:// address; one that is not there is named."""
+    s3.create_bucket(Bucket="weights")
+    s3.upload_file(str(weights), "weights", "nets/vit.safetensors")
+    brought = []
+    for source in (weights, "s3://weights/nets/vit.safetensors"):
+        config = configured(None, **MODES["climb"] | {"model.weights": str(source)})
+        places = SearchFolder(tmp_path / str(len(brought)))
+        open_stage.run(config, search=places)
+        brought.append({path.name: path.read_bytes() for path in places.pretrained.iterdir() if not path.name.startswith(".")})
+    assert brought[0] == brought[1]
+    assert "weights.safetensors" in brought[0]
+    gone = configured(None, **MODES["climb"] | {"model.weights": "s3://weights/none.safetensors"})
+    with pytest.raises(OdnError, match=r"s3://weights/none\.safetensors"):
+        open_stage.run(gone, search=SearchFolder(tmp_path / "gone"))
 
 
 def test_open_without_weights_needs_no_torch(tmp_path: Path) -> None:
