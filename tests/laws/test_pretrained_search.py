@@ -115,7 +115,7 @@ def test_weights_in_a_bucket_are_those_of_the_file(weights: Path, tmp_path: Path
     """`open` brings the same bytes from an s3:// address; one that is not there is named."""
     s3.create_bucket(Bucket="weights")
     s3.upload_file(str(weights), "weights", "nets/vit.safetensors")
-    brought = []
+    brought: list[dict[str, bytes]] = []
     for source in (weights, "s3://weights/nets/vit.safetensors"):
         config = configured(None, **MODES["climb"] | {"model.weights": str(source)})
         places = SearchFolder(tmp_path / str(len(brought)))
