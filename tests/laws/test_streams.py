@@ -14,7 +14,7 @@ from PIL import Image
 from laws.search_data import prepare_digits, small_config
 from odn.config import Config
 from odn.data import batches, sharding
-from odn.data.batches import shuffled
+from odn.data.batches import on_device, shuffled, training_batches
 from odn.data.dataset import read_manifest, read_split, verified_split
 from odn.data.sharded import UPLOADS
 from odn.data.sharding import GROUP, spread
@@ -22,6 +22,7 @@ from odn.data.shards import HERE, Shards
 from odn.errors import DataError, StorageError
 from odn.searching.data import SearchData, opened
 from odn.searching.growth import Grown, train_depth
+from odn.sections import AugmentConfig
 from odn.storage import Objects
 from odn.training import checkpoint as checkpoints
 from odn.training import fit as fitting
@@ -226,3 +227,23 @@ def test_a_split_of_one_group_is_shuffled_as_a_whole() -> None:
 def test_a_few_of_many_images_come_from_few_groups(n: int, wanted: int, expected: range) -> None:
     """Evenly spread over a split of one group, over the first groups of a larger one."""
     assert spread(n, shard=4, wanted=wanted) == expected
+
+
+def test_an_epoch_downloads_each_shard_about_once(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are used next are not given up for those behind them: of 49 shards few come a second time, where groups meet."""
+    wide = config_of(shards=PLACE, max_images=280)
+    split = read_split(prepare_digits(wide, tmp_path) / "train", objects=Objects)
+    manifest, names, get = read_manifest(tmp_path / "work" / "prepared" / "dataset.json"), list[str](), Objects.get
+
+    def counted(self: Objects, name: str, file: Any) -> None:
+        names.append(name)
+        get(self, name, file)
+
+    monkeypatch.setattr(Objects, "get", counted)
+    images = on_device(split, manifest=manifest, device=torch.device("cpu"))
+    nothing = AugmentConfig(shift=0, rotate=0.0, scale=0.0, flip=False)
+    shown = sum(
+        len(labels) for _, labels in training_batches(images, batch_size=4, augment=nothing, generator=torch.Generator().manual_seed(0))
+    )
+    assert shown == len(split) == 4 * len(set(names)) == 196
+    assert len(names) <= 1.2 * 49

@@ -8,7 +8,6 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -67,8 +66,10 @@ class Shards:
     def __init__(self, index: Index, objects: Objects) -> None:
         self.index = index
         self._objects, self._pool, self._lock = objects, ThreadPoolExecutor(DOWNLOADS), threading.Lock()
-        self._here: OrderedDict[int, Future[Pixels]] = OrderedDict()  # that used last comes last
-        self._next: dict[int, tuple[int, ...]] = {}  # shards that are used after each
+        self._here: dict[int, Future[Pixels]] = {}
+        self._order: list[int] = []  # in which shards are used, where that is known
+        self._place: dict[int, int] = {}  # of each in the order
+        self._n_begun = 0  # of the order
 
     dtype = np.dtype(np.uint8)
 
@@ -102,31 +103,31 @@ class Shards:
     def expected(self, indices: Sequence[Any]) -> Iterator[None]:
         """Download, while the block lasts, a group of shards ahead of what is read, which is asked for in this order."""
         numbers = (np.arange(len(self))[one] if isinstance(one, slice) else one for one in indices)
-        order = list(dict.fromkeys(shard for one in numbers for shard in np.unique(np.asarray(one) // self.index.size).tolist()))
-        self._next = {shard: tuple(order[place + 1 : place + 1 + GROUP]) for place, shard in enumerate(order)}
+        self._order = list(dict.fromkeys(shard for one in numbers for shard in np.unique(np.asarray(one) // self.index.size).tolist()))
+        self._place = {shard: place for place, shard in enumerate(self._order)}
         try:
             yield
         finally:
             with self._lock:
-                self._next = {}
+                self._order, self._place, self._n_begun = [], {}, 0
                 for shard in [shard for shard, coming in self._here.items() if coming.cancel()]:
                     del self._here[shard]
 
     def _shard(self, shard: int) -> Pixels:
         with self._lock:
             coming = self._begun(shard)
-            for one in self._next.get(shard, ()):
-                if one not in self._here:
-                    self._begun(one)
+            coming_up = self._place.get(shard, -1) + 1 + GROUP
+            for one in self._order[self._n_begun : coming_up]:
+                self._begun(one)
+            self._n_begun = max(self._n_begun, min(coming_up, len(self._order)))
         return coming.result()
 
     def _begun(self, shard: int) -> Future[Pixels]:
-        """Return a shard that is here or on its way, in the place of that which was used longest ago."""
+        """Return a shard that is here or on its way, in the place of one that is not used any more, or was used first."""
         if shard not in self._here:
             if len(self._here) >= HERE:
-                self._here.popitem(last=False)
+                del self._here[min(self._here, key=lambda one: self._place.get(one, -1))]
             self._here[shard] = self._pool.submit(self._download, shard)
-        self._here.move_to_end(shard)
         return self._here[shard]
 
     def _download(self, shard: int) -> Pixels:
