@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from odn.config import Config, changed, read_config
 from odn.data.dataset import read_manifest
 from odn.errors import OdnError, TrackingError
-from odn.files import sha256_of, write_text
+from odn.files import sha256_of, write_bytes, write_text
 from odn.progress import clear, folder_of, volume
 from odn.searching.folder import SearchFolder
 from odn.searching.records import Decision, read_decision, read_search, write_decision
@@ -244,7 +244,7 @@ def report(config: str, *, dataset: str, test: str, model: str, results: str, ex
             exported=Path(exported),
             out=out,
         )
-    shutil.copyfile(out / "report.html", _file(page))
+    write_bytes(Path(page), (out / "report.html").read_bytes())
     return {"depth": findings.depth, "verdict": findings.verdict, "test_accuracy": findings.test_accuracy}
 
 
@@ -348,8 +348,3 @@ def _inputs(config: Config, dataset: str) -> dict[str, Path]:
 def _tell(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _file(path: str) -> Path:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return Path(path)
