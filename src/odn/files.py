@@ -29,7 +29,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with _named(path):
+        with named(path):
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
@@ -66,7 +66,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     _mend(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{MARK}"))
     try:
-        with _named(path):
+        with named(path):
             yield temporary
             _write_manifest(temporary)
             temporary.chmod(0o755)
@@ -194,7 +194,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Let a failure of the disk that names no file name this one."""
     try:
         yield

@@ -23,10 +23,10 @@ TRAIN = """
 import json, sys
 from odn import steps
 from odn.tracking import live
-live.LIVE_AFTER = 0.0
+live.LIVE_AFTER, live.FLUSH_SECONDS = 0.0, 120.0  # however busy this machine is
 steps.train(**json.loads(sys.argv[1]))
 """
-EPOCHS = 150  # enough to be seen, killed and taken up again in the middle
+EPOCHS = 300  # enough to be seen, killed and taken up again in the middle
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from pydantic import model_validator
 
 from odn.data.sharding import GROUP
 from odn.errors import DataError
+from odn.files import named
 from odn.records import Positive, Record, Sha256
 
 INDEX = "shards.json"  # beside labels.npy
@@ -140,8 +142,9 @@ def read_shard(name: str, objects: Objects, *, place: str, shape: Sequence[int])
     Raises:
         StorageError: the store cannot be reached or refuses.
         DataError: it is not what was written.
+        OSError: the disk of temporary files is full; it names their folder.
     """
-    with tempfile.TemporaryFile(prefix="odn-shard-") as file:
+    with named(Path(tempfile.gettempdir())), tempfile.TemporaryFile(prefix="odn-shard-") as file:
         objects.get(object_name(name), file)
         file.flush()
         os.fdatasync(file.fileno())  # pages that are not on the disk yet count as this process's memory, and cannot be given up
