@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PYTHON = sys.executable
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
@@ -51,7 +50,6 @@ WARM = (  # what the commands import in the end, and some only while they comput
     "boto3",
     "kubeflow.trainer",
 )
-FRESH = {"odn.export.peak"}  # measures its own memory
 
 
 @contextlib.contextmanager
@@ -78,9 +76,12 @@ def serve(address: str) -> None:
     """Fork for each program that is asked for, until killed."""
     import importlib
 
-    sys.executable = str(Path(address).with_name("bin") / "python")  # torchrun's processes start at once, too
     for name in WARM:
         importlib.import_module(name)
+    from torch.distributed.launcher import api
+
+    launch, quick = api.elastic_launch, str(Path(address).with_name("bin") / "python")
+    api.elastic_launch = lambda config, _: launch(config, quick)  # type: ignore[assignment,misc]  # its processes start at once, too
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
@@ -139,12 +140,12 @@ def _run(request: dict[str, object]) -> int:
             from odn.cli import main
 
             code = main(argv)
-        elif argv[0] == "-m" and argv[1] not in FRESH:
+        elif argv[0] == "-m":
             sys.argv = argv[1:]
             sys.path.insert(0, "")  # as `python -m` has it
             runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
         else:
-            os.execv(PYTHON, [PYTHON, *argv])
+            os.execv(sys.executable, [sys.executable, *argv])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException:  # noqa: BLE001  # what a real interpreter would do at its end
