@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 CLIENT = """#!{python} -IS
@@ -80,8 +81,8 @@ def serve(address: str) -> None:
         importlib.import_module(name)
     from torch.distributed.launcher import api
 
-    launch, quick = api.elastic_launch, str(Path(address).with_name("bin") / "python")
-    api.elastic_launch = lambda config, _: launch(config, quick)  # type: ignore[assignment,misc]  # its processes start at once, too
+    quick = partial(api.elastic_launch, entrypoint=str(Path(address).with_name("bin") / "python"))
+    api.elastic_launch = lambda config, entrypoint: quick(config)  # type: ignore[assignment,misc]  # its processes start at once, too
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
