@@ -17,9 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-PYTHON = sys.executable
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
@@ -51,7 +51,6 @@ WARM = (  # what the commands import in the end, and some only while they comput
     "boto3",
     "kubeflow.trainer",
 )
-FRESH = {"odn.export.peak"}  # measures its own memory
 
 
 @contextlib.contextmanager
@@ -78,9 +77,12 @@ def serve(address: str) -> None:
     """Fork for each program that is asked for, until killed."""
     import importlib
 
-    sys.executable = str(Path(address).with_name("bin") / "python")  # torchrun's processes start at once, too
     for name in WARM:
         importlib.import_module(name)
+    from torch.distributed.launcher import api
+
+    quick = partial(api.elastic_launch, entrypoint=str(Path(address).with_name("bin") / "python"))
+    api.elastic_launch = lambda config, entrypoint: quick(config)  # type: ignore[assignment,misc]  # its processes start at once, too
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
@@ -139,12 +141,12 @@ def _run(request: dict[str, object]) -> int:
             from odn.cli import main
 
             code = main(argv)
-        elif argv[0] == "-m" and argv[1] not in FRESH:
+        elif argv[0] == "-m":
             sys.argv = argv[1:]
             sys.path.insert(0, "")  # as `python -m` has it
             runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
         else:
-            os.execv(PYTHON, [PYTHON, *argv])
+            os.execv(sys.executable, [sys.executable, *argv])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException:  # noqa: BLE001  # what a real interpreter would do at its end
