@@ -215,11 +215,11 @@ class _Kept:
 
     def keep(self, step: int) -> None:
         """Write a checkpoint from which training goes on at a step of the epoch after those that are over."""
-        self.step, self.at = step, time.monotonic()
+        self.step = step
         if self._checkpoint is not None:
             progress = Progress(rows=tuple(self.rows), epochs=self.epochs, step=step, counts=self._task.counts())
             save_checkpoint(self._checkpoint, Checkpoint(self._tensors(), asdict(progress)))
-            self.at = time.monotonic()
+        self.at = time.monotonic()
 
     def _tensors(self) -> dict[str, Tensor]:
         return self._task.tensors() | {"progress.losses": self.losses, "progress.hits": self.hits}
