@@ -1,5 +1,6 @@
 """A search of a pretrained network through the stages: a transformer of a few thousand parameters, on digits."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,9 @@ def test_a_look_reads_every_depth(weights: Path, tmp_path: Path) -> None:
     assert set(found.suggestion.schedule) <= set(range(1, 13))
     assert settings({"model.backbone": NAME, "search.ladder": "prefix", "search.schedule": list(found.suggestion.schedule)})
     assert {path.name for path in (tmp_path / "look").iterdir()} >= {"look.json", "depths.csv", "look.png"}
-    assert f"target: {found.suggestion.target:g}" in found.describe()
+    told = found.describe()
+    assert f"target: {found.suggestion.target:g}" in told
+    assert re.search(r"\d+ s an epoch at depth \d+ on this machine, \d+ s at depth \d+; \d+ s for \d+ epochs \(climb.epochs\)", told)
 
 
 def test_open_refuses_what_it_cannot_bring(weights: Path, tmp_path: Path) -> None:

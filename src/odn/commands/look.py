@@ -2,7 +2,7 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/pretrained
 Writes: look/look.json, look/depths.csv, look/look.png
-Config: seed, data, model, train, search
+Config: seed, data, model, train, search, climb
 """
 
 import sys
@@ -29,6 +29,7 @@ from odn.training.seed import generator
 MOST_SUGGESTED = 6  # depths of a schedule: each may cost a whole training
 LATENCY_SECONDS = 5.0
 TOLD_SECONDS = 5.0  # between two lines on how far reading is
+TRAINED = 3  # times of a forward pass that a training step takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,8 @@ class Look:
     rows: tuple[LookRow, ...]
     n_train: int
     seconds: float
+    epoch_seconds: float  # of training at full depth, as reading took
+    epochs: int  # of training at each depth
     suggestion: Suggestion
 
     def describe(self) -> str:
@@ -87,7 +90,18 @@ class Look:
         schedule = ", ".join(f'"{d}": {{after: {b}}}' for d, b in zip(suggested.schedule, (0, *suggested.schedule), strict=False))
         note = f"One head at each depth. ms: one image, block by block. Read and fitted in {self.seconds:.0f} s. {suggested.why}"
         settings = ["search:", f"  target: {suggested.target:g}", f"  schedule: {{{schedule}}}"]
-        return "\n".join([*map(sanitized, (title, "", *table, "", note, "")), *settings])
+        return "\n".join([*map(sanitized, (title, "", *table, "", note, "")), *settings, "", self._time_needed()])
+
+    def _time_needed(self) -> str:
+        """Say how long the suggested search may take: where it ends earlier, less."""
+        at = {row.depth: self.epoch_seconds * row.macs / self.rows[-1].macs for row in self.rows}
+        first, *_, last = (self.suggestion.schedule[0], *self.suggestion.schedule)
+        total = self.epochs * sum(at[depth] for depth in self.suggestion.schedule)
+        return (
+            f"Training takes about {_spoken(at[first])} an epoch at depth {first} on this machine, {_spoken(at[last])} at depth {last}; "
+            f"{_spoken(total)} for {self.epochs} epochs (climb.epochs) at each depth of the schedule, less where the search ends "
+            "before its last. Smaller images (data.image_size) take less."
+        )
 
 
 def run(config: Config, *, prepared: Path, search: SearchFolder, out: Path) -> Look:
@@ -102,10 +116,10 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, out: Path) -> L
     whole, manifest = data.backbone, data.manifest
     size = {"height": manifest.height, "width": manifest.width}
     network = data.machine.to_device(build(whole, generator(config.seed, "weights"), heads=range(1, whole.n_blocks + 1)))
-    features = {
-        name: _features(read_features(network, split, machine=data.machine), name=name)
-        for name, split in (("train", data.train), ("val", data.val))
-    }
+    reading, splits = time.monotonic(), {"train": data.train, "val": data.val}
+    features = {name: _features(read_features(network, split, machine=data.machine), name=name) for name, split in splits.items()}
+    n_read = sum(len(read.labels) for read in features.values())
+    image_seconds = (time.monotonic() - reading) / n_read
     times = part_latencies(network, **size, device=data.machine.device.type, seconds=LATENCY_SECONDS)
     rows = []
     for depth in range(1, whole.n_blocks + 1):
@@ -120,6 +134,8 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, out: Path) -> L
         rows=tuple(rows),
         n_train=n_train,
         seconds=time.monotonic() - began,
+        epoch_seconds=TRAINED * image_seconds * len(data.train),
+        epochs=config.climb.epochs,
         suggestion=suggestion,
     )
     with new_folder(out) as folder:
@@ -152,6 +168,10 @@ def suggest(rows: Sequence[LookRow]) -> Suggestion:
         f"error. Training should reach as much with fewer blocks. Suggested settings:"
     )
     return Suggestion(schedule=tuple(chosen), target=min(max(target, 0.005), 0.995), depth=enough, why=why)
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _row(depth: int, n_correct: int, *, n: int, counted: Cost, ms: float) -> LookRow:
