@@ -1,5 +1,6 @@
 """What tests of more than one folder need: a real S3 server over HTTP, and programs that start at once."""
 
+import gc
 import os
 import signal
 import socket
@@ -21,6 +22,17 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts behind `&` ignore interrupts
 
 
+def pytest_sessionstart() -> None:
+    """Collect no garbage while the modules of the tests are imported: there is none."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later search for garbage."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Start moto's S3 server once a session, in a process of its own, and give its address."""
@@ -40,7 +52,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a folder with a `python` and an `odn` that start at once."""
+    """Give a folder with a `python`, an `odn` and a `dvc` that start at once."""
     with quick_python(tmp_path_factory.mktemp("fork")) as folder:
         yield folder
 

@@ -1,7 +1,8 @@
-"""Start the programs of a test at once: a server that has imported torch, kfp and mlflow forks for each, as a fresh process would.
+"""Start the programs of a test at once: a server that has imported torch, kfp, mlflow and dvc forks for each, as a fresh process would.
 
-`quick_python(folder)` yields two programs, a `python` and an `odn`, that run in a fork of the server. What they do is what the
-real ones do; only the seconds of importing are paid once for all of them. A program that is killed takes its fork with it.
+`quick_python(folder)` yields three programs, a `python`, an `odn` and a `dvc`, that run in a fork of the server. What they do is what
+the real ones do; only the seconds of importing are paid once for all of them. A program that is killed takes its fork with it, and
+what that has started.
 """
 
 import array
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
@@ -37,11 +39,16 @@ WARM = (  # what the commands import in the end, and some only while they comput
     "onnxruntime.quantization",
     "torch_pruning",
     "networkx",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "PIL.JpegImagePlugin",
+    "jinja2",
     "kfp",
     "kfp.dsl.executor_main",
     "sklearn.datasets",
     "mlflow.pytorch",
     "mlflow.store.tracking.sqlalchemy_store",
+    "alembic.config",
     "git",
     "odn.cli",
     "odn.steps",
@@ -50,15 +57,24 @@ WARM = (  # what the commands import in the end, and some only while they comput
     *(f"odn.stages.{stage}" for stage in ("check", "evaluate", "export", "prepare", "register", "report", "train", "truncate")),
     "boto3",
     "kubeflow.trainer",
+    "dvc.cli.parser",
+    "dvc.repo.reproduce",
+    "dvc.repo.metrics",
+    "dvc.repo.plots",
+    "dvc.commands.experiments.show",
+    "dvc_s3",
+    "dvc_data.hashfile.status",
+    "scmrepo.git",
+    "pygit2",
 )
 
 
 @contextlib.contextmanager
 def quick_python(folder: Path) -> Iterator[Path]:
-    """Yield a folder with the programs `python` and `odn`; the server behind them ends with the block."""
+    """Yield a folder with the programs `python`, `odn` and `dvc`; the server behind them ends with the block."""
     address, programs = folder / "socket", folder / "bin"
     programs.mkdir(parents=True)
-    for program in ("python", "odn"):
+    for program in ("python", "odn", "dvc"):
         text = CLIENT.format(python=sys.executable, address=str(address), program=program)
         (programs / program).write_text(text)
         (programs / program).chmod(0o755)
@@ -75,14 +91,22 @@ def quick_python(folder: Path) -> Iterator[Path]:
 
 def serve(address: str) -> None:
     """Fork for each program that is asked for, until killed."""
+    import gc
     import importlib
 
+    gc.disable()
     for name in WARM:
         importlib.import_module(name)
+    gc.freeze()  # no fork walks through, and thereby copies, all that was imported
+    gc.enable()
     from torch.distributed.launcher import api
 
-    quick = partial(api.elastic_launch, entrypoint=str(Path(address).with_name("bin") / "python"))
-    api.elastic_launch = lambda config, entrypoint: quick(config)  # type: ignore[assignment,misc]  # its processes start at once, too
+    from odn.export import measuring
+
+    python = str(Path(address).with_name("bin") / "python")
+    quick = partial(api.elastic_launch, entrypoint=python)
+    api.elastic_launch = lambda config, entrypoint: quick(config)  # type: ignore[assignment,misc]  # its processes start at once, too …
+    measuring.sys = SimpleNamespace(executable=python)  # type: ignore[assignment]  # … and so do those whose memory is measured
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
@@ -107,6 +131,7 @@ def _answer(connection: socket.socket) -> None:
         content += connection.recv(1 << 20)
     child = os.fork()
     if child == 0:
+        os.setpgid(0, 0)
         connection.close()
         for target, descriptor in enumerate(descriptors):
             os.dup2(descriptor, target)
@@ -117,7 +142,7 @@ def _answer(connection: socket.socket) -> None:
     events.register(ended := os.pidfd_open(child), select.POLLIN)
     events.register(connection, select.POLLHUP)  # the program was killed
     if all(descriptor != ended for descriptor, _ in events.poll()):
-        os.kill(child, signal.SIGKILL)
+        os.killpg(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(BrokenPipeError):
         connection.sendall(str(code if code >= 0 else 128 - code).encode())
@@ -141,6 +166,10 @@ def _run(request: dict[str, object]) -> int:
             from odn.cli import main
 
             code = main(argv)
+        elif request["program"] == "dvc":
+            from dvc.cli import main as dvc
+
+            code = dvc(argv)
         elif argv[0] == "-m":
             sys.argv = argv[1:]
             sys.path.insert(0, "")  # as `python -m` has it
@@ -154,8 +183,8 @@ def _run(request: dict[str, object]) -> int:
 
         traceback.print_exc()
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        stream.flush()
     return code
 
 
