@@ -86,4 +86,6 @@ def require_agreement(stages: Stages, folder: Path) -> list[SearchStep]:
         save_network(found.network, folder)
         judged = checked if found.verdict.annealed else trained
         assert (folder / "weights.safetensors").read_bytes() == (judged / "weights.safetensors").read_bytes()
+    records = {depth: read(stages.depths / str(depth) / "metrics.json") for depth in stages.config.search.schedule}
+    assert [found.step.depth for found in steps] == [depth for depth, record in records.items() if "skipped" not in record]
     return steps
