@@ -20,8 +20,9 @@ def tried(mode: str) -> Config:
     """Return small settings: few depths, or the deepest where there is one, and few epochs where the mode has a number of its own."""
     own = {"epochs": EPOCHS} if "epochs" in getattr(type(getattr(Config(), mode, None)), "model_fields", {}) else {}
     schedule = [DEEPEST] if MODES[mode].one_depth else [1, 2, 3]
-    changes: dict[str, dict[str, Any]] = {"search": {"mode": mode, "target": 0.98, "schedule": schedule}}
-    return small_config(**changes, **({mode: own} if own else {}))
+    search = {"mode": mode, "target": 0.98, "schedule": schedule}
+    changes: dict[str, dict[str, Any]] = {"search": search, "climb": {"epochs": EPOCHS}}  # which a grid has, too
+    return small_config(**changes | ({mode: own} if own else {}))
 
 
 @pytest.fixture(scope="module", params=MODES)
