@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,23 @@ def s3_server() -> Iterator[str]:
         server.wait()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _starting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path] | None]:
+    """Begin, before the first test, to start what `programs` gives, where a test asks for it; all workers share it."""
+    if not any("programs" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fork"
+    folder.mkdir(exist_ok=True)
+    with quick_python(folder) as started:
+        yield started
+
+
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def programs(_starting: Callable[[], Path]) -> Path:
     """Give a folder with a `python`, an `odn` and a `dvc` that start at once."""
-    with quick_python(tmp_path_factory.mktemp("fork")) as folder:
-        yield folder
+    return _starting()
 
 
 @pytest.fixture

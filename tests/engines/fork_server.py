@@ -1,23 +1,24 @@
 """Start the programs of a test at once: a server that has imported torch, kfp, mlflow and dvc forks for each, as a fresh process would.
 
-`quick_python(folder)` yields three programs, a `python`, an `odn` and a `dvc`, that run in a fork of the server. What they do is what
-the real ones do; only the seconds of importing are paid once for all of them. A program that is killed takes its fork with it, and
-what that has started.
+`quick_python(folder)` gives three programs, a `python`, an `odn` and a `dvc`, that run in a fork of the server. What they do is what
+the real ones do; only the seconds of importing are paid once for all of them, and for all workers of a run that name the same folder.
+A program that is killed takes its fork with it, and what that has started.
 """
 
 import array
 import contextlib
+import fcntl
 import json
 import os
 import runpy
 import select
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ message = json.dumps({{"program": {program!r}, "argv": sys.argv[1:], "cwd": os.g
 server.sendmsg([message.encode() + b"\\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 sys.exit(int(server.makefile().read() or 1))
 """
+START_SECONDS = 240
 WARM = (  # what the commands import in the end, and some only while they compute
     "torch",
     "torch._dynamo",
@@ -70,27 +72,39 @@ WARM = (  # what the commands import in the end, and some only while they comput
 
 
 @contextlib.contextmanager
-def quick_python(folder: Path) -> Iterator[Path]:
-    """Yield a folder with the programs `python`, `odn` and `dvc`; the server behind them ends with the block."""
-    address, programs = folder / "socket", folder / "bin"
-    programs.mkdir(parents=True)
-    for program in ("python", "odn", "dvc"):
-        text = CLIENT.format(python=sys.executable, address=str(address), program=program)
-        (programs / program).write_text(text)
-        (programs / program).chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, str(address)], env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
-    try:
+def quick_python(folder: Path) -> Iterator[Callable[[], Path]]:
+    """Yield what waits for a folder with the programs `python`, `odn` and `dvc`; the server behind them ends with the last such block."""
+    address, programs, users = folder / "socket", folder / "bin", folder / "users"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        first = not users.exists()
+        if first:
+            os.mkfifo(users)
+            programs.mkdir()
+        for program in ("python", "odn", "dvc") if first else ():
+            text = CLIENT.format(python=sys.executable, address=str(address), program=program)
+            (programs / program).write_text(text)
+            (programs / program).chmod(0o755)
+        user = os.open(users, os.O_RDWR)  # the server sees when nobody holds it any more
+        if first:
+            command = [sys.executable, __file__, str(address), str(users)]
+            os.posix_spawn(sys.executable, command, os.environ | {"OMP_NUM_THREADS": "1"}, setsid=True)  # it may outlive this process
+
+    def started() -> Path:
+        deadline = time.monotonic() + START_SECONDS
         while not address.exists():
-            assert server.poll() is None, "the fork server did not start"
+            assert time.monotonic() < deadline, f"the fork server did not start within {START_SECONDS} s"
             time.sleep(0.05)
-        yield programs
+        return programs
+
+    try:
+        yield started
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        os.close(user)
 
 
-def serve(address: str) -> None:
-    """Fork for each program that is asked for, until killed."""
+def serve(address: str, users: str) -> None:
+    """Fork for each program that is asked for, until nobody is left who may ask."""
     import gc
     import importlib
 
@@ -106,13 +120,16 @@ def serve(address: str) -> None:
     python = str(Path(address).with_name("bin") / "python")
     quick = partial(api.elastic_launch, entrypoint=python)
     api.elastic_launch = lambda config, entrypoint: quick(config)  # type: ignore[assignment,misc]  # its processes start at once, too …
-    measuring.sys = SimpleNamespace(executable=python)  # type: ignore[assignment]  # … and so do those whose memory is measured
+    measuring.sys = SimpleNamespace(executable=python)  # type: ignore[assignment,attr-defined]  # … and so do those whose memory is measured
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
     listener.listen()
     Path(address + ".new").rename(address)
-    while True:
+    events = select.poll()
+    events.register(listener, select.POLLIN)
+    events.register(os.open(users, os.O_RDONLY | os.O_NONBLOCK), select.POLLHUP)
+    while all(event == select.POLLIN for _, event in events.poll()):
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -137,7 +154,14 @@ def _answer(connection: socket.socket) -> None:
             os.dup2(descriptor, target)
         # The streams that were there know the files that these numbers stood for before.
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
-        os._exit(_run(json.loads(content[:-1])))
+        try:
+            os._exit(_run(json.loads(content[:-1])))
+        except BaseException:  # noqa: BLE001  # such as a pipe that nobody reads any more
+            traceback.print_exc()
+        finally:  # never through the exit handlers of what the server has imported: some wait for its threads
+            os._exit(1)
+    with contextlib.suppress(OSError):  # it has ended, or is another program by now
+        os.setpgid(child, child)  # whoever of both is first
     events = select.poll()
     events.register(ended := os.pidfd_open(child), select.POLLIN)
     events.register(connection, select.POLLHUP)  # the program was killed
@@ -167,7 +191,7 @@ def _run(request: dict[str, object]) -> int:
 
             code = main(argv)
         elif request["program"] == "dvc":
-            from dvc.cli import main as dvc
+            from dvc.cli import main as dvc  # type: ignore[import-untyped]
 
             code = dvc(argv)
         elif argv[0] == "-m":
@@ -179,14 +203,13 @@ def _run(request: dict[str, object]) -> int:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException:  # noqa: BLE001  # what a real interpreter would do at its end
-        import traceback
-
         traceback.print_exc()
         code = 1
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        assert stream is not None
         stream.flush()
     return code
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])
