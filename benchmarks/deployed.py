@@ -6,7 +6,6 @@ the stage `export` does with the one network that a search keeps. Nothing is cho
 """
 
 import argparse
-import io
 import json
 import math
 import platform
@@ -18,11 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib import pyplot as plt
-from matplotlib import ticker
 
+from benchmarks.drawing import dressed, log_scale, svg
 from benchmarks.results import FOLDER
 from benchmarks.run import git_commit, read_settings, without_places
 from benchmarks.search import prepare_data, run_search
@@ -172,7 +170,6 @@ def _table(rungs: Sequence[dict[str, Any]]) -> str:
 
 def plot(found: dict[str, Any]) -> bytes:
     """Draw accuracy on test against bytes and against milliseconds: a line a runtime, a point a rung, with its 95 % interval."""
-    mpl.rcParams["svg.hashsalt"] = "odn"
     figure, axes = plt.subplots(1, 2, figsize=(10, 5.2), sharey=True, layout="constrained")
     kinds = [kind for kind in (NETWORK, *FILES) if any(kind in rung["rows"] for rung in found["rungs"])]
     for kind in kinds:
@@ -191,19 +188,11 @@ def plot(found: dict[str, Any]) -> bytes:
             }
             axis.errorbar([row[key] for row in rows], ys, yerr=errors, label=TITLES[kind], **style)
     for axis, label in zip(axes, ("bytes", "ms an image, median"), strict=True):
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
-        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
+        log_scale(axis)
+        dressed(axis, label=label)
     axes[0].set_ylabel("accuracy on test, %")
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3, fontsize="small")
-    content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    plt.close(figure)
-    return content.getvalue()
+    return svg(figure)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
 """Tell a file of results as Markdown and one plot: `python -m benchmarks.page NAME`."""
 
 import argparse
-import io
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib import pyplot as plt
-from matplotlib import ticker
 from scipy import stats
 
+from benchmarks.drawing import dressed, log_scale, svg
 from benchmarks.results import FOLDER, Result, ResultFile, read_results
 from odn.files import write_bytes, write_text
 from odn.searching.statistics import wilson_interval
@@ -125,13 +123,16 @@ def _against(results: Sequence[Result], reference: dict[int, Result]) -> str:
 
 
 def _grid(found: ResultFile) -> str:
-    """Tell what every depth reaches in the grid, and which depth it and growth end with."""
+    """Tell what every depth reaches in the grid, and which depth it and the search end with."""
     arm = next((arm for arm in found.arms() if arm.partition(":")[0] == "grid"), None)
     if arm is None:
         return ""
     grids, grown = found.of(arm), {one.seed: one for one in found.of(reference_of(found))}
     depths = list(grids[0].by_depth)
-    rows = [f"| seed | {' | '.join(f'depth {depth}' for depth in depths)} | grid ends | growth ends |", "|" + " --- |" * (len(depths) + 3)]
+    rows = [
+        f"| seed | {' | '.join(f'depth {depth}' for depth in depths)} | grid ends | {reference_of(found)} ends |",
+        "|" + " --- |" * (len(depths) + 3),
+    ]
     for one in grids:
         ends = f"{grown[one.seed].depth} ({grown[one.seed].verdict})" if one.seed in grown else "–"
         cells = [str(one.seed), *(_judged(one, depth) for depth in depths), f"{one.depth} ({one.verdict})", ends]
@@ -155,7 +156,6 @@ def _judged(one: Result, depth: str) -> str:
 
 def plot(found: ResultFile) -> bytes:
     """Draw test accuracy against bytes and against cost: small points are seeds, large ones their means."""
-    mpl.rcParams["svg.hashsalt"] = "odn"
     figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), sharey=True, layout="constrained")
     for index, arm in enumerate(found.arms()):
         results = found.of(arm)
@@ -168,19 +168,11 @@ def plot(found: ResultFile) -> bytes:
     for axis, label in zip(axes, ("bytes of the network", "cost of all training, full-network epochs"), strict=True):
         low, high = axis.get_xlim()
         if high > 3 * low:
-            axis.set_xscale("log")
-            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-            axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
-            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
+            log_scale(axis)
+        dressed(axis, label=label)
     axes[0].set_ylabel("accuracy on test, %")
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2, fontsize="small")
-    content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    plt.close(figure)
-    return content.getvalue()
+    return svg(figure)
 
 
 if __name__ == "__main__":

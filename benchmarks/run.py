@@ -1,13 +1,18 @@
 """Run arms of a benchmark on the same data, splits and seeds, one after the other or `--jobs` at once: `python -m benchmarks.run`.
 
-An arm is climb, growth, paper, grid, supernet or prune (`search.mode`); scratch, full or torch_pruning (the depth that growth found, or
-climb on a prefix ladder, from random weights; the whole backbone; the backbone pruned to the same bytes; each for the full-network epochs
-that the search took); torch_pruning_macs (the
-backbone pruned to the MACs of prune, for what prune took); torch_pruning_global or _taylor (pruned to the bytes of climb by one threshold
-for all layers, for what climb took; with _long for 6 epochs of the whole backbone and 100 after the cut, of which there are variants: see
-PRUNED); width (the whole backbone with all channels multiplied down to the bytes of climb, trained as climb trains); autogrow; or any of
-these with settings changed, such as `growth:growth.init=zero`. Out of the supernet of the same seed come
-`specialised:accuracy>=0.98` and `routed:confidence,accuracy=0.98`. What has run is kept after each run, and is not run again.
+An arm is one of these, or one of these with settings changed, such as `growth:growth.init=zero`:
+
+- climb, growth, paper, grid, supernet, prune: `search.mode`;
+- scratch, full: the depth that growth found (or climb, on a prefix ladder) and the whole backbone, from random weights, for the
+  full-network epochs that the search took;
+- torch_pruning: the whole backbone pruned to the bytes of growth, for what growth took; torch_pruning_macs: to the MACs of prune;
+- torch_pruning_global, _taylor: pruned to the bytes of climb by one threshold for all layers, for what climb took; with _long for
+  6 epochs of the whole backbone and 100 after the cut, of which there are variants: see PRUNED;
+- width: the whole backbone with all channels multiplied down to the bytes of climb, trained as climb trains;
+- autogrow;
+- out of the supernet of the same seed: `specialised:accuracy>=0.98`, `routed:confidence,accuracy=0.98`.
+
+What has run is kept after each run, and is not run again.
 """
 
 import argparse

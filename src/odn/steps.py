@@ -288,7 +288,7 @@ def register(
         )
     write_text(Path(note), registration_note(done))
     judged = read_search(settings.search.schedule, folder=folder)
-    _tell(told(judged, unit=settings.unit, ending=record / "metrics" / "search.json"))  # of steps from the cache too
+    _tell(told(judged, unit=settings.unit, metrics=record / "metrics"))  # of steps from the cache too
     return {"name": done.name, "version": done.version, "run_id": done.run_id, "champion": done.champion}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from odn.records import read_record, read_table
 from odn.report.exports import HEAD, read_exports
 from odn.sanitize import markdown
+from odn.searching.certified import Evaluation
 from odn.searching.outcome import Judged
 from odn.searching.results import HistoryRow, SearchNumbers
 
@@ -29,20 +30,23 @@ def depth_table(search: Sequence[Judged], *, target: float, unit: str, kept: int
     return f"# {unit.capitalize()}s against the target {target:.2%}\n\n{table}\n{markdown(search[-1].verdict.reason)}.\n"
 
 
-def told(search: Sequence[Judged], *, unit: str, ending: Path | None = None) -> str:
+def told(search: Sequence[Judged], *, unit: str, metrics: Path | None = None) -> str:
     """Tell of each judged depth, or rung, in a line of a step's log, by which whoever waits for a run on a cluster knows it.
 
-    `ending` is metrics/search.json of a search that has ended; it is told in the last line.
+    `metrics` is that folder of a model that is certified: the last line tells how the search ended, and what is kept.
     """
     lines = [
         f"{unit} {item.step.depth}: {item.verdict.val_accuracy:.2%} on val, {item.step.size_bytes:,} bytes, "
         f"{item.step.cost + item.verdict.cost:.3g} full-network epochs: {item.verdict.shown.replace('_', ' ')}"
         for item in search
     ]
-    if ending is not None:
-        found = read_record(SearchNumbers, ending, made_by="truncate")
-        exhausted = f"exhausted: no {unit} reaches the target {found.target:.2%}; {unit} {found.depth} is kept"
-        lines.append(exhausted if found.verdict == "exhausted" else f"target {found.target:.2%} reached at {unit} {found.depth}")
+    if metrics is not None:
+        found = read_record(SearchNumbers, metrics / "search.json", made_by="truncate")
+        kept = read_record(Evaluation, metrics / "evaluation.json", made_by="evaluate")
+        exhausted = f"exhausted: no {unit} reaches the target {found.target:.2%}; {unit} {found.depth} is the best"
+        how = exhausted if found.verdict == "exhausted" else f"target {found.target:.2%} reached at {unit} {found.depth}"
+        interval = f"{kept.test_accuracy_low:.2%} to {kept.test_accuracy_high:.2%}"
+        lines.append(f"{how}; kept: {kept.size_bytes:,} bytes, {kept.test_accuracy:.2%} on test ({interval})")
     return "".join(f"{TOLD}{line}\n" for line in lines)
 
 

@@ -82,7 +82,7 @@ def run(nodes: Nodes, config: Config, stage: str, **flags: int | Path) -> None:
         SystemExit: this step was asked to end; the job is deleted.
     """
     client = _connected()
-    name = job_name(config, stage, flags)
+    name = job_name(nodes, config, stage, flags)
     share = Path(nodes.mount) / "jobs" / name
     if _ended(client, name) == "Failed":  # an earlier try of this step has told why
         _delete(client, name)
@@ -103,9 +103,9 @@ def run(nodes: Nodes, config: Config, stage: str, **flags: int | Path) -> None:
     shutil.rmtree(share)
 
 
-def job_name(config: Config, stage: str, flags: Mapping[str, int | Path]) -> str:
-    """Return a name that only the same training has: of the settings, the version of odn, and what is trained on."""
-    content: list[Any] = [__version__, config.to_json(), stage]
+def job_name(nodes: Nodes, config: Config, stage: str, flags: Mapping[str, int | Path]) -> str:
+    """Return a name that only the same training has: of the settings, the version and image of odn, and what is trained on."""
+    content: list[Any] = [__version__, nodes.image, config.to_json(), stage]
     for flag, value in sorted(flags.items()):
         if not isinstance(value, Path):
             content.append([flag, value])
@@ -121,15 +121,51 @@ def manifest(nodes: Nodes, *, name: str, arguments: list[str]) -> dict[str, Any]
     """Return the TrainJob: torchrun with `odn` on every node, in the image of the steps, with the rights of a step."""
     from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alpha1TrainJob
 
-    amounts = {GPU: str(nodes.gpus)} if nodes.gpus else {}
-    limits = amounts | ({"memory": nodes.memory} if nodes.memory else {})
-    requests = limits | ({"cpu": nodes.cpu} if nodes.cpu else {})
+    template = {"spec": {"template": {"metadata": {"labels": PARTS}, "spec": _pod(nodes)}}}
+    patch = {
+        "manager": "odn/step",
+        "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": template}]}}},
+    }
+    job = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "TrainJob",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "odn"}},
+        "spec": {
+            "runtimeRef": {"apiGroup": GROUP, "kind": "ClusterTrainingRuntime", "name": nodes.runtime},
+            "trainer": _trainer(nodes, arguments),
+            "runtimePatches": [patch],
+            "activeDeadlineSeconds": nodes.seconds,
+        },
+    }
+    # The SDK's own builder gives a node plain values alone: a secret would stand in the manifest.
+    checked = TrainerV1alpha1TrainJob.from_dict(job)
+    assert checked is not None, "it is given a job"
+    return dict(checked.to_dict())
+
+
+def _trainer(nodes: Nodes, arguments: list[str]) -> dict[str, Any]:
+    """Say what every node starts, with which variables and amounts."""
+    named = [{"name": one, "value": os.environ[one]} for one in PASSED_ON if one in os.environ]
     secret = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": nodes.secret, "key": key, "optional": True}}}
         for key in nodes.keys
         if nodes.secret
     ]
-    named = [{"name": one, "value": os.environ[one]} for one in PASSED_ON if one in os.environ]
+    limits = ({GPU: str(nodes.gpus)} if nodes.gpus else {}) | ({"memory": nodes.memory} if nodes.memory else {})
+    requests = limits | ({"cpu": nodes.cpu} if nodes.cpu else {})
+    resources = {"requests": requests} | ({"limits": limits} if limits else {})
+    return {
+        "image": nodes.image,
+        "numNodes": nodes.nodes,
+        "command": ["torchrun"],
+        "numProcPerNode": nodes.processes,
+        "args": ["-m", "odn", *arguments],
+        "env": [*named, *secret],
+    } | ({"resourcesPerNode": resources} if requests else {})
+
+
+def _pod(nodes: Nodes) -> dict[str, Any]:
+    """Say what a node's pod mounts, and that it has no rights of the machine's."""
     volumes: list[dict[str, Any]] = [
         {"name": "odn", "persistentVolumeClaim": {"claimName": nodes.pvc}},
         {"name": "tmp", "emptyDir": {}},
@@ -141,51 +177,19 @@ def manifest(nodes: Nodes, *, name: str, arguments: list[str]) -> dict[str, Any]
         "volumeMounts": [{"name": one, "mountPath": place} for one, place in places.items()],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    pod: dict[str, Any] = {
-        "containers": [container],
-        "volumes": volumes,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": nodes.user,
-            "runAsGroup": nodes.user,
-            "fsGroup": nodes.user,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+    rights = {
+        "runAsNonRoot": True,
+        "runAsUser": nodes.user,
+        "runAsGroup": nodes.user,
+        "fsGroup": nodes.user,
+        "seccompProfile": {"type": "RuntimeDefault"},
     }
+    pod: dict[str, Any] = {"containers": [container], "volumes": volumes, "securityContext": rights}
     if nodes.gpus:
         pod["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
     if nodes.node_selector:
         pod["nodeSelector"] = nodes.node_selector
-    trainer: dict[str, Any] = {
-        "image": nodes.image,
-        "numNodes": nodes.nodes,
-        "command": ["torchrun"],
-        "numProcPerNode": nodes.processes,
-        "args": ["-m", "odn", *arguments],
-        "env": [*named, *secret],
-    }
-    if requests:
-        trainer["resourcesPerNode"] = {"requests": requests} | ({"limits": limits} if limits else {})
-    template = {"spec": {"template": {"metadata": {"labels": PARTS}, "spec": pod}}}
-    patch = {
-        "manager": "odn/step",
-        "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": template}]}}},
-    }
-    job = {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": "TrainJob",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "odn"}},
-        "spec": {
-            "runtimeRef": {"apiGroup": GROUP, "kind": "ClusterTrainingRuntime", "name": nodes.runtime},
-            "trainer": trainer,
-            "runtimePatches": [patch],
-            "activeDeadlineSeconds": nodes.seconds,
-        },
-    }
-    # The SDK's own builder gives a node plain values alone: a secret would stand in the manifest.
-    checked = TrainerV1alpha1TrainJob.from_dict(job)
-    assert checked is not None, "it is given a job"
-    return dict(checked.to_dict())
+    return pod
 
 
 def _shared(share: Path, config: Config, flags: Mapping[str, int | Path]) -> list[str]:

@@ -75,7 +75,9 @@ def test_a_run_is_submitted_and_waited_for(kubeflow: Kubeflow, folder: Path, cap
     assert "driver" not in shown
     rows = re.findall(r" s  depth 1: [\d.]+% on val, [\d,]+ bytes, [\d.]+ full-network epochs: target reached\n", shown)
     assert len(rows) == 1
-    assert re.search(r"the run has succeeded; target 15.00% reached at depth 1; steps done: \d+\n$", shown)
+    assert re.search(
+        r"the run has succeeded; target 15.00% reached at depth 1; kept: [\d,]+ bytes, .*% on test .*; steps done: \d+\n$", shown
+    )
     assert run["runtime_config"]["parameters"] == {"target": 0.15, "experiment": "mine"}
     assert [one["display_name"] for one in kubeflow.experiments.values()] == ["mine"]
     assert list((folder / "root").glob("*/register/registration/registration.json"))

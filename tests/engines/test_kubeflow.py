@@ -46,7 +46,9 @@ def test_dvc_and_kubeflow_give_the_same_bytes(
     assert not files_of(tmp_path / "run/run/progress/searches")  # checkpoints of what has ended
     unit = "depth" if mode == "supernet" else "rung"
     ending = f"target {target:.2%} reached at {unit} {kept}" if kept else "exhausted: no rung reaches the target 99.90%; rung "
-    assert f"odn table: {ending}" in (tmp_path / "run/log.txt").read_text()
+    log = (tmp_path / "run/log.txt").read_text()
+    assert f"odn table: {ending}" in log
+    assert f"; kept: {on_dvc.read('metrics/evaluation.json')['size_bytes']:,} bytes, " in log
     (table,) = (tmp_path / "run/run").glob("*/export*/table")
     assert ("| model.onnx | " in table.read_text()) == bool(formats)
     assert not formats or {"model.onnx", "model.int8.onnx", "model.pt2"} < set(files_of(artifacts["exported"]))

@@ -1,5 +1,6 @@
 """On a cluster several nodes train in a TrainJob: the step submits it, waits, and leaves what torchrun alone leaves."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -128,13 +129,22 @@ def test_a_failed_job_fails_the_step_with_its_words(
 def test_another_try_of_a_step_finds_its_job(cluster: Cluster, volume: Path, prepared: Path, tmp_path: Path) -> None:
     """A step that dies while it waits submits nothing twice."""
     flags = shared_flags(tmp_path, volume, prepared=prepared)
-    nodes, name = nodes_of(), trainjob.job_name(settings(), STAGE, flags)
+    nodes = nodes_of()
+    name = trainjob.job_name(nodes, settings(), STAGE, flags)
     arguments = trainjob._shared(volume / "jobs" / name, settings(), flags)
     cluster.take(trainjob.manifest(nodes, name=name, arguments=[STAGE, *arguments]))
     (volume / "jobs" / name / "search/found.txt").write_text("it was here")
     trainjob.run(nodes, settings(), STAGE, **flags)
     assert len(cluster.posted) == 1
     assert (tmp_path / "search/found.txt").read_text() == "it was here"
+
+
+def test_a_newer_image_is_another_job(volume: Path, prepared: Path, tmp_path: Path) -> None:
+    """What an older image trains is not taken for what this one would train."""
+    flags, nodes = shared_flags(tmp_path, volume, prepared=prepared), nodes_of()
+    newer = dataclasses.replace(nodes, image=f"{nodes.image}-newer")
+    names = [trainjob.job_name(one, settings(), STAGE, flags) for one in (nodes, nodes, newer)]
+    assert names[0] == names[1] != names[2]
 
 
 def test_a_step_that_is_ended_deletes_its_job(cluster: Cluster, volume: Path, prepared: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from odn.export.onnx_file import LAYERS, onnx_graph, packed
 from odn.export.parity import compare, require_equal
 from odn.export.quantized import calibration_images
 from odn.export.runtimes import logits_of, open_artifact, open_onnx, torch_run
+from odn.export.sparing import NotQuantised, Quantised, spare
 from odn.files import write_json
 from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.models.network import DepthNetwork, build
@@ -184,12 +185,47 @@ def skewed(network: DepthNetwork, *, block: int) -> DepthNetwork:
     return network
 
 
-def test_weights_have_eight_bits_where_seven_cost_too_much(tmp_path: Path) -> None:
-    """Seven are the same on every processor, and taken where they are enough."""
+def test_weights_have_seven_bits_where_they_are_enough(tmp_path: Path) -> None:
+    """Seven are the same on every processor."""
     (seven,) = exported(small(), tmp_path, "onnx-int8", max_drop=0.1).artifacts
-    (eight,) = exported(small(), tmp_path, "onnx-int8", max_drop=1 - seven.val_accuracy - 0.01).artifacts
-    assert (seven.weight_bits, eight.weight_bits, eight.float_layers) == (7, 8, ())
-    assert eight.val_accuracy > seven.val_accuracy
+    (more,) = exported(small(), tmp_path, "onnx-int8", max_drop=1 - seven.val_accuracy - 0.01).artifacts
+    assert (seven.weight_bits, seven.float_layers) == (7, ())
+    assert more.weight_bits == 8 or more.float_layers
+    assert more.val_accuracy > seven.val_accuracy
+
+
+class Tables:
+    """Quantise by a table of accuracies; the layers are letters."""
+
+    def __init__(self, accuracies: dict[tuple[int, str], float]) -> None:
+        self.accuracies, self.asked = accuracies, list[tuple[int, str]]()
+
+    def quantised(self, *, bits: int, without: Sequence[str]) -> float:
+        """Look the accuracy up, which stands for the model."""
+        self.asked.append((bits, "".join(without)))
+        return self.accuracies.get(self.asked[-1], 0.5)
+
+    def ranked(self) -> str:
+        """Return the layers, the worst first."""
+        return "abcdef"
+
+    def names(self, layers: Sequence[str]) -> tuple[str, ...]:
+        """Name them by their letters."""
+        return tuple(layers)
+
+
+@pytest.mark.parametrize("enough", [(7, ""), (8, ""), (7, "a"), (8, "a"), (7, "ab"), (8, "ab"), (8, "abcd")])
+def test_eight_bits_and_float_layers_come_after_all_that_is_cheaper(enough: tuple[int, str]) -> None:
+    """First more bits, then one layer more, two, … half of them at most."""
+    order = [(7, ""), (8, ""), (7, "a"), (8, "a"), (7, "ab"), (8, "ab")]
+    table = Tables({enough: 0.9})
+    found = spare(table, bits=(7, 8), accuracy=float, least=0.9)
+    if enough in order:
+        assert found == Quantised(model=0.9, val_accuracy=0.9, weight_bits=7 if enough[0] == 7 else 8, float_layers=tuple(enough[1]))
+        assert table.asked == order[: order.index(enough) + 1]
+    else:
+        assert found == NotQuantised(val_accuracy=0.5, blamed=tuple("abcdef"))
+        assert table.asked == order
 
 
 def test_layers_of_somebodys_own_modules_are_named_by_them() -> None:

@@ -168,8 +168,8 @@ def training_batches(
         batch, truth = changed(pixels, changes, part), labels[part]
         if changes.mixing is not None:
             batch, truth = mixed(batch, truth, changes.mixing, part, n_classes=images.n_classes)
-        size = share.stop - share.start
-        yield images.normalised(batch[:size]), truth[:size]
+        n_own = share.stop - share.start
+        yield images.normalised(batch[:n_own]), truth[:n_own]
 
 
 def _with_next(share: slice, *, whole: slice) -> Tensor:

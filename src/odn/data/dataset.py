@@ -89,7 +89,7 @@ class Rows(Protocol):
 class Split:
     """Hold one split; slicing `images` reads only the images that are asked for."""
 
-    images: Rows  # (N, C, H, W), a copy-on-write memory map: the file never changes
+    images: Rows  # (N, C, H, W): a copy-on-write memory map, so that the file never changes, or shards
     labels: Labels  # (N,)
 
     def __len__(self) -> int:

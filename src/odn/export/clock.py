@@ -3,12 +3,13 @@
 N images, C channels, H height, W width.
 """
 
+import functools
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from odn.data.dataset import Manifest, verified_split
+from odn.data.dataset import Manifest, Rows, verified_split
 from odn.data.shards import OpenObjects
 from odn.export.graph import example_of, pixel_graph, traced
 from odn.export.onnx_file import onnx_graph, packed
@@ -29,14 +30,18 @@ def clock_of(
     """
     shape = (1, manifest.channels, manifest.height, manifest.width)
 
+    @functools.cache
+    def images() -> Rows:
+        """Read and check the split once, however many networks are timed."""
+        return verified_split(train, manifest=manifest, objects=objects).images
+
     def in_torch(network: DepthNetwork) -> Timing:
         return one_image(network, height=manifest.height, width=manifest.width, device=machine.device.type)
 
     def in_onnx(network: DepthNetwork) -> Timing:
         model = onnx_graph(traced(pixel_graph(network, manifest=manifest), example_of(manifest)))
         if runtime == "onnx-int8":
-            images = verified_split(train, manifest=manifest, objects=objects).images
-            model = all_in_eight_bits(model, train=images, threads=machine.threads)
+            model = all_in_eight_bits(model, train=images(), threads=machine.threads)
         run, image = open_onnx(packed(model, {}), machine.threads), np.zeros(shape, dtype=np.uint8)
         return timed({"": lambda: run(image)}, seconds=LATENCY_SECONDS)
 

@@ -33,7 +33,7 @@ PREPROCESSED = ("onnx.quant.pre_process", "onnxruntime.quant")  # torch's export
 def quantise(
     model: "ModelProto", *, train: Rows, accuracy: Callable[["ModelProto"], float], least: float, threads: int
 ) -> Quantised["ModelProto"] | NotQuantised:
-    """Quantise all layers, with weights of 7 bits, else of 8; where `accuracy` on val stays below `least`, spare those that suffer most."""
+    """Quantise all layers, with weights of 7 bits, else of 8, but those that suffer most where `accuracy` on val stays below `least`."""
     with tempfile.TemporaryDirectory(prefix="odn-quantise-") as scratch:
         quantiser = _Quantiser(model, images=calibration_images(train), folder=Path(scratch), threads=threads)
         found = spare(quantiser, bits=WEIGHT_BITS, accuracy=accuracy, least=least)

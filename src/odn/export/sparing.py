@@ -42,22 +42,18 @@ class NotQuantised:
 def spare(
     quantiser: Quantiser[Model_co], *, bits: Sequence[WeightBits], accuracy: Callable[[Model_co], float], least: float
 ) -> Quantised[Model_co] | NotQuantised:
-    """Quantise all layers, with weights of the first of `bits` that is enough; where none is, spare those layers that suffer most.
+    """Quantise all layers; where that costs too much, spare those layers that suffer most: 1, 2, 4, … of them, half of them at most.
 
-    Enough is an `accuracy` on val of `least`. Half of the layers at most stay in float32: 1, 2, 4, … of them.
+    Enough is an `accuracy` on val of `least`. Of so many layers the weights have the first of `bits` that is enough.
     """
-    best = 0.0
-    for wanted in bits:
-        whole = quantiser.quantised(bits=wanted, without=())
-        reached = accuracy(whole)
-        if reached >= least:
-            return Quantised(model=whole, val_accuracy=reached, weight_bits=wanted, float_layers=())
-        best = max(best, reached)
-    ranked, count = quantiser.ranked(), 1
-    while count <= len(ranked) // 2:
-        partly = quantiser.quantised(bits=8, without=ranked[:count])
-        reached = accuracy(partly)
-        if reached >= least:
-            return Quantised(model=partly, val_accuracy=reached, weight_bits=8, float_layers=quantiser.names(ranked[:count]))
-        best, count = max(best, reached), 2 * count
+    best, count = 0.0, 0
+    ranked: Sequence[Any] = ()
+    while count == 0 or count <= len(ranked) // 2:
+        for wanted in bits:
+            model = quantiser.quantised(bits=wanted, without=ranked[:count])
+            reached = accuracy(model)
+            if reached >= least:
+                return Quantised(model=model, val_accuracy=reached, weight_bits=wanted, float_layers=quantiser.names(ranked[:count]))
+            best = max(best, reached)
+        ranked, count = ranked or quantiser.ranked(), max(1, 2 * count)
     return NotQuantised(val_accuracy=best, blamed=quantiser.names(ranked))

@@ -174,17 +174,18 @@ BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": Bot
 def make_shortcut(shape: BlockShape) -> nn.Module:
     """Make the path around a block: nothing inside a group, else, where it `projects`, 1x1 convolution and BatchNorm.
 
-    `conv` strides the 1x1 convolution, as published; `avgpool` averages 2x2 pixels before it, with the same parameters
-    and MACs, so that it can start as an identity. An odd map is rounded up, like the strided convolution's.
-    Source: `avgpool` is ResNet-D, arXiv 1812.01187, section 4.2.
+    `conv` takes one of 2x2 pixels to the 1x1 convolution, as published; `avgpool` takes their mean, with the same parameters and
+    MACs, so that it can start as an identity. An odd map is rounded up, like a strided convolution's. The stride is in the pool
+    in both: the gradient of a strided 1x1 convolution of fewer than 8 channels overwrites foreign memory in oneDNN 3.13.
+    Source: `avgpool` is ResNet-D, arXiv 1812.01187, section 4.2; the gradient: https://github.com/uxlfoundation/oneDNN/issues/6035.
     """
     if not shape.projects:
         return nn.Identity()
-    pools = shape.shortcut == "avgpool" and shape.stride > 1
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    if pools:
-        parts["pool"] = nn.AvgPool2d(shape.stride, ceil_mode=True, count_include_pad=False)
-    parts["conv"] = _conv(shape.in_channels, shape.out_channels, kernel=1, stride=1 if pools else shape.stride)
+    if shape.stride > 1:
+        side = shape.stride if shape.shortcut == "avgpool" else 1
+        parts["pool"] = nn.AvgPool2d(side, shape.stride, ceil_mode=True, count_include_pad=False)
+    parts["conv"] = _conv(shape.in_channels, shape.out_channels, kernel=1)
     parts["bn"] = nn.BatchNorm2d(shape.out_channels)
     return nn.Sequential(parts)
 

@@ -144,66 +144,85 @@ def fit(
         TrainingError: a loss that is not finite, naming depth, phase, epoch and step; another process that is gone, or computes otherwise.
         ConfigError: several processes, and fewer images than a batch.
     """
-    group = machine.group
+    group, batch_size = machine.group, settings.batch_size
     _require_whole_batches(train, settings=settings, group=group)
-    steps = n_steps(train, batch_size=settings.batch_size)
-    losses, hits = torch.zeros(steps, device=machine.device), torch.zeros((), dtype=torch.int64, device=machine.device)
-    rows: list[EpochRow] = []
-    done, first_step = 0, 0  # epochs that are over, and the step of the next one that comes first
-    own = {"progress.losses": losses, "progress.hits": hits}
-    saved = agreed(resume(checkpoint, Progress, like=task.tensors() | own, more=task.later), Progress, machine=machine)
-    if saved is not None and saved.record.step < steps and saved.record.counts.keys() == task.counts().keys():
-        losses.copy_(saved.tensors.pop("progress.losses"))
-        hits.copy_(saved.tensors.pop("progress.hits"))
-        rows, done, first_step = list(saved.record.rows), saved.record.epochs, saved.record.step
-        task.restore(saved.tensors, saved.record)
-        yield from rows
-
-    def keep(done: int, step: int) -> None:
-        if step == 0:
-            group.require_equal(task.tensors() | own, device=machine.device, where=f"after epoch {done} of phase {task.phase}")
-        if checkpoint is not None:
-            progress = Progress(rows=tuple(rows), epochs=done, step=step, counts=task.counts())
-            save_checkpoint(checkpoint, Checkpoint(task.tensors() | own, asdict(progress)))
-
-    take_step = step_of(task, hits=hits, machine=machine)
-    n_trained = min(steps * settings.batch_size, len(train))
-    kept = ticked = time.monotonic()
-    for epoch in range(done + 1, task.epochs + 1):
+    steps = n_steps(train, batch_size=batch_size)
+    kept = _Kept(task, steps=steps, machine=machine, checkpoint=checkpoint)
+    kept.resume()
+    yield from kept.rows
+    take_step = step_of(task, hits=kept.hits, machine=machine)
+    n_trained = min(steps * batch_size, len(train))
+    ticked = time.monotonic()
+    for epoch in range(kept.epochs + 1, task.epochs + 1):
+        first_step, draws = kept.step, task.draws(epoch)
         task.begin(Position(epoch, first_step, steps))
         batches = training_batches(
-            train,
-            batch_size=settings.batch_size,
-            augment=augment,
-            generator=task.draws(epoch),
-            first_step=first_step,
-            process=group.rank,
-            processes=group.size,
+            train, batch_size=batch_size, augment=augment, generator=draws, first_step=first_step, process=group.rank, processes=group.size
         )
         for step, (images, labels) in enumerate(batches, start=first_step):
             task.announce(Position(epoch, step, steps))
             with _seeded(task, epoch=epoch, step=step, machine=machine):
-                losses[step] = take_step(images, labels)
+                kept.losses[step] = take_step(images, labels)
             now, is_last = time.monotonic(), step + 1 == steps
-            is_due = now - kept > CHECKPOINT_SECONDS and not is_last
+            is_due = now - kept.at > CHECKPOINT_SECONDS and not is_last
             if is_last or is_due or (step + 1) % CHECK_STEPS == 0:
-                _require_finite(losses[: step + 1], task=task, epoch=epoch)
+                _require_finite(kept.losses[: step + 1], task=task, epoch=epoch)
             if is_due:
-                keep(epoch - 1, step + 1)
-                kept = time.monotonic()
+                kept.keep(step + 1)
             if now - ticked > TICK_SECONDS:
                 yield Tick(epoch=epoch, step=step + 1, steps=steps)
                 ticked = now
         seen = task.evaluate(train=train, val=val)
         if seen is not None:
-            rows.append(_row(task, epoch=epoch, loss=float(losses.double().mean()), accuracy=int(hits) / n_trained, seen=seen))
-        first_step = 0
-        losses.zero_()
-        hits.zero_()
-        keep(epoch, 0)
-        kept = time.monotonic()
+            loss, accuracy = float(kept.losses.double().mean()), int(kept.hits) / n_trained
+            kept.rows.append(_row(task, epoch=epoch, loss=loss, accuracy=accuracy, seen=seen))
+        kept.end_epoch()
         if seen is not None:
-            yield rows[-1]
+            yield kept.rows[-1]
+
+
+class _Kept:
+    """Hold what a checkpoint has of a training beside the task's own: rows, epochs that are over, and the losses and hits of this one."""
+
+    def __init__(self, task: Task, *, steps: int, machine: Machine, checkpoint: Path | None) -> None:
+        self._task, self._steps, self._machine, self._checkpoint = task, steps, machine, checkpoint
+        self.losses = torch.zeros(steps, device=machine.device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=machine.device)
+        self.rows: list[EpochRow] = []
+        self.epochs, self.step = 0, 0  # epochs that are over, and the step of the next one that comes first
+        self.at = time.monotonic()
+
+    def resume(self) -> None:
+        """Take over what is kept, if it is of such a training."""
+        like = self._tensors()
+        saved = agreed(resume(self._checkpoint, Progress, like=like, more=self._task.later), Progress, machine=self._machine)
+        if saved is None or saved.record.step >= self._steps or saved.record.counts.keys() != self._task.counts().keys():
+            return
+        self.losses.copy_(saved.tensors.pop("progress.losses"))
+        self.hits.copy_(saved.tensors.pop("progress.hits"))
+        self.rows, self.epochs, self.step = list(saved.record.rows), saved.record.epochs, saved.record.step
+        self._task.restore(saved.tensors, saved.record)
+
+    def end_epoch(self) -> None:
+        """Count an epoch, and keep it."""
+        self.losses.zero_()
+        self.hits.zero_()
+        self.epochs += 1
+        self._machine.group.require_equal(
+            self._tensors(), device=self._machine.device, where=f"after epoch {self.epochs} of phase {self._task.phase}"
+        )
+        self.keep(0)
+
+    def keep(self, step: int) -> None:
+        """Write a checkpoint from which training goes on at a step of the epoch after those that are over."""
+        self.step = step
+        if self._checkpoint is not None:
+            progress = Progress(rows=tuple(self.rows), epochs=self.epochs, step=step, counts=self._task.counts())
+            save_checkpoint(self._checkpoint, Checkpoint(self._tensors(), asdict(progress)))
+        self.at = time.monotonic()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return self._task.tensors() | {"progress.losses": self.losses, "progress.hits": self.hits}
 
 
 def step_of(task: Task, *, hits: Tensor, machine: Machine) -> Step:
