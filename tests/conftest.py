@@ -1,5 +1,6 @@
 """What tests of more than one folder need: a real S3 server over HTTP, and programs that start at once."""
 
+import gc
 import os
 import signal
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,17 @@ START_SECONDS = 60
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts behind `&` ignore interrupts
+
+
+def pytest_sessionstart() -> None:
+    """Collect no garbage while the modules of the tests are imported: there is none."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later search for garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +50,23 @@ def s3_server() -> Iterator[str]:
         server.wait()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _starting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path] | None]:
+    """Begin, before the first test, to start what `programs` gives, where a test asks for it; all workers share it."""
+    if not any("programs" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fork"
+    folder.mkdir(exist_ok=True)
+    with quick_python(folder) as started:
+        yield started
+
+
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a folder with a `python` and an `odn` that start at once."""
-    with quick_python(tmp_path_factory.mktemp("fork")) as folder:
-        yield folder
+def programs(_starting: Callable[[], Path]) -> Path:
+    """Give a folder with a `python`, an `odn` and a `dvc` that start at once."""
+    return _starting()
 
 
 @pytest.fixture

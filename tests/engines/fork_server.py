@@ -1,24 +1,27 @@
-"""Start the programs of a test at once: a server that has imported torch, kfp and mlflow forks for each, as a fresh process would.
+"""Start the programs of a test at once: a server that has imported torch, kfp, mlflow and dvc forks for each, as a fresh process would.
 
-`quick_python(folder)` yields two programs, a `python` and an `odn`, that run in a fork of the server. What they do is what the
-real ones do; only the seconds of importing are paid once for all of them. A program that is killed takes its fork with it.
+`quick_python(folder)` gives three programs, a `python`, an `odn` and a `dvc`, that run in a fork of the server. What they do is what
+the real ones do; only the seconds of importing are paid once for all of them, and for all workers of a run that name the same folder.
+A program that is killed takes its fork with it, and what that has started.
 """
 
 import array
 import contextlib
+import fcntl
 import json
 import os
 import runpy
 import select
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
@@ -28,6 +31,7 @@ message = json.dumps({{"program": {program!r}, "argv": sys.argv[1:], "cwd": os.g
 server.sendmsg([message.encode() + b"\\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 sys.exit(int(server.makefile().read() or 1))
 """
+START_SECONDS = 240
 WARM = (  # what the commands import in the end, and some only while they compute
     "torch",
     "torch._dynamo",
@@ -37,11 +41,16 @@ WARM = (  # what the commands import in the end, and some only while they comput
     "onnxruntime.quantization",
     "torch_pruning",
     "networkx",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "PIL.JpegImagePlugin",
+    "jinja2",
     "kfp",
     "kfp.dsl.executor_main",
     "sklearn.datasets",
     "mlflow.pytorch",
     "mlflow.store.tracking.sqlalchemy_store",
+    "alembic.config",
     "git",
     "odn.cli",
     "odn.steps",
@@ -50,45 +59,77 @@ WARM = (  # what the commands import in the end, and some only while they comput
     *(f"odn.stages.{stage}" for stage in ("check", "evaluate", "export", "prepare", "register", "report", "train", "truncate")),
     "boto3",
     "kubeflow.trainer",
+    "dvc.cli.parser",
+    "dvc.repo.reproduce",
+    "dvc.repo.metrics",
+    "dvc.repo.plots",
+    "dvc.commands.experiments.show",
+    "dvc_s3",
+    "dvc_data.hashfile.status",
+    "scmrepo.git",
+    "pygit2",
 )
 
 
 @contextlib.contextmanager
-def quick_python(folder: Path) -> Iterator[Path]:
-    """Yield a folder with the programs `python` and `odn`; the server behind them ends with the block."""
-    address, programs = folder / "socket", folder / "bin"
-    programs.mkdir(parents=True)
-    for program in ("python", "odn"):
-        text = CLIENT.format(python=sys.executable, address=str(address), program=program)
-        (programs / program).write_text(text)
-        (programs / program).chmod(0o755)
-    server = subprocess.Popen([sys.executable, __file__, str(address)], env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
-    try:
+def quick_python(folder: Path) -> Iterator[Callable[[], Path]]:
+    """Yield what waits for a folder with the programs `python`, `odn` and `dvc`; the server behind them ends with the last such block."""
+    address, programs, users = folder / "socket", folder / "bin", folder / "users"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        first = not users.exists()
+        if first:
+            os.mkfifo(users)
+            programs.mkdir()
+        for program in ("python", "odn", "dvc") if first else ():
+            text = CLIENT.format(python=sys.executable, address=str(address), program=program)
+            (programs / program).write_text(text)
+            (programs / program).chmod(0o755)
+        user = os.open(users, os.O_RDWR)  # the server sees when nobody holds it any more
+        if first:
+            command = [sys.executable, __file__, str(address), str(users)]
+            os.posix_spawn(sys.executable, command, os.environ | {"OMP_NUM_THREADS": "1"}, setsid=True)  # it may outlive this process
+
+    def started() -> Path:
+        deadline = time.monotonic() + START_SECONDS
         while not address.exists():
-            assert server.poll() is None, "the fork server did not start"
+            assert time.monotonic() < deadline, f"the fork server did not start within {START_SECONDS} s"
             time.sleep(0.05)
-        yield programs
+        return programs
+
+    try:
+        yield started
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        os.close(user)
 
 
-def serve(address: str) -> None:
-    """Fork for each program that is asked for, until killed."""
+def serve(address: str, users: str) -> None:
+    """Fork for each program that is asked for, until nobody is left who may ask."""
+    import gc
     import importlib
 
+    gc.disable()
     for name in WARM:
         importlib.import_module(name)
+    gc.freeze()  # no fork walks through, and thereby copies, all that was imported
+    gc.enable()
     from torch.distributed.launcher import api
 
-    quick = partial(api.elastic_launch, entrypoint=str(Path(address).with_name("bin") / "python"))
-    api.elastic_launch = lambda config, entrypoint: quick(config)  # type: ignore[assignment,misc]  # its processes start at once, too
+    from odn.export import measuring
+
+    python = str(Path(address).with_name("bin") / "python")
+    quick = partial(api.elastic_launch, entrypoint=python)
+    api.elastic_launch = lambda config, entrypoint: quick(config)  # type: ignore[assignment,misc]  # its processes start at once, too …
+    measuring.sys = SimpleNamespace(executable=python)  # type: ignore[assignment,attr-defined]  # … and so do those whose memory is measured
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
     listener.listen()
     Path(address + ".new").rename(address)
-    while True:
+    events = select.poll()
+    events.register(listener, select.POLLIN)
+    events.register(os.open(users, os.O_RDONLY | os.O_NONBLOCK), select.POLLHUP)
+    while all(event == select.POLLIN for _, event in events.poll()):
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -107,17 +148,25 @@ def _answer(connection: socket.socket) -> None:
         content += connection.recv(1 << 20)
     child = os.fork()
     if child == 0:
+        os.setpgid(0, 0)
         connection.close()
         for target, descriptor in enumerate(descriptors):
             os.dup2(descriptor, target)
         # The streams that were there know the files that these numbers stood for before.
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
-        os._exit(_run(json.loads(content[:-1])))
+        try:
+            os._exit(_run(json.loads(content[:-1])))
+        except BaseException:  # noqa: BLE001  # such as a pipe that nobody reads any more
+            traceback.print_exc()
+        finally:  # never through the exit handlers of what the server has imported: some wait for its threads
+            os._exit(1)
+    with contextlib.suppress(OSError):  # it has ended, or is another program by now
+        os.setpgid(child, child)  # whoever of both is first
     events = select.poll()
     events.register(ended := os.pidfd_open(child), select.POLLIN)
     events.register(connection, select.POLLHUP)  # the program was killed
     if all(descriptor != ended for descriptor, _ in events.poll()):
-        os.kill(child, signal.SIGKILL)
+        os.killpg(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(BrokenPipeError):
         connection.sendall(str(code if code >= 0 else 128 - code).encode())
@@ -141,6 +190,10 @@ def _run(request: dict[str, object]) -> int:
             from odn.cli import main
 
             code = main(argv)
+        elif request["program"] == "dvc":
+            from dvc.cli import main as dvc  # type: ignore[import-untyped]
+
+            code = dvc(argv)
         elif argv[0] == "-m":
             sys.argv = argv[1:]
             sys.path.insert(0, "")  # as `python -m` has it
@@ -150,14 +203,13 @@ def _run(request: dict[str, object]) -> int:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException:  # noqa: BLE001  # what a real interpreter would do at its end
-        import traceback
-
         traceback.print_exc()
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        assert stream is not None
+        stream.flush()
     return code
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])
