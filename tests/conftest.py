@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engines.fork_server import quick_python
+from exporter import keep_translations
 
 START_SECONDS = 60
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -28,7 +29,9 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of every later search for garbage."""
+    """Leave what was imported out of every later search for garbage, and let torch export sooner."""
+    if "torch" in sys.modules:
+        keep_translations()
     gc.freeze()
     gc.enable()
 
