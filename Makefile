@@ -9,9 +9,6 @@ BIN := .venv/bin
 HERE := $(CURDIR)
 PORT ?= 5000
 UPGRADE ?= --upgrade
-# Tests write and flush thousands of small files: where memory holds a file system with room, they do it there.
-SHM := /dev/shm
-FAST_TMP = $(if $(TMPDIR),,$(if $(shell test -w $(SHM) && df -Pk $(SHM) 2>/dev/null | awk 'NR == 2 && $$4 > 4000000'),TMPDIR=$(SHM)))
 DIRTY = $(if $(shell git status --porcelain),-dirty)
 VARIANT ?= cuda
 IMAGE ?= $(eval IMAGE := odn-python:$(shell git rev-parse --short HEAD)$(DIRTY)$(if $(filter cpu,$(VARIANT)),-cpu))$(IMAGE)
@@ -43,9 +40,14 @@ repro: dvc-ready $(READY) ## Run the pipeline on what params.yaml says, and prin
 	@$(BIN)/dvc repro
 	@$(BIN)/odn show
 
+# Tests write and flush thousands of small files: where memory holds a file system with room, they do it there, and nothing stays.
+SHM := /dev/shm
 .PHONY: test
 test: $(READY) ## Run the tests; choose some with ARGS="tests/unit -k config"
-	@$(FAST_TMP) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@if [ -z "$${TMPDIR:-}" ] && df -Pk $(SHM) 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {found = 1} END {exit !found}'; then \
+	  TMPDIR=$$(mktemp -d $(SHM)/odn-tests-XXXXXX); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; \
+	fi; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(READY) ## Check format, lint, types, import layers, and that dvc.yaml holds together

@@ -1,19 +1,20 @@
 """An MLflow store without runs: making its tables takes mlflow several seconds, so that it is done once, and copied."""
 
-import functools
-import tempfile
+import fcntl
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 from odn.tracking.connection import create_schema
 
+KEPT = Path(__file__).parents[1] / ".pytest_cache"  # from run to run, for all workers
+
 
 def put_store(folder: Path) -> None:
     """Put an empty `mlflow.db` into a folder."""
-    (folder / "mlflow.db").write_bytes(_empty())
-
-
-@functools.cache
-def _empty() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        create_schema(path := Path(folder) / "mlflow.db")
-        return path.read_bytes()
+    KEPT.mkdir(exist_ok=True)
+    made = KEPT / f"mlflow-{version('mlflow')}.db"
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a worker that comes second waits
+        create_schema(made)
+    shutil.copyfile(made, folder / "mlflow.db")

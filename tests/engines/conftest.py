@@ -56,6 +56,7 @@ class Clone:
         """Return the environment of a command: this test's own interpreter first, one thread for networks this small."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+        own["DVC_SITE_CACHE_DIR"] = str(self.folder / ".dvc/tmp/site")  # else it stays on the machine
         return os.environ | own | self.environment
 
     def repro(self, *arguments: str) -> list[str]:
