@@ -192,6 +192,10 @@ def _run(request: dict[str, object]) -> int:
     tempfile.tempdir = None  # that of the server's own environment
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ.get("KUBECONFIG", "~/.kube/config")  # which it reads on import
     argv = list(request["argv"])  # type: ignore[call-overload]
+    if argv[:2] == ["-u", "-m"]:  # as torchrun starts its processes
+        argv.pop(0)
+        for unbuffered in (sys.stdout, sys.stderr):
+            unbuffered.reconfigure(write_through=True)  # type: ignore[union-attr]
     code = 0
     try:
         if request["program"] == "odn":

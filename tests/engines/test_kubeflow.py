@@ -64,7 +64,7 @@ def test_arguments_of_a_run_take_the_place_of_the_settings(
     for name in ("KFP_TOKEN", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, f"topsecret-{name}")
     photos = Clone(tmp_path / "photos", on_dvc.environment)
-    write_digits(tmp_path / "images")
+    write_digits(tmp_path / "images", n=200)
     subprocess.run(["git", "clone", "--quiet", str(on_dvc.folder), str(photos.folder)], check=True)
     photos.change("data", source="folder", root=str(tmp_path / "images"))
     photos.repro("prepare")

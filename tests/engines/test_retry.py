@@ -28,7 +28,7 @@ push = live.LiveRun._push
 live.LiveRun._push = lambda run: (time.sleep(0.2), push(run))  # an epoch takes long enough to be seen, however busy this machine is
 steps.train(**json.loads(sys.argv[1]))
 """
-EPOCHS = 100  # enough to be seen, killed and taken up again in the middle
+EPOCHS = 40  # enough to be seen, killed and taken up again in the middle
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def bucket(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     import boto3
 
     client, folder = boto3.Session().client("s3"), tmp_path_factory.mktemp("images")
-    write_digits(folder)
+    write_digits(folder, n=350)
     client.create_bucket(Bucket=ARTIFACTS)
     client.create_bucket(Bucket=IMAGES)
     for path in sorted(folder.rglob("*.png")):
