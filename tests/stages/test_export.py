@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,14 +24,15 @@ SEARCH: dict[str, Any] = {"search": {"mode": "climb", "ladder": "prefix", "sched
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
-    """Give a small search with its model exported, timed with a glance."""
+def done(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
+    """Give a small search with its model exported, timed with a glance, its memory measured in processes that start at once."""
     stages = Stages(small_config(**SEARCH, export={"max_drop": 0.05}), tmp_path_factory.mktemp("exported"))
     stages.search()
     stages.truncate()
     stages.evaluate()
     with pytest.MonkeyPatch.context() as glance:
         glance.setattr(measuring, "SECONDS", 0.05)
+        glance.setattr(measuring, "sys", SimpleNamespace(executable=str(programs / "python")))
         stages.export()
         yield stages
 
