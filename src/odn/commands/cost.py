@@ -65,7 +65,7 @@ class CostTable:
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in network.arguments.items()
         )
         title = (
-            f"{network.name} ({arguments}) on {shape.source}: {shape.n_classes} classes, "
+            f"{network.name}{f' ({arguments})' if arguments else ''} on {shape.source}: {shape.n_classes} classes, "
             f"images of {shape.channels} × {shape.height} × {shape.width}"
         )
         full = self.rows[-1]
@@ -136,7 +136,7 @@ def shape_of(config: Config, *, prepared: Path) -> Shape:
         manifest = read_manifest(path)
         if manifest.source == name:
             height, width = manifest.height, manifest.width
-            return Shape(source=name, n_classes=manifest.n_classes, channels=manifest.channels, height=height, width=width)
+            return Shape(source=config.data.name, n_classes=manifest.n_classes, channels=manifest.channels, height=height, width=width)
     if name not in SOURCES:
         raise MissingInputError(
             f"{path} does not describe data.source {name}, so its classes and image size are unknown; run 'dvc repro prepare' first"

@@ -2,7 +2,7 @@
 
 Reads: work/prepared/dataset.json, work/prepared/train, work/prepared/val, work/pretrained
 Writes: look/look.json, look/depths.csv, look/look.png
-Config: seed, data, model, train, search, climb
+Config: seed, data, model, train, augment, search, climb
 """
 
 import sys
@@ -12,24 +12,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from odn.config import Config
+from odn.data.batches import n_steps, training_batches
 from odn.files import new_folder, write_json
 from odn.models.cost import Cost, cost
 from odn.models.network import build
 from odn.models.timing import part_latencies
 from odn.report.look import draw_look
 from odn.sanitize import sanitized
-from odn.searching.data import opened
+from odn.searching.data import SearchData, costs_at, opened
 from odn.searching.folder import SearchFolder
 from odn.searching.records import write_table
 from odn.searching.statistics import wilson_interval
 from odn.storage import Objects
+from odn.training.depth_task import DepthTask, Phase
+from odn.training.fit import Position
 from odn.training.probes import Features, Read, probe, read_features
 from odn.training.seed import generator
+from odn.training.state import TrainState
 
 MOST_SUGGESTED = 6  # depths of a schedule: each may cost a whole training
 LATENCY_SECONDS = 5.0
 TOLD_SECONDS = 5.0  # between two lines on how far reading is
-TRAINED = 3  # times of a forward pass that a training step takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +68,8 @@ class Look:
     rows: tuple[LookRow, ...]
     n_train: int
     seconds: float
-    epoch_seconds: float  # of training at full depth, as reading took
-    epochs: int  # of training at each depth
+    epoch_seconds: tuple[float, ...]  # of training at each depth of the suggested schedule
+    epochs: int  # at each of them
     suggestion: Suggestion
 
     def describe(self) -> str:
@@ -94,13 +97,11 @@ class Look:
 
     def _time_needed(self) -> str:
         """Say how long the suggested search may take: where it ends earlier, less."""
-        at = {row.depth: self.epoch_seconds * row.macs / self.rows[-1].macs for row in self.rows}
-        first, *_, last = (self.suggestion.schedule[0], *self.suggestion.schedule)
-        total = self.epochs * sum(at[depth] for depth in self.suggestion.schedule)
+        schedule, seconds = self.suggestion.schedule, self.epoch_seconds
         return (
-            f"Training takes about {_spoken(at[first])} an epoch at depth {first} on this machine, {_spoken(at[last])} at depth {last}; "
-            f"{_spoken(total)} for {self.epochs} epochs (climb.epochs) at each depth of the schedule, less where the search ends "
-            "before its last. Smaller images (data.image_size) take less."
+            f"Training takes about {_spoken(seconds[0])} an epoch at depth {schedule[0]} on this machine, {_spoken(seconds[-1])} at depth "
+            f"{schedule[-1]}; {_spoken(self.epochs * sum(seconds))} for {self.epochs} epochs (climb.epochs) at each depth of the schedule, "
+            "less where the search ends before its last. Smaller images (data.image_size) take less."
         )
 
 
@@ -116,10 +117,10 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, out: Path) -> L
     whole, manifest = data.backbone, data.manifest
     size = {"height": manifest.height, "width": manifest.width}
     network = data.machine.to_device(build(whole, generator(config.seed, "weights"), heads=range(1, whole.n_blocks + 1)))
-    reading, splits = time.monotonic(), {"train": data.train, "val": data.val}
-    features = {name: _features(read_features(network, split, machine=data.machine), name=name) for name, split in splits.items()}
-    n_read = sum(len(read.labels) for read in features.values())
-    image_seconds = (time.monotonic() - reading) / n_read
+    features = {
+        name: _features(read_features(network, split, machine=data.machine), name=name)
+        for name, split in (("train", data.train), ("val", data.val))
+    }
     times = part_latencies(network, **size, device=data.machine.device.type, seconds=LATENCY_SECONDS)
     rows = []
     for depth in range(1, whole.n_blocks + 1):
@@ -134,7 +135,7 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, out: Path) -> L
         rows=tuple(rows),
         n_train=n_train,
         seconds=time.monotonic() - began,
-        epoch_seconds=TRAINED * image_seconds * len(data.train),
+        epoch_seconds=epoch_seconds(suggestion.schedule, data=data, config=config),
         epochs=config.climb.epochs,
         suggestion=suggestion,
     )
@@ -168,6 +169,30 @@ def suggest(rows: Sequence[LookRow]) -> Suggestion:
         f"error. Training should reach as much with fewer blocks. Suggested settings:"
     )
     return Suggestion(schedule=tuple(chosen), target=min(max(target, 0.005), 0.995), depth=enough, why=why)
+
+
+def epoch_seconds(schedule: Sequence[int], *, data: SearchData, config: Config) -> tuple[float, ...]:
+    """Return about how long an epoch of training takes at each depth: a step is timed at the first and the last, the others by MACs."""
+    steps = n_steps(data.train, batch_size=config.train.batch_size)
+
+    def measured(depth: int) -> float:
+        state = TrainState.fresh(data.machine.to_device(build(data.backbone.at(depth), generator(config.seed, "weights"))))
+        phase = Phase(name="anneal", depth=depth, epochs=1, seed=config.seed, warmup_epochs=0)
+        task = DepthTask(state, phase, settings=config.train, machine=data.machine, steps=steps)
+        task.begin(Position(epoch=1, step=0, steps=steps))
+        batches = training_batches(
+            data.train, batch_size=config.train.batch_size, augment=config.augment, generator=generator(config.seed, "look")
+        )
+        for _ in range(min(2, steps)):  # the first compiles kernels
+            began = time.monotonic()
+            _, loss = task.learn(*next(batches))
+            loss.item()  # waits for a GPU
+        return steps * (time.monotonic() - began)
+
+    first, last = measured(schedule[0]), measured(schedule[-1])
+    macs = [costs_at(data.backbone.at(depth), data.manifest).macs for depth in schedule]
+    slope = (last - first) / max(1, macs[-1] - macs[0])
+    return tuple(max(0.0, first + slope * (one - macs[0])) for one in macs)
 
 
 def _spoken(seconds: float) -> str:
