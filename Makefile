@@ -45,7 +45,9 @@ SHM := /dev/shm
 .PHONY: test
 test: $(READY) ## Run the tests; choose some with ARGS="tests/unit -k config"
 	@if [ -z "$${TMPDIR:-}" ] && df -Pk $(SHM) 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {found = 1} END {exit !found}'; then \
-	  TMPDIR=$$(mktemp -d $(SHM)/odn-tests-XXXXXX); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; \
+	  memory=$$(mktemp -d $(SHM)/odn-tests-XXXXXX); trap 'rm -rf "$$memory"' EXIT; \
+	  printf '#!/bin/sh\n' >"$$memory/may-run"; chmod +x "$$memory/may-run"; \
+	  if "$$memory/may-run" 2>/dev/null; then export TMPDIR="$$memory"; fi; \
 	fi; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
