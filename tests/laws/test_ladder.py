@@ -14,7 +14,7 @@ from odn.config import Config, halvings_of, rungs_of
 from odn.errors import ConfigError
 from odn.models.architecture import Architecture
 from odn.models.cost import cost
-from odn.models.ladder import Metric, Spreadable, fitting, ladder_of, spread
+from odn.models.ladder import STEPS, Metric, Spreadable, fitting, ladder_of, spread
 from odn.models.network import DepthNetwork, build
 from odn.models.resnet_shapes import block_shapes, resnet_architecture
 from odn.models.stored_networks import load_network
@@ -68,6 +68,17 @@ def test_where_bytes_count_a_block_works_at_the_full_resolution(name: str, width
     by_bytes, by_macs = (spread(backbone(name, width), metric=metric, **SIZE)[0] for metric in ("bytes", "macs"))
     assert next(shape.stride for shape in block_shapes(by_bytes)) == 1
     assert next(shape.stride for shape in block_shapes(by_macs)) == 2
+
+
+@pytest.mark.parametrize("few_macs", [False, True])
+@pytest.mark.parametrize(("name", "width"), BACKBONES)
+def test_a_larger_size_costs_as_much_at_least(name: str, width: float, few_macs: bool) -> None:
+    """By every metric: the largest network within a limit is found by halving."""
+    family = backbone(name, width).made_by
+    assert isinstance(family, Spreadable)
+    sizes = [family.spread(backbone(name, width), size=step / STEPS, few_macs=few_macs) for step in range(-2 * STEPS, STEPS + 1)]
+    counts = [family.counts(one, 28, 28) for one in sizes]
+    assert all(smaller[metric] <= larger[metric] for smaller, larger in pairwise(counts) for metric in COUNTED)
 
 
 @pytest.mark.parametrize("budget", [{"bytes": 60_000}, {"macs": 500_000}, {"params": 9_000, "macs": 400_000}])

@@ -1,7 +1,8 @@
 """The ladder of a search: networks cut from one backbone, each about twice as expensive as the one before it. No torch."""
 
+import bisect
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal, Protocol, runtime_checkable
 
 from odn.config import Config
@@ -77,18 +78,19 @@ def fitting(whole: Architecture, budget: Mapping[Metric, int], *, height: int, w
 def largest(whole: Architecture, most: Mapping[Metric, int], *, height: int, width: int) -> Architecture:
     """Return the largest network of a family that costs no more than `most` by each metric, or the smallest that there is."""
     family = _spreadable(whole)
-    for found in _all_sizes(family, whole, few_macs="macs" in most):
+
+    def fits(found: Architecture) -> bool:
         counts = family.counts(found, height, width)
-        if all(counts[metric] <= limit for metric, limit in most.items()):
-            break
-    return found
+        return all(counts[metric] <= limit for metric, limit in most.items())
 
+    def at(step: int) -> Architecture:
+        return family.spread(whole, size=step / STEPS, few_macs="macs" in most)
 
-def _all_sizes(family: Spreadable, whole: Architecture, *, few_macs: bool) -> Iterator[Architecture]:
-    """Yield the whole network, then smaller and smaller ones."""
-    yield whole
-    for step in range(STEPS, -2 * STEPS, -1):
-        yield family.spread(whole, size=step / STEPS, few_macs=few_macs)
+    if fits(whole):
+        return whole
+    steps = range(1 - 2 * STEPS, STEPS + 1)  # no metric falls from one to the next
+    too_large = bisect.bisect_left(steps, True, key=lambda step: not fits(at(step)))
+    return at(steps[max(0, too_large - 1)])
 
 
 def _spreadable(whole: Architecture) -> Spreadable:
