@@ -1,8 +1,8 @@
-"""Show a phase of training, or a pass over images: a progress bar on a terminal, plain lines elsewhere."""
+"""Show a phase of training: a progress bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -16,9 +16,6 @@ PHASES = {
     "refine": "refine",
     "gates": "gates",
 }
-
-
-FIRST, RAREST = 5.0, 60.0  # seconds before the first line of a count, and between two of them at most
 
 
 class PhaseDisplay(Protocol):
@@ -78,34 +75,3 @@ class _Lines:
             file=sys.stderr,
             flush=True,
         )
-
-
-@contextmanager
-def counted(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what adds to a count of `total`, shown with the time that is left; nothing stays of it, and nothing comes where it is quick."""
-    if not sys.stderr.isatty():
-        yield _CountedLines(what, total).tick
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda n: progress.advance(task, n)
-
-
-class _CountedLines:
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.n, self.started = what, total, 0, time.monotonic()
-        self.due = self.started + FIRST
-
-    def tick(self, n: int) -> None:
-        self.n += n
-        now = time.monotonic()
-        if now < self.due or not self.n:
-            return
-        took = now - self.started
-        left = took * (self.total - self.n) / self.n
-        print(f"odn: {self.what}: {self.n:,} of {self.total:,}, {took:.0f} s, {left:.0f} s left", file=sys.stderr, flush=True)
-        self.due = now + min(RAREST, max(FIRST, took))

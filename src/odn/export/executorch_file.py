@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from odn.counting import counted
 from odn.data.dataset import Rows
 from odn.export.executorch_runtime import quiet
 from odn.export.graph import PixelGraph, traced
 from odn.export.quantized import calibration_images
 from odn.export.runtimes import Pixels, batch_size, logits_of, torch_run
-from odn.export.sparing import NotQuantised, Quantised, WeightBits, spare
+from odn.export.sparing import RANKING, NotQuantised, Quantised, WeightBits, spare
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -113,9 +114,11 @@ class Quantiser:
         """Return the layers, that first which alone moves the logits of the images most."""
         reference = logits_of(torch_run(self.program.module()), self.images)
         moved = {}
-        for layer in self.layers:
-            one = self._converted(lambda node, layer=layer: node.target not in (*LAYERS, *JOINING) or _layer_of(node) == layer)  # type: ignore[misc]
-            moved[layer] = float(((logits_of(torch_run(one), self.images) - reference) ** 2).mean())
+        with counted(RANKING, total=len(self.layers)) as tick:
+            for layer in self.layers:
+                one = self._converted(lambda node, layer=layer: node.target not in (*LAYERS, *JOINING) or _layer_of(node) == layer)  # type: ignore[misc]
+                moved[layer] = float(((logits_of(torch_run(one), self.images) - reference) ** 2).mean())
+                tick(1)
         return sorted(self.layers, key=lambda layer: (-moved[layer], self.layers.index(layer)))
 
     def names(self, layers: Sequence[str]) -> tuple[str, ...]:

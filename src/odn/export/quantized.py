@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from odn.counting import counted
 from odn.data.dataset import Rows
 from odn.data.sharding import shard_size, spread
 from odn.export.graph import INPUT, OUTPUTS
 from odn.export.onnx_file import LAYERS, stripped
 from odn.export.runtimes import Pixels, batch_size, logits_of, open_onnx
-from odn.export.sparing import NotQuantised, Quantised, WeightBits, spare
+from odn.export.sparing import RANKING, NotQuantised, Quantised, WeightBits, spare
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -93,9 +94,11 @@ class _Quantiser:
     def ranked(self) -> list["NodeProto"]:
         reference = logits_of(open_onnx(self.content, self.threads), self.images)
         moved = []
-        for layer in self.layers:
-            one = self.quantised(only=[layer]).SerializeToString()
-            moved.append(float(np.square(logits_of(open_onnx(one, self.threads), self.images) - reference).mean()))
+        with counted(RANKING, total=len(self.layers)) as tick:
+            for layer in self.layers:
+                one = self.quantised(only=[layer]).SerializeToString()
+                moved.append(float(np.square(logits_of(open_onnx(one, self.threads), self.images) - reference).mean()))
+                tick(1)
         return [self.layers[i] for i in sorted(range(len(moved)), key=lambda i: (-moved[i], i))]
 
     def names(self, layers: Sequence["NodeProto"]) -> tuple[str, ...]:

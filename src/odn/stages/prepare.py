@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from odn.config import Config
+from odn.counting import counted
 from odn.data.arrays import Written, statistics, write_split
 from odn.data.balance import imbalances
 from odn.data.checksums import verify_checksums
@@ -28,7 +29,6 @@ from odn.data.shards import INDEX
 from odn.data.sources import Raw, open_raw
 from odn.data.splits import check_labels
 from odn.data.unfinished import key_of, reread, unfinished
-from odn.display import counted
 from odn.errors import DataError
 from odn.files import new_folder, require_own_folder, sha256_of
 from odn.sanitize import sanitized
