@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odn.config import Config
+from odn.counting import counted
 from odn.data.checksums import write_checksums
 from odn.data.places import check_root
 from odn.data.sources import SOURCES
 from odn.data.strangers import adopt, refuse_strangers, remove_stale, tidy
-from odn.display import counted
 from odn.files import new_folder, require_place
 from odn.sections import DataConfig
 
