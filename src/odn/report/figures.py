@@ -96,7 +96,7 @@ def draw_depths(findings: Findings, theme: Theme) -> bytes:
     annealed = [("o", theme.trial, theme.trial, "annealed")] if any(one.annealed_accuracy is not None for one in findings.depths) else []
     _legend(axes, theme, [("o", theme.muted, theme.paper, "EMA accuracy"), *annealed, ("s", theme.finish, theme.finish, "kept")])
     axes.set_xticks(range(1, last_unit + 1))
-    axes.set_xlabel("rung of the ladder" if findings.config.spreads else "depth: residual blocks kept")
+    axes.set_xlabel("rung of the ladder" if findings.config.spreads else "depth: blocks kept")
     return png(figure)
 
 
