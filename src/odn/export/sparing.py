@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 Model_co = TypeVar("Model_co", covariant=True)
 WeightBits = Literal[7, 8]
-RANKING = "8 bits cost too much; layers asked how much each of them costs"  # minutes, where images are large
+RANKING = "rank layers by what 8 bits cost them"  # minutes, where images are large
 
 
 class Quantiser(Protocol[Model_co]):
