@@ -86,7 +86,8 @@ def draw_depths(findings: Findings, theme: Theme) -> bytes:
     axes.plot(*zip(*line, strict=True), color=theme.muted, linewidth=1, zorder=1)
     scale.fit(axes, [edge for one in findings.depths for edge in (*one.ema_interval, *one.interval)], below=0.15)
     scale.draw_target(axes, theme, left=scale.starts_low)
-    axes.axvline(findings.depth, color=theme.finish, linewidth=16, alpha=0.15, zorder=0)
+    kept = findings.depth - 0.5 if findings.is_refined else findings.depth  # between this rung and the one before
+    axes.axvline(kept, color=theme.finish, linewidth=16, alpha=0.15, zorder=0)
     axes.set_xlim(0.4, last_unit + 0.6)
     if last < last_unit and not findings.is_pruned:
         axes.axvspan(last + 0.5, last_unit + 0.6, color=theme.faint, alpha=0.6, linewidth=0, zorder=0)
