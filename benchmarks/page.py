@@ -20,7 +20,7 @@ MARKERS = "osD^vPX*"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write NAME.md and NAME.svg beside NAME.json; return 0, or 2 where that is not there."""
+    """Write NAME.md and, of several runs, NAME.svg beside NAME.json; return 0, or 2 where that is not there."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--title", default="")
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if found is None:
         print(f"odn: {path} is missing; run 'python -m benchmarks.run {options.name}' first", file=sys.stderr)
         return 2
-    write_bytes(path.with_suffix(".svg"), plot(found))
+    if len(found.results) > 1:
+        write_bytes(path.with_suffix(".svg"), plot(found))
     write_text(path.with_suffix(".md"), page(found, name=options.name, title=options.title or options.name))
     print(path.with_suffix(".md"))
     return 0
@@ -51,7 +52,7 @@ def page(found: ResultFile, *, name: str, title: str) -> str:
         "Depth is chosen on val; test was read once by each run. Means over seeds, ± their standard deviation; in brackets the 95 % "
         "interval that the number of test images allows.\n",
         _table(found),
-        f"![Test accuracy against bytes, and against the cost of all training]({name}.svg)\n",
+        f"![Test accuracy against bytes, and against the cost of all training]({name}.svg)\n" if len(found.results) > 1 else "",
         _grid(found),
         "A cost of 1 is a pass over train at the whole backbone, weighted by multiply-accumulates; it holds all training, search included. "
         f"*p* is that of a paired t-test over seeds against {reference_of(found)}; with so few seeds only large differences can show. "
