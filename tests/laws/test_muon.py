@@ -41,6 +41,16 @@ def test_directions_are_kept(shape: tuple[int, int, int, int]) -> None:
     assert float((given * turned).sum()) / stretch == pytest.approx(float(torch.linalg.svdvals(given.flatten(1)).sum()), rel=0.2)
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (40, 3, 3, 3), (20, 16, 3, 3)])
+def test_squares_give_what_the_iteration_on_matrices_gives(shape: tuple[int, int, int, int]) -> None:
+    """In float32 the polynomials are computed on squares, in bf16 on the matrices: the same step, within what bf16 holds."""
+    given = kernel(shape)
+    given[0] = given[1]  # one direction is missing
+    by_squares, by_matrices = (orthogonalised([given], dtype=dtype)[0] for dtype in (torch.float32, torch.bfloat16))
+    assert torch.allclose(by_squares, by_matrices, atol=0.05)
+    assert all(step.is_contiguous(memory_format=torch.channels_last) for step in (by_squares, by_matrices))
+
+
 def test_the_size_of_a_gradient_does_not_matter() -> None:
     """A gradient a thousand times as large gives the same step; none gives none."""
     small, large, none = orthogonalised([kernel(SHAPES[0]), 1024 * kernel(SHAPES[0]), 0 * kernel(SHAPES[0])], dtype=torch.float32)

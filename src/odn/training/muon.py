@@ -2,10 +2,16 @@
 
 Source: Jordan et al., Muon: an optimizer for hidden layers (2024), whose iteration and coefficients these are; Liu et al.,
 arXiv 2502.16982, section 2.1. torch.optim.Muon takes matrices only, and imports torch._dynamo (see `optim`).
-O output channels, I input channels, h rows and w columns of a kernel.
+
+An iteration multiplies a matrix x by a polynomial of xxᵀ. In float32 all of them are computed on xxᵀ, which has R rows and columns however
+many columns x has, and x is multiplied once, at the end; these squares are padded to a few sizes, and computed together. They need more
+digits than bf16 has: there the iteration is computed as it stands.
+
+O output channels, I input channels, h rows and w columns of a kernel; R rows and S ≥ R columns of a matrix, or of its transpose.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,37 +19,55 @@ from torch import Tensor
 ITERATIONS = 5
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315  # of the polynomial that takes every singular value near 1
 LEAST_NORM = 1e-7
-SMALL = 1 << 14  # elements of a matrix below which a processor's products are quicker in float32 than in bf16, up to three times
+PADDING = 16  # squares are padded to a multiple of this
 
 
 def orthogonalised(kernels: list[Tensor], *, dtype: torch.dtype) -> list[Tensor]:
     """Replace each (O, I, h, w) by the nearest semi-orthogonal (O, I·h·w), or each (O, I); as long a step for tall ones as for wide ones.
 
-    Kernels of one shape are computed together; the products are taken in `dtype`, on a processor those of small matrices in float32.
+    The products are taken in `dtype`.
     """
-    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
-    for i, kernel in enumerate(kernels):
-        by_shape[kernel.shape].append(i)
+    # channels last, as the kernels lie in memory: the order of a matrix' columns does not matter
+    matrices = [kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1) if kernel.ndim == 4 else kernel for kernel in kernels]
+    wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
+    groups: dict[object, list[int]] = defaultdict(list)
+    for i, x in enumerate(wide):
+        groups[-(-len(x) // PADDING) if dtype == torch.float32 else x.shape].append(i)
     result = list(kernels)
-    for shape, members in by_shape.items():
-        n_out, n_in, *sides = shape
-        # channels last, as the kernels lie in memory: the order of a matrix' columns does not matter
-        rows = [kernels[i].permute(0, 2, 3, 1).reshape(n_out, -1) if sides else kernels[i] for i in members]
-        matrices = torch.stack(rows)
-        stretch = max(1.0, n_out / matrices.shape[2]) ** 0.5
-        is_small = matrices.device.type == "cpu" and matrices[0].numel() < SMALL
-        turned = (stretch * _newton_schulz(matrices if is_small else matrices.to(dtype))).to(kernels[members[0]].dtype)
-        for i, matrix in zip(members, turned, strict=True):
+    for members in groups.values():
+        given = [wide[i] for i in members]
+        turned = _by_squares(given) if dtype == torch.float32 else _by_matrices(given, dtype=dtype)
+        for i, x in zip(members, turned, strict=True):
+            n_out, n_in, *sides = kernels[i].shape
+            matrix = x if wide[i] is matrices[i] else x.mT.contiguous()
+            stretch = max(1.0, n_out / matrix.shape[1]) ** 0.5
+            matrix = stretch * matrix if stretch > 1 else matrix
             result[i] = matrix.reshape(n_out, *sides, n_in).permute(0, 3, 1, 2) if sides else matrix
     return result
 
 
-def _newton_schulz(matrices: Tensor) -> Tensor:
-    """Take the singular values of each matrix (B, R, S) to about 1 (0.7 to 1.2)."""
-    tall = matrices.shape[1] > matrices.shape[2]
-    given = matrices.mT if tall else matrices
-    x: Tensor = given / (given.norm(dim=(1, 2), keepdim=True) + LEAST_NORM)
+def _by_squares(given: list[Tensor]) -> list[Tensor]:
+    """Take the singular values of each (R, S) to about 1 (0.7 to 1.2)."""
+    size = -(-max(map(len, given)) // PADDING) * PADDING
+    gram = given[0].new_zeros(len(given), size, size)
+    for square, x in zip(gram.unbind(), given, strict=True):
+        square[: len(x), : len(x)] = x @ x.mT
+    norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt_().add_(LEAST_NORM)[:, None, None]  # of a matrix: the root of its square's trace
+    gram, factor = gram / norm.square(), 1 / norm
+    for iteration in range(ITERATIONS):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=CUBIC, alpha=QUINTIC)
+        polynomial.diagonal(dim1=1, dim2=2).add_(LINEAR)
+        factor = polynomial @ factor if iteration else polynomial * factor
+        if iteration < ITERATIONS - 1:
+            gram = polynomial @ gram @ polynomial
+    return [square[: len(x), : len(x)] @ x for square, x in zip(factor.unbind(), given, strict=True)]
+
+
+def _by_matrices(given: list[Tensor], *, dtype: torch.dtype) -> Sequence[Tensor]:
+    """Take the singular values of each (R, S), all of one shape, to about 1 (0.7 to 1.2), with products in `dtype`."""
+    x = torch.stack(given).to(dtype)
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + LEAST_NORM)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=CUBIC, alpha=QUINTIC), x, beta=LINEAR)
-    return x.mT if tall else x
+    return x.to(given[0].dtype).unbind()

@@ -59,7 +59,8 @@ class Updates:
     def __init__(self, state: TrainState, *, train: TrainConfig, machine: Machine, steps_per_epoch: int) -> None:
         """Sort the parameters into kernels for Muon, those with weight decay (matrices), and those without (BatchNorm, biases)."""
         self.state, self.train = state, train
-        self.product_dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
+        is_fast = machine.precision == "bf16" and machine.device.type == "cuda"
+        self.product_dtype = torch.bfloat16 if is_fast else torch.float32
         self.highest_decay = math.exp(-1 / (train.ema_epochs * steps_per_epoch))
         named: dict[str, Tensor] = dict(state.network.named_parameters())
         averaged: dict[str, Tensor] = dict(state.average.named_parameters())
