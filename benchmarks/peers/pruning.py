@@ -35,7 +35,7 @@ from odn.training.state import TrainState
 
 Measure = Literal["size_bytes", "macs"]
 MOST_EPOCHS = 60  # after the cut: a network of a hundredth of the MACs would train hundreds of epochs for the same cost
-RATIOS = [ratio / 40 for ratio in range(1, 40)]  # that are tried first: a layer that would lose every channel is left whole
+RATIOS = [ratio / n for n in (40, 400) for ratio in range(1, n)]  # that are tried: a layer that would lose every channel is left whole
 SCORED_IMAGES, SCORED_BATCH = 2048, 128  # training images that Taylor scores come from
 BETWEEN = 4  # epochs after each cut but the last
 
