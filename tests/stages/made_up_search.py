@@ -13,6 +13,7 @@ from odn.commands import show
 from odn.config import Config, make_config
 from odn.data.dataset import Manifest
 from odn.files import sha256_of, write_bytes, write_json
+from odn.models.ladder import ladder_of
 from odn.models.resnet_shapes import resnet_architecture
 from odn.report.summary import Summary
 from odn.searching.convergence import DepthStep, Trial, judge
@@ -152,9 +153,13 @@ def _write_depth(made: MadeUpSearch, *, depth: int, ema_correct: int, trial: int
     write_json(check / "verdict.json", dataclasses.asdict(judge(step, made.config.search, trial=cooled)))
     if trial is not None:
         write_table(check / "history.csv", _history(depth, "trial", (accuracy, trial / N_VAL)))
-        architecture = resnet_architecture("resnet18", in_channels=channels, n_classes=n_classes, depth=depth).to_dict()
-        write_json(check / "architecture.json", architecture)
-        write_bytes(check / "weights.safetensors", b"no weights")
+    annealed = trained if made.config.search.mode == "climb" else check if trial is not None else None
+    if annealed is not None:
+        architecture = resnet_architecture("resnet18", in_channels=channels, n_classes=n_classes, depth=depth)
+        if annealed == trained:
+            architecture = ladder_of(architecture.whole, config=made.config, height=8, width=8)[depth - 1]
+        write_json(annealed / "architecture.json", architecture.to_dict())
+        write_bytes(annealed / "weights.safetensors", b"no weights")
 
 
 def _history(depth: int, phase: str, curve: Sequence[float]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The page that tells what a search found: it needs nothing beside itself, repeats to the byte, and says what happened."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from odn.errors import MissingInputError
-from odn.files import MANIFEST
-from stages.made_up_search import MadeUpSearch, make_search
+from odn.files import MANIFEST, write_json
+from stages.made_up_search import MadeUpSearch, costs, make_search
 
 HOSTILE = ('<script>alert("cat")</script>', 'a" onload="alert(1)', "$x_2$ & 猫\n")
 EXHAUSTED = ((180, 185), (186, 190))
@@ -179,3 +180,19 @@ def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="is of other images than the test split; run 'dvc repro evaluate' first"):
         search.report()
     assert not (tmp_path / "report").exists()
+
+
+def test_networks_between_rungs_stand_among_the_trained(tmp_path: Path) -> None:
+    """Each has its row, with its bytes and MACs; the row of the kept one is marked."""
+    made = make_search(tmp_path, right=((170, None), (198, None)), mode="climb", looks=0)
+    tried = {"macs": 4321, "epochs": 4, "n": 200, "full_network_epochs": 0.1, "reason": "why"}
+    missed = tried | {"n_params": 9, "size_bytes": 1234, "n_correct": 180, "reached": False}
+    kept = tried | {"n_params": costs(2)["n_params"], "size_bytes": costs(2)["size_bytes"], "n_correct": 197, "reached": True}
+    record = json.loads((tmp_path / "model/search.json").read_text())
+    write_json(tmp_path / "model/search.json", record | {"refinements": [missed, kept]})
+    rows = re.findall(r"<tr( class=\"kept\")?>(<th scope=\"row\">below 2.*?)</tr>", made.page())
+    assert [bool(mark) for mark, _ in rows] == [False, True]
+    assert [re.findall(r">([^<>]+)<", row)[:5] for _, row in rows] == [
+        ["below 2", "missed", "1,234", "4,321", "90.00%"],
+        ["below 2", "target reached", f"{costs(2)['size_bytes']:,}", "4,321", "98.50%"],
+    ]

@@ -129,14 +129,14 @@ def draw_cost(findings: Findings, theme: Theme) -> bytes:
     across = axes.get_xaxis_transform()
     axes.axvline(sizes.full, color=theme.ink, linewidth=1.2, linestyle=(0, (1, 2)))
     _note(
-        axes, f"all {findings.n_blocks} blocks", (sizes.full, 0.5), shift=(4, 0), xycoords=across, rotation=90, va="center", color=theme.ink
+        axes, f"all {findings.n_blocks} blocks", (sizes.full, 0.97), shift=(4, 0), xycoords=across, rotation=90, va="top", color=theme.ink
     )
     if not findings.is_whole:
         arrow = {"arrowstyle": "<->", "color": theme.finish, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", (sizes.full, 0.05), xycoords=across, xytext=(sizes.kept, 0.05), textcoords=across, arrowprops=arrow)
         text = f"{short(sizes.kept)}B of {short(sizes.full)}B: {change(sizes.saved)}"
         _note(axes, text, (sizes.full, 0.05), shift=(-8, 4), xycoords=across, ha="right", color=theme.finish, fontweight="bold")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} MB")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} MB" if value >= 1e6 else f"{value / 1e3:g} kB")
     axes.xaxis.set_minor_formatter(lambda *_: "")
     axes.set_xlabel(f"size of the weights, log scale; numbers are {findings.unit}s")
     return png(figure)

@@ -64,6 +64,7 @@ class Refinement:
     """Hold what came of a network between the accepted rung and the one before it."""
 
     size_bytes: int
+    macs: int
     accuracy: float
     interval: Interval
     reached: bool
@@ -268,7 +269,9 @@ def _depth(step: JudgedStep, *, confidence: float) -> Depth:
 def _refinement(one: outcome.Refinement, *, confidence: float) -> Refinement:
     interval = wilson_interval(one.n_correct, one.n, confidence=confidence)
     accuracy = one.n_correct / one.n
-    return Refinement(size_bytes=one.size_bytes, accuracy=accuracy, interval=interval, reached=one.reached, reason=one.reason)
+    return Refinement(
+        size_bytes=one.size_bytes, macs=one.macs, accuracy=accuracy, interval=interval, reached=one.reached, reason=one.reason
+    )
 
 
 def _counted(evaluation: Evaluation) -> list[Saving]:

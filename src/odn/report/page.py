@@ -11,7 +11,7 @@ from odn import __version__
 from odn.data.dataset import Manifest
 from odn.modes import prune_phases
 from odn.report.exports import HEAD, Exports
-from odn.report.findings import Depth, Findings
+from odn.report.findings import Depth, Findings, Refinement
 from odn.report.mistakes import SMALL_SIDE, Mistakes
 from odn.report.words import (
     BUSY,
@@ -157,13 +157,17 @@ def _tables(findings: Findings) -> dict[str, Any]:
             *(("bytes", "MACs", "val") if findings.config.spreads else ("EMA accuracy", "annealed")),
             interval,
         ],
-        "depth_rows": [(one.depth, VERDICTS[one.verdict], *_reached(one, findings), narrow_span(one.interval)) for one in findings.depths],
+        "depth_rows": [(one.depth, VERDICTS[one.verdict], *_reached(one, findings), narrow_span(one.interval)) for one in findings.depths]
+        + [
+            (f"below {findings.depth}", "target reached" if one.reached else "missed", *_measured(one), narrow_span(one.interval))
+            for one in findings.refinements
+        ],
         "reasons": [
             (f"{_sentence(findings.unit)} {one.depth}, {VERDICTS[one.verdict]}", f"{_sentence(one.reason)}. Training ended: {one.why}.")
             for one in findings.depths
         ]
         + [(f"Below rung {findings.depth}, refinement", f"{_sentence(one.reason)}.") for one in findings.refinements],
-        "kept_row": None if findings.is_refined else findings.depths.index(findings.kept),
+        "kept_row": _kept_row(findings),
         "ledger": [
             *((entry.depth, PHASES[entry.phase], entry.epochs, f"{entry.full_network_epochs:.2f}") for entry in findings.ledger),
             total,
@@ -171,9 +175,18 @@ def _tables(findings: Findings) -> dict[str, Any]:
     }
 
 
+def _kept_row(findings: Findings) -> int:
+    reached = [number for number, one in enumerate(findings.refinements) if one.reached]
+    return len(findings.depths) + reached[-1] if reached else findings.depths.index(findings.kept)
+
+
+def _measured(one: Depth | Refinement) -> tuple[str, ...]:
+    return f"{one.size_bytes:,}", f"{one.macs:,}", f"{one.accuracy:.2%}"
+
+
 def _reached(one: Depth, findings: Findings) -> tuple[str, ...]:
     if findings.config.spreads:
-        return f"{one.size_bytes:,}", f"{one.macs:,}", f"{one.accuracy:.2%}"
+        return _measured(one)
     return f"{one.ema_accuracy:.2%}", f"{one.annealed_accuracy:.2%}" if one.annealed_accuracy is not None else "–"
 
 
