@@ -153,11 +153,10 @@ def _write_depth(made: MadeUpSearch, *, depth: int, ema_correct: int, trial: int
     write_json(check / "verdict.json", dataclasses.asdict(judge(step, made.config.search, trial=cooled)))
     if trial is not None:
         write_table(check / "history.csv", _history(depth, "trial", (accuracy, trial / N_VAL)))
-    annealed = trained if made.config.search.mode == "climb" else check if trial is not None else None
-    if annealed is not None:
-        architecture = resnet_architecture("resnet18", in_channels=channels, n_classes=n_classes, depth=depth)
-        if annealed == trained:
-            architecture = ladder_of(architecture.whole, config=made.config, height=8, width=8)[depth - 1]
+    architecture, annealed = resnet_architecture("resnet18", in_channels=channels, n_classes=n_classes, depth=depth), check
+    if made.config.search.mode == "climb":
+        architecture, annealed = ladder_of(architecture.whole, config=made.config, height=8, width=8)[depth - 1], trained
+    if trial is not None or annealed == trained:
         write_json(annealed / "architecture.json", architecture.to_dict())
         write_bytes(annealed / "weights.safetensors", b"no weights")
 

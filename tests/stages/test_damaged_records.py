@@ -44,7 +44,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     return joint(tmp_path_factory.mktemp("together"))
 
 
-@pytest.mark.parametrize(("name", "n"), [("grown", 40), ("together", 16)])
+@pytest.mark.parametrize(("name", "n"), [("grown", 60), ("together", 24)])
 def test_a_damaged_record_is_refused_or_taken_and_never_half_believed(
     name: str, n: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
