@@ -16,7 +16,7 @@ from typing import Any
 from odn import __version__
 from odn.arguments import Parser
 from odn.command_line import add, config_of, say, search_of, stage
-from odn.errors import ConfigError, OdnError
+from odn.errors import ConfigError, LostError, OdnError
 from odn.model_commands import add_model_commands
 from odn.processes import TRAINING, rank, report, tells, world_size
 from odn.sanitize import sanitized
@@ -33,15 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             _require_alone(options.stage)
             options.run(options)
-    except OdnError as error:
-        if rank() == 0:
-            print("\n".join(f"odn: {line}" for line in error.lines), file=sys.stderr)
-        report(error.lines)
-        return 2
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"odn: {sanitized(error)}", file=sys.stderr)
+    except (OdnError, OSError) as error:  # of the system: a full disk, a folder that may not be written
+        lines = error.lines if isinstance(error, OdnError) else (sanitized(error),)
+        if tells():
+            print("\n".join(f"odn: {line}" for line in lines), file=sys.stderr)
+        report(lines, lost=isinstance(error, LostError))
         return 2
     except KeyboardInterrupt:
         print("odn: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

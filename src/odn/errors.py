@@ -11,6 +11,7 @@ OdnError                 anything a user can mend; the command line prints it an
 ├── TargetError          no network meets a target that was asked for
 ├── TrackingError        the MLflow server cannot be reached or refuses
 └── TrainingError        training cannot go on: a non-finite loss, a device that is not there
+    └── LostError        another process of the same training is gone; what ended that one is the reason
 
 A caller's programming mistake is a `ValueError`; our own impossible is an `assert`.
 
@@ -74,3 +75,7 @@ class TrackingError(OdnError):
 
 class TrainingError(OdnError):
     """Report training that cannot go on."""
+
+
+class LostError(TrainingError):
+    """Report that another process of this training is gone."""

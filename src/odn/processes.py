@@ -11,7 +11,7 @@ TRAINING = ("train", "check", "truncate")  # stages that may run in several proc
 # What torchrun sets for each process.
 RUN, SIZE, RANK, LOCAL_RANK, ERROR_FILE = "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "RANK", "LOCAL_RANK", "TORCHELASTIC_ERROR_FILE"
 
-OWN = "odn-"  # begins the ids of runs that a stage has started: it says itself what was done
+OWN = "odn-"  # begins the ids of runs that a stage has started: it says itself what was done, and what went wrong
 
 
 def tells() -> bool:
@@ -34,10 +34,16 @@ def local_rank() -> int:
     return _told(LOCAL_RANK, otherwise=0)
 
 
-def report(lines: Sequence[str]) -> None:
-    """Leave what went wrong where torchrun looks for it, so that whoever started this process learns the reason."""
+def report(lines: Sequence[str], *, lost: bool = False) -> None:
+    """Leave what went wrong where torchrun looks for it, so that whoever started this process learns the reason.
+
+    Args:
+        lines: the reason, for a user to read.
+        lost: the reason is that another process is gone.
+    """
     if RUN in os.environ and (place := os.environ.get(ERROR_FILE)):
-        Path(place).write_text(json.dumps({"message": "\n".join(lines), "timestamp": int(time.time())}), encoding="utf-8")
+        content = {"message": "\n".join(lines), "timestamp": int(time.time()), "lost": lost}
+        Path(place).write_text(json.dumps(content), encoding="utf-8")
 
 
 def _told(name: str, *, otherwise: int) -> int:

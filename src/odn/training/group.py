@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from odn.errors import TrainingError
+from odn.errors import LostError, TrainingError
 from odn.processes import rank, world_size
 
 PATIENCE = datetime.timedelta(hours=1)  # with one that waits, as the first does for the lock of an interrupted phase
@@ -134,12 +134,12 @@ def _together() -> Iterator[None]:
     """Name what is behind a failure of the others.
 
     Raises:
-        TrainingError: another process is gone.
+        LostError: another process is gone.
     """
     try:
         yield
     except RuntimeError as error:  # torch's own errors of a group are its children
-        raise TrainingError(
+        raise LostError(
             f"process {rank()} of {world_size()} lost the others ({' '.join(str(error).split()).partition('. ')[0]}); "
             "the same command goes on from the last checkpoint"
         ) from None

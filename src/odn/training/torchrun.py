@@ -49,8 +49,8 @@ def run_processes(config: Config, stage: str, **flags: int | Path) -> None:
     """Run `odn STAGE --flag value …` in `train.processes` processes; one that dies ends all.
 
     Raises:
-        TrainingError: one has died or failed.
-        SystemExit: the first has said what is wrong (exit code 2), or this process was asked to end.
+        TrainingError: one has died or failed, for the reason that it left.
+        SystemExit: this process was asked to end.
         KeyboardInterrupt: as ever.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -75,24 +75,25 @@ def run_processes(config: Config, stage: str, **flags: int | Path) -> None:
         try:
             elastic_launch(alone, sys.executable)(*PROGRAM, stage, *arguments)
         except ChildFailedError as error:
-            raise _reason(error, n=n) from None
+            raise TrainingError(*_reason(error, n=n)) from None
         except SignalException as error:
             raise (KeyboardInterrupt if error.sigval == signal.SIGINT else SystemExit(128 + error.sigval)) from None
 
 
-def _reason(error: "ChildFailedError", *, n: int) -> BaseException:
-    """Return what to raise where processes have failed."""
-    dead = {number: one for number, one in error.failures.items() if one.exitcode != REFUSED}  # the others lost them
-    if not dead and 0 in error.failures:
-        return SystemExit(REFUSED)
-    # What torchrun ends after the first failure ends of SIGTERM; times are whole seconds.
-    number, first = min(
-        (dead or error.failures).items(), key=lambda item: (item[1].exitcode == -signal.SIGTERM, item[1].timestamp, item[0])
-    )
-    if not dead:
-        return TrainingError(*first.message.splitlines())
+def _reason(error: "ChildFailedError", *, n: int) -> list[str]:
+    """Return what to say where processes have failed: what one of them refused, else which of them died.
+
+    As soon as one has ended, torchrun ends the others by SIGTERM, even one that is about to say the same; what has lost another is no
+    reason. Times are whole seconds.
+    """
+    failures = sorted(error.failures.items(), key=lambda item: (item[1].exitcode == -signal.SIGTERM, item[1].timestamp, item[0]))
+    if reasons := [one for _, one in failures if one.error_file_data.get("lost") is False]:
+        return reasons[0].message.splitlines()
+    number, first = next((item for item in failures if item[1].exitcode != REFUSED), failures[0])
+    if first.exitcode == REFUSED:
+        return first.message.splitlines()
     how = f"was ended by {first.signal_name()}" if first.exitcode < 0 else f"failed (exit code {first.exitcode}); its last lines are above"
-    return TrainingError(f"process {number} of {n} {how}; all have ended, and {GOES_ON}")
+    return [f"process {number} of {n} {how}; all have ended, and {GOES_ON}"]
 
 
 @contextlib.contextmanager
