@@ -3,8 +3,9 @@
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib import pyplot as plt
 from scipy import stats
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--title", default="")
+    parser.add_argument("--note", default="", help="a paragraph that goes below the title")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results (default: %(default)s)")
     options = parser.parse_args(arguments)
     path = options.out / f"{options.name}.json"
@@ -33,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if len(found.results) > 1:
         write_bytes(path.with_suffix(".svg"), plot(found))
-    write_text(path.with_suffix(".md"), page(found, name=options.name, title=options.title or options.name))
+    write_text(path.with_suffix(".md"), page(found, name=options.name, title=options.title or options.name, note=options.note))
     print(path.with_suffix(".md"))
     return 0
 
 
-def page(found: ResultFile, *, name: str, title: str) -> str:
-    """Return the Markdown: a table over all arms, the depths beside the grid's, and how to run it again."""
+def page(found: ResultFile, *, name: str, title: str, note: str = "") -> str:
+    """Return the Markdown: a table over all arms, what was found beside the grid's, and how to run it again."""
     about, config = found.about, found.about["config"]
     data = config["data"]
     size = "" if data["max_images"] is None else f", {data['max_images']:,} of its training images"
@@ -47,15 +49,15 @@ def page(found: ResultFile, *, name: str, title: str) -> str:
     width = "" if "/" in backbone or ":" in backbone else f" at width {config['model']['width']:g}"
     lines = [
         f"# {title}\n",
+        f"{note}\n" if note else "",
         f"{data['source']}{size} (a fraction of {data['val_fraction']:.3g} is val), {backbone}{width}, "
-        f"target {config['search']['target']:.2%} on val. "
-        "Depth is chosen on val; test was read once by each run. Means over seeds, ± their standard deviation; in brackets the 95 % "
-        "interval that the number of test images allows.\n",
+        f"{_goal(config['search'])}. The {_unit(found)} is chosen on val; test was read once by each run. "
+        "Means over seeds, ± their standard deviation; in brackets the 95 % interval that the number of test images allows.\n",
         _table(found),
         f"![Test accuracy against bytes, and against the cost of all training]({name}.svg)\n" if len(found.results) > 1 else "",
         _grid(found),
         "A cost of 1 is a pass over train at the whole backbone, weighted by multiply-accumulates; it holds all training, search included. "
-        f"*p* is that of a paired t-test over seeds against {reference_of(found)}; with so few seeds only large differences can show. "
+        f"{_said_of_p(found)}"
         "*ms* is the median latency of one image, of a machine that was busy with other runs.\n",
         f"{about['processor']}, {about['threads']} thread{'s' if about['threads'] > 1 else ''}, {about['precision']}; "
         f"Python {about['python']}, torch {about['torch']}; commit {about['commit']}. Seconds are of a shared machine.\n",
@@ -65,14 +67,35 @@ def page(found: ResultFile, *, name: str, title: str) -> str:
 
 
 def reference_of(found: ResultFile) -> str:
-    """Name the arm that the others are compared with."""
-    return next((arm for arm in REFERENCES if found.of(arm)), REFERENCES[0])
+    """Name the arm that the others are compared with; "" where none of those ran."""
+    return next((arm for arm in REFERENCES if found.of(arm)), "")
+
+
+def _unit(found: ResultFile) -> str:
+    """Say what a search goes through: the rungs of a spread ladder, or depths of the backbone."""
+    climbs = all(arm.partition(":")[0] != "growth" for arm in found.arms())
+    return "rung" if climbs and found.about["config"]["search"].get("ladder") == "spread" else "depth"
+
+
+def _goal(search: Mapping[str, Any]) -> str:
+    """Say what was asked for: the largest network within a budget, or an accuracy."""
+    budget = {name: search.get(f"max_{name}") for name in ("bytes", "macs", "params")}
+    limits = [f"{most:,} {'MACs' if name == 'macs' else name}" for name, most in budget.items() if most is not None]
+    return f"at most {' and '.join(limits)}" if limits else f"target {search['target']:.2%} on val"
+
+
+def _said_of_p(found: ResultFile) -> str:
+    compared = reference_of(found)
+    if not compared or len(found.arms()) == 1:
+        return ""
+    return f"*p* is that of a paired t-test over seeds against {compared}; with so few seeds only large differences can show. "
 
 
 def _table(found: ResultFile) -> str:
     compared = reference_of(found)
     reference = {one.seed: one for one in found.of(compared)}
-    names = ["arm", "n", "depth", "test accuracy", f"against {compared}", "parameters", "bytes", "MACs", "ms", "cost", "seconds"]
+    names = ["arm", "n", _unit(found), "test accuracy"]
+    names += [f"against {compared}" if compared else "", "parameters", "bytes", "MACs", "ms", "cost", "seconds"]
     rows = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
     for arm in found.arms():
         results = found.of(arm)
@@ -124,27 +147,30 @@ def _against(results: Sequence[Result], reference: dict[int, Result]) -> str:
 
 
 def _grid(found: ResultFile) -> str:
-    """Tell what every depth reaches in the grid, and which depth it and the search end with."""
+    """Tell what every rung, or depth, reaches in the grid, and with which of them it and the search end."""
     arm = next((arm for arm in found.arms() if arm.partition(":")[0] == "grid"), None)
     if arm is None:
         return ""
-    grids, grown = found.of(arm), {one.seed: one for one in found.of(reference_of(found))}
+    unit, compared = _unit(found), reference_of(found)
+    grids, grown = found.of(arm), {one.seed: one for one in found.of(compared)}
     depths = list(grids[0].by_depth)
-    rows = [
-        f"| seed | {' | '.join(f'depth {depth}' for depth in depths)} | grid ends | {reference_of(found)} ends |",
-        "|" + " --- |" * (len(depths) + 3),
-    ]
+    names = ["seed", *(f"{unit} {depth}" for depth in depths), "grid ends", *([f"{compared} ends"] if compared else [])]
+    rows = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
     for one in grids:
-        ends = f"{grown[one.seed].depth} ({grown[one.seed].verdict})" if one.seed in grown else "–"
-        cells = [str(one.seed), *(_judged(one, depth) for depth in depths), f"{one.depth} ({one.verdict})", ends]
-        rows.append(f"| {' | '.join(cells)} |")
+        ends = [_ended(grown[one.seed]) if one.seed in grown else "–"] if compared else []
+        rows.append(f"| {' | '.join([str(one.seed), *(_judged(one, depth) for depth in depths), _ended(one), *ends])} |")
+    rest = " |" * (len(names) - 1 - len(depths))
     exits = [
-        f"| {one.seed}, the supernet's exit | {' | '.join(f'{100 * one.by_depth[depth]:.2f}' for depth in depths)} | | |"
+        f"| {one.seed}, the supernet's exit | {' | '.join(f'{100 * one.by_depth[depth]:.2f}' for depth in depths)} |{rest}"
         for one in found.of("supernet")
         if set(depths) <= set(one.by_depth)
     ]
-    title = "Every depth from scratch (the grid), accuracy on val after a cooldown, with its 95 % interval, %"
+    title = f"Every {unit} from scratch (the grid), accuracy on val after its last epoch, with its 95 % interval, %"
     return f"{title}{', and the same exits of a supernet' if exits else ''}:\n\n" + "\n".join([*rows, *exits]) + "\n"
+
+
+def _ended(one: Result) -> str:
+    return f"{one.depth} ({one.verdict.replace('_', ' ')})"
 
 
 def _judged(one: Result, depth: str) -> str:

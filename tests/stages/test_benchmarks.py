@@ -68,12 +68,19 @@ def test_what_has_run_is_not_run_again(folder: Path, capsys: pytest.CaptureFixtu
 
 def test_the_page_holds_every_arm_and_the_depths_of_the_grid(folder: Path) -> None:
     """Each arm has its row, and what growth found stands beside what every depth reaches."""
-    benchmark(folder, "growth", "grid:search.schedule=[1,2]", "supernet")
+    found = benchmark(folder, "growth", "grid:search.schedule=[1,2]", "supernet")
     assert page.main(["few", "--out", str(folder)]) == 0
     text = (folder / "few.md").read_text()
     assert "| growth | 1 | 1 |" in text
     assert "| seed | depth 1 | depth 2 | grid ends | growth ends |" in text
     assert "| 0, the supernet's exit |" in text
+    alone = replace(found, results=tuple(one for one in found.results if one.arm.startswith("grid")))
+    config = alone.about["config"]
+    within = {"config": config | {"search": config["search"] | {"ladder": "spread", "max_bytes": 30_000}}}
+    text = page.page(replace(alone, about=alone.about | within), name="few", title="Few", note="What it is.")
+    assert text.startswith("# Few\n\nWhat it is.\n\ndigits")
+    assert "at most 30,000 bytes. The rung is chosen" in text
+    assert "| seed | rung 1 | rung 2 | grid ends |\n" in text
 
 
 @pytest.mark.parametrize("arm", ["fastest", "scratch", "routed:confidence,accuracy=0.9"])
