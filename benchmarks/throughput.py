@@ -4,6 +4,7 @@
 - ours with `--bytes`: an epoch of a rung of that size, of the looks at val as much as comes to one of `climb.epochs`.
 - bare: the least that trains the same network: normalised floats in memory, random order, cross-entropy, torch.optim.SGD.
 - bare, compiled: the same, its forward and backward pass compiled by torch.compile, without the time that this takes; with `--bytes` alone.
+- C++: the same in compiled C++, with `--bytes`, `--batch-size 32` and a C++ compiler alone (`peers/compiled_loop.cpp`).
 - naive: the usual loop: DataLoader over PIL and torchvision transforms, fp32, loss and accuracy fetched every step.
 
 A round runs one epoch of each on a fresh network, and begins with another variant each time, so that what disturbs the machine hits all
@@ -29,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.peers.compiled_loop import can_train, compiled_loop
 from benchmarks.peers.usual_loop import naive, usual_sgd
 from odn.config import Config, load_config, make_config
 from odn.data.batches import Images, n_steps, training_batches
@@ -160,6 +162,8 @@ VARIANTS: dict[str, Callable[[Bench], float]] = {
     "ours, muon": functools.partial(ours, optimizer="muon"),
     "bare": bare,
     "bare, compiled": functools.partial(bare, compiles=True),
+    "C++, sgd": functools.partial(compiled_loop, optimizer="sgd"),
+    "C++, muon": functools.partial(compiled_loop, optimizer="muon"),
     "naive, 0 workers": functools.partial(naive, workers=0),
     "naive, 2 workers": functools.partial(naive, workers=2),
 }
@@ -199,7 +203,8 @@ def start_up() -> dict[str, float]:
 
 def measured(bench: Bench, *, rounds: int) -> dict[str, list[float]]:
     """Return the seconds, one a round, of each variant, of the parts of ours, and of start-up."""
-    variants = [name for name in VARIANTS if bench.rung is not None or name != "bare, compiled"]
+    left_out = ({"bare, compiled"} if bench.rung is None else set()) | (set() if can_train(bench) else {"C++, sgd", "C++, muon"})
+    variants = [name for name in VARIANTS if name not in left_out]
     seconds: dict[str, list[float]] = {name: [] for name in (*variants, *PARTS, *START_UP)}
     for turn in (number % len(variants) for number in range(rounds)):
         names = variants[turn:] + variants[:turn]

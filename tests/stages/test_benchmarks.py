@@ -3,13 +3,20 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks import deployed, page, run, threads
+from benchmarks.peers import compiled_loop
 from benchmarks.results import FOLDER, ResultFile, read_results
+from odn.config import settings
+from odn.models.configured import configured
+from odn.models.ladder import fitting
+from odn.models.network import build
 
 SMALL = ("data.max_images=300", "model.width=0.25", "search.target=0.2", "search.cooldown_epochs=1", "finish.epochs=1")
 BRIEF = ("growth.min_epochs=1", "growth.max_epochs=1", "growth.patience=1", "climb.epochs=1", "supernet.epochs=1", "train.precision=fp32")
@@ -123,3 +130,24 @@ def test_the_page_of_runtimes_says_what_was_measured(name: str) -> None:
             assert f" {row['bytes']:,} | {100 * row['accuracy']:.2f} (" in text
         for why in rung["refused"].values():
             assert why in text
+
+
+@pytest.mark.skipif(shutil.which(compiled_loop.COMPILER) is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(("channels", "size", "classes", "most"), [(1, 28, 10, 57_408), (3, 15, 26, 30_000)])
+def test_the_compiled_loop_learns_what_torch_learns(channels: int, size: int, classes: int, most: int) -> None:
+    """Its loss and gradient on a batch are those of the module, maps of odd sizes too; with Muon its loss falls."""
+    backbone = configured(settings(), in_channels=channels, n_classes=classes, height=size, width=size)
+    rung = fitting(backbone, {"bytes": most}, height=size, width=size)
+    network = build(rung, torch.Generator().manual_seed(0)).train()
+    draws = torch.Generator().manual_seed(1)
+    images = torch.randn(320, channels, size, size, generator=draws)
+    labels = torch.randint(classes, (320,), generator=draws)
+    epoch = partial(compiled_loop.epoch, network, rung, images=images, labels=labels)
+    loss, gradient = epoch(order=torch.arange(32), optimizer="sgd", rate=0.0)
+    expected = F.cross_entropy(network(images[:32]), labels[:32])
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), abs=1e-5)
+    grads = torch.cat([parameter.grad.reshape(-1) for parameter in network.parameters() if parameter.grad is not None])
+    torch.testing.assert_close(gradient, grads, rtol=0, atol=1e-3)  # an input of a rectifier may be 0 for one and not for the other
+    fallen, _ = epoch(order=torch.arange(32).repeat(40), optimizer="muon", rate=0.1)
+    assert fallen < 0.7 * loss
