@@ -1,7 +1,7 @@
 """Digest the code that each stage of the pipeline runs, so that DVC runs a stage again when that code changes, and only then.
 
 What a stage runs is found by following imports, also those inside functions, from its module and from the strategy of the configured
-mode. Comments, docstrings and the texts of errors are left out, and so are modules that change no result.
+mode. Comments, docstrings and the texts of errors are left out, and so are modules that change no result. C++ counts as it stands.
 """
 
 import ast
@@ -42,16 +42,23 @@ def read_source(package: Path) -> Source:
     Raises:
         SyntaxError: one is not Python.
     """
-    modules = {name: _read_module(path.read_text()) for name, path in _files(package)}
+    modules = {name: _read_module(path.read_text(), compiled=_compiled(path)) for name, path in _files(package)}
     imports = {name: frozenset(one for one in imported if one in modules) for name, (imported, _) in modules.items()}
     return Source(imports, {name: digest for name, (_, digest) in modules.items()})
 
 
+def _compiled(path: Path) -> str:
+    """Return the C++ that a module runs: that of its name beside it."""
+    beside = path.with_suffix(".cpp")
+    return beside.read_text() if beside.exists() else ""
+
+
 @functools.cache  # the same text is parsed once
-def _read_module(text: str) -> tuple[frozenset[str], str]:
+def _read_module(text: str, *, compiled: str) -> tuple[frozenset[str], str]:
     """Return what a module imports, and the digest of its code."""
     nodes = list(ast.walk(ast.parse(text)))
-    return frozenset(_imported(nodes)), _digest(text, nodes)
+    digest = _digest(text, nodes)
+    return frozenset(_imported(nodes)), hashlib.sha256((digest + compiled).encode()).hexdigest() if compiled else digest
 
 
 def _files(package: Path) -> Iterator[tuple[str, Path]]:

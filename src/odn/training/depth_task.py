@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from odn.compiled.residual import CompiledPass, compiled_pass
 from odn.data.batches import Images
+from odn.models.network import DepthNetwork
 from odn.sections import TrainConfig
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
@@ -48,6 +50,7 @@ class DepthTask(StateTask):
         super().__init__(state, settings=settings, machine=machine, steps=steps)
         self.depth, self.phase, self.epochs = phase.depth, phase.name, phase.epochs
         self._phase = phase
+        self._compiled = _compiled(state.network, settings=settings, machine=machine)
 
     def draws(self, epoch: int) -> torch.Generator:
         """Return what an epoch's batches are drawn from."""
@@ -64,13 +67,25 @@ class DepthTask(StateTask):
 
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gradients."""
-        with self._machine.autocast():
-            logits: Tensor = self._state.network(images)
+        if self._compiled is not None:
+            logits, features = self._compiled.logits(images)
+        else:
+            with self._machine.autocast():
+                logits = self._state.network(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self._settings.label_smoothing)
         loss.backward()
+        if self._compiled is not None:
+            self._compiled.backward(features)
         return logits, loss
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
         """Read the averaged weights off val, with BatchNorm statistics of their own."""
         reestimate_batchnorm(self._state.average, train, machine=self._machine)
         return evaluate(self._state.average, val, machine=self._machine)
+
+
+def _compiled(network: DepthNetwork, *, settings: TrainConfig, machine: Machine) -> CompiledPass | None:
+    """Return the compiled pass where one core of a processor trains, in float32, a network that has one."""
+    if machine.device.type != "cpu" or machine.threads > 1 or settings.precision == "bf16":
+        return None
+    return compiled_pass(network, batch_size=settings.batch_size // machine.group.size)

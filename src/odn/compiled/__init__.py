@@ -1,0 +1,1 @@
+"""Compiled code: what PyTorch's kernels are slow at."""

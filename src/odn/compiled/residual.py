@@ -1,0 +1,198 @@
+"""Train a thin residual network through compiled code: forward and backward pass of `residual.cpp`, in place of the module's own.
+
+PyTorch's convolutions and BatchNorm want channels by the eight or the sixteen; the networks at the foot of a ladder have a dozen. With the
+images of a batch side by side in memory every channel count is as good, and a step takes a third of the time. The sums are those of the
+module in another order: gradients differ in their last digits.
+"""
+
+import ctypes
+import functools
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from odn.errors import TrainingError
+from odn.files import sha256_of
+from odn.models.network import DepthNetwork
+from odn.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ShortcutBlock, Stem
+
+SOURCE, LIBRARY = (Path(__file__).with_name(name) for name in ("residual.cpp", "libresidual.so"))
+LANES = 8  # a batch is a multiple of it
+WIDEST = 128  # channels; beyond, PyTorch's kernels are no slower
+SYSTEM = ("Linux", "x86_64")  # for which the library is compiled
+CAPABLE = {"AVX2", "AVX512"}  # what PyTorch calls processors that have what the library is compiled for
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Be one row of the table that says what is computed; map 0 is the image, map i what row i, from 1, computes."""
+
+    reads: int
+    conv: nn.Conv2d | None  # None: the mean of 2 x 2 pixels
+    norm: nn.BatchNorm2d | None
+    channels: int
+    stride: int
+    adds: int = -1  # the map that is added before the rectifier
+    rectifies: bool = False
+
+    def row(self) -> tuple[int, ...]:
+        """Return it as numbers."""
+        kernel = 0 if self.conv is None else self.conv.kernel_size[0]
+        return kernel, self.reads, self.adds, self.channels, self.stride, int(self.rectifies)
+
+
+class CompiledPass:
+    """Hold the room for one batch through one network: `features` computes forward, `backward` leaves gradients at the parameters."""
+
+    def __init__(self, network: DepthNetwork, layers: Sequence[Layer], library: ctypes.CDLL) -> None:
+        self._network, self._layers, self._library = network, layers, library
+        self._shape: torch.Size | None = None
+        self._made: int | None = None
+
+    def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits (N, K) of images (N, C, H, W), and the features (N, C') that they are computed from.
+
+        The graph of autograd begins at the features; BatchNorm's running statistics move as they do in the module.
+        """
+        if images.shape != self._shape:
+            self._release()
+            self._make(images.shape)
+        features = torch.empty(len(images), self._layers[-1].channels)
+        strides = (ctypes.c_int64 * 4)(*images.stride())
+        self._library.odn_forward(self._made, images.data_ptr(), strides, self._tensors(), features.data_ptr())
+        return self._network.head(self._network.depth)(features.requires_grad_()), features
+
+    def backward(self, features: Tensor) -> None:
+        """Take the gradient at the features of the last pass down to the parameters, whose gradients are replaced."""
+        assert features.grad is not None, "the loss was taken back to the features"
+        self._library.odn_backward(self._made, features.grad.contiguous().data_ptr())
+
+    def __del__(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._made is not None:
+            self._library.odn_release(self._made)
+            self._made = None
+
+    def _make(self, shape: torch.Size) -> None:
+        rows = [number for layer in self._layers for number in layer.row()]
+        norm = next(layer.norm for layer in self._layers if layer.norm is not None)
+        assert norm.momentum is not None
+        table = (ctypes.c_int * len(rows))(*rows)
+        self._made = self._library.odn_make(table, len(self._layers), *shape, norm.eps, norm.momentum)
+        if self._made is None:
+            raise MemoryError(f"a batch of shape {tuple(shape)} through {len(self._layers)} layers")
+        self._shape = shape
+
+    def _tensors(self) -> ctypes.Array[ctypes.c_void_p]:
+        """Return the addresses of all weights, their gradients, and running statistics, nine a layer."""
+        addresses: list[int | None] = []
+        for layer in self._layers:
+            if layer.conv is None or layer.norm is None:
+                addresses += [None] * 9
+                continue
+            weights = (layer.conv.weight, layer.norm.weight, layer.norm.bias)
+            for parameter in weights:
+                parameter.grad = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
+            buffers = (layer.norm.running_mean, layer.norm.running_var, layer.norm.num_batches_tracked)
+            gradients = [parameter.grad for parameter in weights]
+            addresses += [tensor.data_ptr() for tensor in (*weights, *gradients, *buffers) if tensor is not None]
+        return (ctypes.c_void_p * len(addresses))(*addresses)
+
+
+def compiled_pass(network: DepthNetwork, *, batch_size: int) -> CompiledPass | None:
+    """Return a faster way to train a network on the processor; None where there is none.
+
+    There is one for a residual network with the stem for small images, of no more than `WIDEST` channels.
+    """
+    library = _library()
+    if library is None or batch_size % LANES:
+        return None
+    layers = list(_layers(network))
+    fits = bool(layers) and max(layer.channels for layer in layers) <= WIDEST
+    plain = all(
+        parameter.requires_grad and parameter.dtype == torch.float32 and parameter.device.type == "cpu"
+        for parameter in network.parameters()
+    )
+    return CompiledPass(network, layers, library) if fits and plain else None
+
+
+def _layers(network: DepthNetwork) -> Iterator[Layer]:
+    """Yield what a residual network computes, layer by layer; nothing where it is another, or a layer of another kind is in it."""
+    if not isinstance(network.stem, Stem) or list(dict(network.stem.named_children())) != ["conv", "bn", "relu"]:
+        return
+    if not all(type(block) in {BasicBlock, Bottleneck, ShortcutBlock} for block in network.blocks):
+        return
+    made = [_layer(network.stem, "conv", "bn", reads=0, rectifies=True)]
+    for block in network.blocks:
+        assert isinstance(block, ResidualBlock)
+        if not _add_block(made, block):
+            return
+    if all(_is_known(layer) for layer in made):
+        yield from made
+
+
+def _add_block(made: list[Layer], block: ResidualBlock) -> bool:
+    """Add the layers of a block; False where its shortcut takes one pixel of four, as the published one does."""
+    before = around = len(made)
+    residual = block.residual_layers()
+    if not block.passes_on:
+        pool = dict(block.shortcut.named_children()).get("pool")
+        if isinstance(pool, nn.AvgPool2d):
+            if pool.kernel_size != pool.stride or pool.stride != 2:
+                return False
+            made.append(Layer(reads=before, conv=None, norm=None, channels=made[before - 1].channels, stride=2))
+        made.append(_layer(block, "shortcut.conv", "shortcut.bn", reads=len(made), rectifies=not residual))
+        around = len(made)
+    reads = before
+    for number, (conv, norm) in enumerate(residual, start=1):
+        is_last = number == len(residual)
+        reads = len(made) if number > 1 else before
+        made.append(_layer(block, conv, norm, reads=reads, adds=around if is_last else -1, rectifies=True))
+    return True
+
+
+def _layer(module: nn.Module, conv: str, norm: str, *, reads: int, adds: int = -1, rectifies: bool) -> Layer:
+    convolution, normalisation = module.get_submodule(conv), module.get_submodule(norm)
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(normalisation, nn.BatchNorm2d)
+    return Layer(reads, convolution, normalisation, convolution.out_channels, convolution.stride[0], adds, rectifies)
+
+
+def _is_known(layer: Layer) -> bool:
+    """Return whether the compiled code computes a layer, and finds its weights as they lie: channels last."""
+    if layer.conv is None or layer.norm is None:
+        return True
+    kernel, stride = layer.conv.kernel_size, layer.conv.stride
+    known = kernel in {(1, 1), (3, 3)} and stride in {(1, 1), (2, 2)} and layer.conv.padding == (kernel[0] // 2,) * 2
+    return known and layer.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Load what was compiled when odn was installed; None on systems for which it is not, and processors that lack AVX2.
+
+    Raises:
+        TrainingError: it is not there, or of another source.
+    """
+    if (platform.system(), platform.machine()) != SYSTEM or torch.backends.cpu.get_cpu_capability() not in CAPABLE:
+        return None
+    if not LIBRARY.exists():
+        raise TrainingError(f"{LIBRARY} is missing; install odn again (in a clone of it: make setup)")
+    library, pointer, whole, real = ctypes.CDLL(str(LIBRARY)), ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    library.odn_source.restype = ctypes.c_char_p
+    if library.odn_source().decode() != sha256_of(SOURCE):
+        raise TrainingError(f"{LIBRARY} is not made of {SOURCE.name} as it is; install odn again (in a clone of it: make setup)")
+    library.odn_make.restype = pointer
+    library.odn_make.argtypes = [pointer, *[whole] * 5, real, real]
+    library.odn_forward.argtypes = [pointer, pointer, pointer, pointer, pointer]
+    library.odn_backward.argtypes = [pointer, pointer]
+    library.odn_release.argtypes = [pointer]
+    for function in (library.odn_forward, library.odn_backward, library.odn_release):
+        function.restype = None
+    return library
