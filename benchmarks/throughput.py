@@ -4,7 +4,7 @@
 - ours with `--bytes`: an epoch of a rung of that size, of the looks at val as much as comes to one of `climb.epochs`.
 - bare: the least that trains the same network: normalised floats in memory, random order, cross-entropy, torch.optim.SGD.
 - bare, compiled: the same, its forward and backward pass compiled by torch.compile, without the time that this takes; with `--bytes` alone.
-- C++: the same in compiled C++, with `--bytes`, `--batch-size 32` and a C++ compiler alone (`peers/compiled_loop.cpp`).
+- C++: the same, all of it in compiled C++, with `--bytes` and a C++ compiler alone (`peers/compiled_loop.cpp`).
 - naive: the usual loop: DataLoader over PIL and torchvision transforms, fp32, loss and accuracy fetched every step.
 
 A round runs one epoch of each on a fresh network, and begins with another variant each time, so that what disturbs the machine hits all
