@@ -122,7 +122,7 @@ dvc-ready:
 	  { echo "odn: this folder is not a git repository, and DVC needs one; clone it, or run 'git init' here" >&2; exit 1; }
 	@test -f .dvc/config || { echo "odn: DVC is not initialised here; run '$(BIN)/dvc init'" >&2; exit 1; }
 
-$(READY): requirements.lock pyproject.toml hatch_build.py src/odn/compiled/residual.cpp
+$(READY): requirements.lock pyproject.toml hatch_build.py $(wildcard src/odn/compiled/*.cpp)
 	@python=''; \
 	for name in "$${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do \
 	  if "$$name" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

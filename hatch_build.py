@@ -1,4 +1,4 @@
-"""Compile src/odn/compiled/residual.cpp when odn is built or installed, as hatchling asks; do nothing elsewhere than on x86-64 Linux."""
+"""Compile the C++ of src/odn/compiled when odn is built or installed, as hatchling asks; do nothing elsewhere than on x86-64 Linux."""
 
 import hashlib
 import platform
@@ -9,7 +9,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("src/odn/compiled/residual.cpp")
+COMPILED = Path("src/odn/compiled")
+LIBRARY = COMPILED / "libodn.so"
 TAG = "py3-none-manylinux_2_17_x86_64"
 # No rounding is traded for speed, but for multiplications that are fused with additions: the same bytes on every processor with AVX2.
 FLAGS = (
@@ -19,16 +20,23 @@ FLAGS = (
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Put the compiled library beside its source, and into the wheel."""
+    """Put the compiled library beside its sources, and into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile with Zig's C++ compiler, which is a Python package."""
+        """Compile."""
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
             return
-        source = Path(self.root) / SOURCE
-        compiled = source.with_name("libresidual.so")
-        digest = f'-DSOURCE="{hashlib.sha256(source.read_bytes()).hexdigest()}"'
-        subprocess.run([sys.executable, "-m", "ziglang", "c++", *FLAGS, digest, str(source), "-o", str(compiled)], check=True)
-        build_data["artifacts"].append(str(compiled.relative_to(self.root)))
+        compile_library(Path(self.root))
+        build_data["artifacts"].append(str(LIBRARY))
         build_data["pure_python"] = False
         build_data["tag"] = TAG
+
+
+def compile_library(root: Path) -> None:
+    """Compile with Zig's C++ compiler, which is a Python package; the library knows the digest of what it is made of."""
+    sources = sorted((root / COMPILED).glob("*.cpp"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    made = root / LIBRARY.with_suffix(".part")
+    compiler = (sys.executable, "-m", "ziglang", "c++")
+    subprocess.run([*compiler, *FLAGS, f'-DSOURCE="{digest}"', *map(str, sources), "-o", str(made)], check=True)
+    made.replace(root / LIBRARY)

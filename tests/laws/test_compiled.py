@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odn.compiled import residual
+from odn.compiled import library
+from odn.compiled.orthogonal import compiled_orthogonalised
 from odn.compiled.residual import compiled_pass
 from odn.config import settings
 from odn.errors import TrainingError
@@ -19,8 +20,9 @@ from odn.models.network import DepthNetwork, build
 from odn.training.depth_task import _compiled
 from odn.training.device import Machine
 from odn.training.group import Group
+from odn.training.muon import orthogonalised
 
-pytestmark = pytest.mark.skipif(residual._library() is None, reason="compiled for Linux on processors with AVX2")
+pytestmark = pytest.mark.skipif(library.library() is None, reason="compiled for Linux on processors with AVX2")
 
 
 class Case(NamedTuple):
@@ -134,15 +136,32 @@ def test_it_is_taken_in_float32_on_one_thread_of_a_processor() -> None:
     assert not taken(Machine(cpu, "fp32", group=Group(0, 8)))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_small_matrices_are_orthogonalised_as_torch_does(layout: torch.memory_format) -> None:
+    """Wide and tall ones, of one row and of many, kernels and matrices; and where one is large all are left to torch."""
+    draws = torch.Generator().manual_seed(0)
+    shapes = [(4, 11, 3, 3), (11, 4, 3, 3), (128, 64, 1, 1), (40, 3, 1, 1), (1, 5, 3, 3), (16, 16, 3, 3)]
+    kernels = [torch.randn(shape, generator=draws).contiguous(memory_format=layout) for shape in shapes] + [
+        torch.randn(9, 30, generator=draws)
+    ]
+    taken = compiled_orthogonalised(kernels)
+    assert taken is not None
+    for kernel, ours in zip(kernels, taken, strict=True):
+        (by_torch,) = orthogonalised([kernel.double()], dtype=torch.float64)
+        assert ours.stride() == kernel.stride() or 1 in kernel.shape
+        torch.testing.assert_close(ours.double(), by_torch, rtol=0, atol=2e-4)
+    assert compiled_orthogonalised([*kernels, torch.randn(200, 200, generator=draws)]) is None
+
+
 def test_a_library_of_another_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights must not hang on what was compiled some time ago."""
-    (tmp_path / "residual.cpp").write_bytes(residual.SOURCE.read_bytes() + b"// newer\n")
-    for name, value in {"SOURCE": tmp_path / "residual.cpp", "LIBRARY": residual.LIBRARY}.items():
-        monkeypatch.setattr(residual, name, value)
-    with pytest.raises(TrainingError, match="is not made of residual.cpp as it is; install odn again"):
-        residual._library.__wrapped__()
-    monkeypatch.setattr(residual, "LIBRARY", tmp_path / "libresidual.so")
-    with pytest.raises(TrainingError, match="libresidual.so is missing; install odn again"):
-        residual._library.__wrapped__()
-    monkeypatch.setattr(residual, "SYSTEM", ("Plan 9", "mips"))
-    assert residual._library.__wrapped__() is None
+    load = library.library.__wrapped__
+    (tmp_path / "residual.cpp").write_text("// newer\n")
+    monkeypatch.setattr(library, "HERE", tmp_path)
+    with pytest.raises(TrainingError, match="libodn.so is not made of the C\\+\\+ beside it as it is; install odn again"):
+        load()
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "libodn.so")
+    with pytest.raises(TrainingError, match="libodn.so is missing; install odn again"):
+        load()
+    monkeypatch.setattr(library, "SYSTEM", ("Plan 9", "mips"))
+    assert load() is None

@@ -2,7 +2,7 @@
 //
 // Maps are (C, H, W, N): the images of a batch lie side by side, and fill vector registers whatever the number of channels, where a
 // library's kernels want channels by the eight or the sixteen. What is computed is what odn.models.resnet computes in train mode. It is
-// compiled by `zig c++` when odn is installed (hatch_build.py), for processors with AVX2, and needs nothing but the C library.
+// compiled when odn is installed (hatch_build.py), for processors with AVX2, and needs nothing but the C library.
 
 #include <stddef.h>
 #include <stdint.h>
@@ -275,7 +275,7 @@ constexpr int COLUMNS = 6;  // of a layer: kernel size, map that it reads, map t
 
 }  // namespace
 
-// Returns the digest of this file, as the build gives it, so that a library that is older than it can be refused.
+// Returns the digest of all the C++ here, as the build gives it, so that a library that is older can be refused.
 extern "C" const char* odn_source() { return SOURCE; }
 
 // Map 0 is the image, map i what layer i, counted from 1, computes.

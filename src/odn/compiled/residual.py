@@ -6,25 +6,18 @@ few, and about as long where they are `WIDEST`. The sums are those of the module
 """
 
 import ctypes
-import functools
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from odn.errors import TrainingError
-from odn.files import sha256_of
+from odn.compiled.library import library
 from odn.models.network import DepthNetwork
 from odn.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ShortcutBlock, Stem
 
-SOURCE, LIBRARY = (Path(__file__).with_name(name) for name in ("residual.cpp", "libresidual.so"))
 LANES = 8  # a batch is a multiple of it
 WIDEST = 80  # channels; with more, PyTorch's kernels are no slower
-SYSTEM = ("Linux", "x86_64")  # for which the library is compiled
-CAPABLE = {"AVX2", "AVX512"}  # what PyTorch calls processors that have what the library is compiled for
 
 
 @dataclass(frozen=True)
@@ -44,12 +37,24 @@ class Layer:
         kernel = 0 if self.conv is None else self.conv.kernel_size[0]
         return kernel, self.reads, self.adds, self.channels, self.stride, int(self.rectifies)
 
+    def tensors(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return kernel, scale and shift; and mean, variance and number of batches that BatchNorm keeps. Of a pool nothing."""
+        if self.conv is None or self.norm is None:
+            return (), ()
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        return (self.conv.weight, norm.weight, norm.bias), (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+
 
 class CompiledPass:
     """Hold the room for one batch through one network: `features` computes forward, `backward` leaves gradients at the parameters."""
 
-    def __init__(self, network: DepthNetwork, layers: Sequence[Layer], library: ctypes.CDLL) -> None:
-        self._network, self._layers, self._library = network, layers, library
+    def __init__(self, network: DepthNetwork, layers: Sequence[Layer], compiled: ctypes.CDLL) -> None:
+        self._network, self._layers, self._library = network, layers, compiled
+        self._tensors = [layer.tensors() for layer in layers]
+        self._gradients = [[torch.empty_like(weight) for weight in weights] for weights, _ in self._tensors]
         self._shape: torch.Size | None = None
         self._made: int | None = None
 
@@ -63,13 +68,16 @@ class CompiledPass:
             self._make(images.shape)
         features = torch.empty(len(images), self._layers[-1].channels)
         strides = (ctypes.c_int64 * 4)(*images.stride())
-        self._library.odn_forward(self._made, images.data_ptr(), strides, self._tensors(), features.data_ptr())
+        self._library.odn_forward(self._made, images.data_ptr(), strides, self._addresses(), features.data_ptr())
         return self._network.head(self._network.depth)(features.requires_grad_()), features
 
     def backward(self, features: Tensor) -> None:
-        """Take the gradient at the features of the last pass down to the parameters, whose gradients are replaced."""
+        """Take the gradient at the features of the last pass down to the parameters; what they get is overwritten by the next pass."""
         assert features.grad is not None, "the loss was taken back to the features"
         self._library.odn_backward(self._made, features.grad.contiguous().data_ptr())
+        for (weights, _), gradients in zip(self._tensors, self._gradients, strict=True):
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient
 
     def __del__(self) -> None:
         self._release()
@@ -89,19 +97,11 @@ class CompiledPass:
             raise MemoryError(f"a batch of shape {tuple(shape)} through {len(self._layers)} layers")
         self._shape = shape
 
-    def _tensors(self) -> ctypes.Array[ctypes.c_void_p]:
-        """Return the addresses of all weights, their gradients, and running statistics, nine a layer."""
+    def _addresses(self) -> ctypes.Array[ctypes.c_void_p]:
+        """Return where all weights, their gradients, and running statistics are, nine a layer."""
         addresses: list[int | None] = []
-        for layer in self._layers:
-            if layer.conv is None or layer.norm is None:
-                addresses += [None] * 9
-                continue
-            weights = (layer.conv.weight, layer.norm.weight, layer.norm.bias)
-            for parameter in weights:
-                parameter.grad = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
-            buffers = (layer.norm.running_mean, layer.norm.running_var, layer.norm.num_batches_tracked)
-            gradients = [parameter.grad for parameter in weights]
-            addresses += [tensor.data_ptr() for tensor in (*weights, *gradients, *buffers) if tensor is not None]
+        for (weights, buffers), gradients in zip(self._tensors, self._gradients, strict=True):
+            addresses += [tensor.data_ptr() for tensor in (*weights, *gradients, *buffers)] or [None] * 9
         return (ctypes.c_void_p * len(addresses))(*addresses)
 
 
@@ -110,8 +110,8 @@ def compiled_pass(network: DepthNetwork, *, batch_size: int) -> CompiledPass | N
 
     There is one for a residual network with the stem for small images, of no more than `WIDEST` channels.
     """
-    library = _library()
-    if library is None or batch_size % LANES:
+    compiled = library()
+    if compiled is None or batch_size % LANES:
         return None
     layers = layers_of(network)
     fits = bool(layers) and max(layer.channels for layer in layers) <= WIDEST
@@ -119,7 +119,7 @@ def compiled_pass(network: DepthNetwork, *, batch_size: int) -> CompiledPass | N
         parameter.requires_grad and parameter.dtype == torch.float32 and parameter.device.type == "cpu"
         for parameter in network.parameters()
     )
-    return CompiledPass(network, layers, library) if fits and plain else None
+    return CompiledPass(network, layers, compiled) if fits and plain else None
 
 
 def layers_of(network: DepthNetwork) -> list[Layer]:
@@ -170,28 +170,3 @@ def _is_known(layer: Layer) -> bool:
     kernel, stride = layer.conv.kernel_size, layer.conv.stride
     known = kernel in {(1, 1), (3, 3)} and stride in {(1, 1), (2, 2)} and layer.conv.padding == (kernel[0] // 2,) * 2
     return known and layer.conv.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    """Load what was compiled when odn was installed; None on systems for which it is not, and processors that lack AVX2.
-
-    Raises:
-        TrainingError: it is not there, or of another source.
-    """
-    if (platform.system(), platform.machine()) != SYSTEM or torch.backends.cpu.get_cpu_capability() not in CAPABLE:
-        return None
-    if not LIBRARY.exists():
-        raise TrainingError(f"{LIBRARY} is missing; install odn again (in a clone of it: make setup)")
-    library, pointer, whole, real = ctypes.CDLL(str(LIBRARY)), ctypes.c_void_p, ctypes.c_int, ctypes.c_float
-    library.odn_source.restype = ctypes.c_char_p
-    if library.odn_source().decode() != sha256_of(SOURCE):
-        raise TrainingError(f"{LIBRARY} is not made of {SOURCE.name} as it is; install odn again (in a clone of it: make setup)")
-    library.odn_make.restype = pointer
-    library.odn_make.argtypes = [pointer, *[whole] * 5, real, real]
-    library.odn_forward.argtypes = [pointer, pointer, pointer, pointer, pointer]
-    library.odn_backward.argtypes = [pointer, pointer]
-    library.odn_release.argtypes = [pointer]
-    for function in (library.odn_forward, library.odn_backward, library.odn_release):
-        function.restype = None
-    return library

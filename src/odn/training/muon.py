@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from odn.compiled.orthogonal import compiled_orthogonalised
+
 ITERATIONS = 5
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315  # of the polynomial that takes every singular value near 1
 LEAST_NORM = 1e-7
@@ -27,6 +29,8 @@ def orthogonalised(kernels: list[Tensor], *, dtype: torch.dtype) -> list[Tensor]
 
     The products are taken in `dtype`.
     """
+    if dtype == torch.float32 and (compiled := compiled_orthogonalised(kernels)) is not None:
+        return compiled
     # channels last, as the kernels lie in memory: the order of a matrix' columns does not matter
     matrices = [kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1) if kernel.ndim == 4 else kernel for kernel in kernels]
     wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
