@@ -101,6 +101,13 @@ def test_modules_are_compiled(image: str) -> None:
     assert in_image(image, "python3", "-c", code) == "True"
 
 
+def test_compiled_code_is_there(image: str) -> None:
+    """Thin networks train through it, where the machine is of the kind that it is for."""
+    found = "(platform.system(), platform.machine()) != SYSTEM or bool(library())"
+    code = f"import platform; from odn.compiled.library import SYSTEM, library; print({found})"
+    assert in_image(image, "python3", "-c", code) == "True"
+
+
 def test_image_tells_no_secret(image: str, config: dict[str, Any]) -> None:
     """Neither the commands of the build nor the environment hold a password, a certificate or a proxy."""
     history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
