@@ -94,8 +94,8 @@ def _said_of_p(found: ResultFile) -> str:
 def _table(found: ResultFile) -> str:
     compared = reference_of(found)
     reference = {one.seed: one for one in found.of(compared)}
-    names = ["arm", "n", _unit(found), "test accuracy"]
-    names += [f"against {compared}" if compared else "", "parameters", "bytes", "MACs", "ms", "cost", "seconds"]
+    names = ["arm", "n", _unit(found), "test accuracy", *([f"against {compared}"] if compared else [])]
+    names += ["parameters", "bytes", "MACs", "ms", "cost", "seconds"]
     rows = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
     for arm in found.arms():
         results = found.of(arm)
@@ -105,7 +105,7 @@ def _table(found: ResultFile) -> str:
             str(len(results)),
             ", ".join(map(str, depths)),
             f"{_spread([100 * one.test_accuracy for one in results], '{:.2f}')} {_interval(results)}",
-            _against(results, reference) if arm != compared else "",
+            *([_against(results, reference) if arm != compared else ""] if compared else []),
             f"{statistics.mean(one.n_params for one in results):,.0f}",
             f"{statistics.mean(one.size_bytes for one in results):,.0f}",
             f"{statistics.mean(one.macs for one in results):,.0f}",
