@@ -22,8 +22,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 
 # .ready names the folder that the environment was made in: one that is broken, half made, or moved is made anew.
+# What is compiled lies beside its source (hatch_build.py), where `git clean` finds it.
 READY := .venv/.ready
-ifneq ($(shell test -x $(BIN)/python && cat $(READY) 2>/dev/null),$(HERE))
+COMPILED := src/odn/compiled/libodn.so
+ifneq ($(shell test -x $(BIN)/python && { test "$$(uname -sm)" != "Linux x86_64" || test -e $(COMPILED); } && cat $(READY) 2>/dev/null),$(HERE))
 .PHONY: $(READY)
 endif
 
