@@ -49,7 +49,7 @@ class Layer:
 
 
 class CompiledPass:
-    """Hold the room for one batch through one network: `features` computes forward, `backward` leaves gradients at the parameters."""
+    """Stand in the place of a network in training; hold the room for one batch through it."""
 
     def __init__(self, network: DepthNetwork, layers: Sequence[Layer], compiled: ctypes.CDLL) -> None:
         self._network, self._layers, self._library = network, layers, compiled
@@ -58,10 +58,11 @@ class CompiledPass:
         self._shape: torch.Size | None = None
         self._made: int | None = None
 
-    def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits (N, K) of images (N, C, H, W), and the features (N, C') that they are computed from.
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits (N, K) of images (N, C, H, W), as the module does in train mode; running statistics move as they do there.
 
-        The graph of autograd begins at the features; BatchNorm's running statistics move as they do in the module.
+        The graph of autograd begins at the features: a loss that is taken back to them goes on through compiled code, down to the
+        parameters. What these get as gradients is overwritten by the next pass.
         """
         if images.shape != self._shape:
             self._release()
@@ -69,15 +70,16 @@ class CompiledPass:
         features = torch.empty(len(images), self._layers[-1].channels)
         strides = (ctypes.c_int64 * 4)(*images.stride())
         self._library.odn_forward(self._made, images.data_ptr(), strides, self._addresses(), features.data_ptr())
-        return self._network.head(self._network.depth)(features.requires_grad_()), features
+        features.requires_grad_().register_hook(self._backward)
+        logits: Tensor = self._network.head(self._network.depth)(features)
+        return logits
 
-    def backward(self, features: Tensor) -> None:
-        """Take the gradient at the features of the last pass down to the parameters; what they get is overwritten by the next pass."""
-        assert features.grad is not None, "the loss was taken back to the features"
-        self._library.odn_backward(self._made, features.grad.contiguous().data_ptr())
+    def _backward(self, gradient: Tensor) -> None:
+        """Take the gradient at the features of the last pass down to the parameters."""
+        self._library.odn_backward(self._made, gradient.contiguous().data_ptr())
         for (weights, _), gradients in zip(self._tensors, self._gradients, strict=True):
-            for weight, gradient in zip(weights, gradients, strict=True):
-                weight.grad = gradient
+            for weight, its_own in zip(weights, gradients, strict=True):
+                weight.grad = its_own
 
     def __del__(self) -> None:
         self._release()

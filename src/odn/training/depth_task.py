@@ -68,14 +68,12 @@ class DepthTask(StateTask):
     def learn(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gradients."""
         if self._compiled is not None:
-            logits, features = self._compiled.logits(images)
+            logits = self._compiled(images)
         else:
             with self._machine.autocast():
                 logits = self._state.network(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self._settings.label_smoothing)
         loss.backward()
-        if self._compiled is not None:
-            self._compiled.backward(features)
         return logits, loss
 
     def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
