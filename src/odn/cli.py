@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
     add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared", "progress")
     add(commands, "open", _open, "decide to begin", "search")
+    add(commands, "settings", _settings, "write what the stages of the loop are told", "settings")
     for name, run, text in (("train", _train, "train one depth, or rung"), ("check", _check, "judge one depth, or rung")):
         command = add(commands, name, run, text, "prepared", "search", "progress")
         command.add_argument("--depth", type=int, required=True, help="rung of the ladder; of a prefix, the blocks kept")
@@ -110,6 +111,10 @@ def _prepare(options: argparse.Namespace) -> None:
     out = options.prepared
     splits = {name: out / name for name in ("train", "val", "test")}
     stage(options, data=options.data, manifest=out / "dataset.json", progress=options.progress, **splits)
+
+
+def _settings(options: argparse.Namespace) -> None:
+    stage(options, out=options.settings)
 
 
 def _open(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from odn.modes import MODES
 
-STAGES = ("fetch", "prepare", "open", "train", "check", "truncate", "evaluate", "export", "report", "register")
+STAGES = ("fetch", "prepare", "open", "settings", "train", "check", "truncate", "evaluate", "export", "report", "register")
 LOADER = "odn.searching.strategy"  # imports the strategy of the mode by its name
 # Modules that change no result of the other stages: they name the public API, show, or list the settings, whose values DVC tracks.
 SHOWN = ("odn", "odn.arguments", "odn.display", "odn.errors", "odn.follow", "odn.refusals", "odn.sanitize", "odn.sections", "odn.waiting")

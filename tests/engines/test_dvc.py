@@ -31,6 +31,7 @@ def test_the_first_repro_runs_everything(clone: Clone) -> None:
         "fetch",
         "prepare",
         "open",
+        "settings",
         "train@1",
         "check@1",
         "train@2",

@@ -13,6 +13,7 @@ import yaml
 
 from odn.cli import main
 from odn.config import Config
+from odn.stages.settings import TOLD
 
 ROOT = Path(__file__).parents[2]
 STAGES = ROOT / "src" / "odn" / "stages"
@@ -77,8 +78,8 @@ def _stage(name: str, entry: dict[str, Any]) -> Stage:
     return Stage(
         name=name,
         command=_untemplated(entry["cmd"]),
-        config=frozenset(entry.get("params", [])),
-        reads=frozenset(path for path in deps if not path.startswith("work/code/")),
+        config=frozenset(TOLD[name] if f"work/settings/{name}.json" in deps else entry.get("params", [])),
+        reads=frozenset(path for path in deps if not path.startswith(("work/code/", "work/settings/"))),
         writes=outs,
         code=frozenset(path for path in deps if path.startswith("work/code/")),
     )

@@ -10,6 +10,7 @@ import pytest
 from odn import source
 from odn.config import Config
 from odn.modes import MODES
+from odn.stages.settings import TOLD
 from repo.pipeline import ROOT, STAGES, Stage, help_of, stages_of_docstrings, stages_of_dvc
 
 DECLARED = stages_of_dvc()
@@ -53,6 +54,14 @@ def test_docstring_lists_what_dvc_lists(stage: Stage) -> None:
 def test_a_stage_depends_on_the_code_that_it_runs(stage: Stage) -> None:
     """By the digests that the stage `code` makes, of which every stage but itself has its own."""
     assert stage.code == (frozenset() if stage.name == "code" else {f"work/code/{stage.name}.txt"})
+
+
+def test_the_settings_of_a_loop_are_tracked_and_written() -> None:
+    """Each that a stage of a loop is told is one that `settings` depends on, with its section or alone."""
+    settings = DECLARED["settings"]
+    told = {name for stage in TOLD for name in DECLARED[stage].config}
+    assert {name for name in told if not {name, name.partition(".")[0]} & settings.config} == set()
+    assert settings.writes == {f"work/settings/{stage}.json" for stage in TOLD}
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +117,11 @@ def test_no_two_stages_write_the_same_path(stage: Stage) -> None:
 
 
 def test_components_steps_and_stages_are_one_set() -> None:
-    """Each stage has a step and a component; `code` is DVC's alone, `prepare` does `fetch` and `open`, `configure` is Kubeflow's."""
+    """Each stage has a step and a component; `code` and `settings` are DVC's alone, `prepare` does `fetch` and `open`, `configure` is Kubeflow's."""
     components = {path.stem for path in COMPONENTS}
     tree = ast.parse((ROOT / "src/odn/steps.py").read_text())
     steps = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
-    assert components == steps == set(DECLARED) - {"code", "fetch", "open"} | {"configure"}
+    assert components == steps == set(DECLARED) - {"code", "fetch", "open", "settings"} | {"configure"}
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)

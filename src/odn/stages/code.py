@@ -1,8 +1,8 @@
 """Digest the code that each stage runs under the configured mode, so that a change elsewhere runs nothing again.
 
 Reads: src/odn
-Writes: work/code/fetch.txt, work/code/prepare.txt, work/code/open.txt, work/code/train.txt, work/code/check.txt, work/code/truncate.txt,
-  work/code/evaluate.txt, work/code/export.txt, work/code/report.txt, work/code/register.txt
+Writes: work/code/fetch.txt, work/code/prepare.txt, work/code/open.txt, work/code/settings.txt, work/code/train.txt, work/code/check.txt,
+  work/code/truncate.txt, work/code/evaluate.txt, work/code/export.txt, work/code/report.txt, work/code/register.txt
 Config: search.mode
 """
 
