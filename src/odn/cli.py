@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add(commands, "fetch", _fetch, "bring the raw data into downloads/", "downloads", "data")
     add(commands, "prepare", _prepare, "split the raw data into train, val and test", "data", "prepared", "progress")
     add(commands, "open", _open, "decide to begin", "search")
-    add(commands, "settings", _settings, "write what the stages of the loop are told", "settings")
+    add(commands, "settings", _settings, "write the settings that stages depend on", "settings")
     for name, run, text in (("train", _train, "train one depth, or rung"), ("check", _check, "judge one depth, or rung")):
         command = add(commands, name, run, text, "prepared", "search", "progress")
         command.add_argument("--depth", type=int, required=True, help="rung of the ladder; of a prefix, the blocks kept")

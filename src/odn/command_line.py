@@ -17,7 +17,7 @@ FOLDERS = {  # flag: (default, help)
     "code": ("work/code", "a file a stage, with digests of the code that it runs"),
     "downloads": ("downloads", "raw files as they were fetched"),
     "data": ("data", "raw files, versioned by data.dvc"),
-    "settings": ("work/settings", "what the stages of the loop are told"),
+    "settings": ("work/settings", "a file a stage, with the settings that it depends on"),
     "prepared": ("work/prepared", "train/, val/, test/ and dataset.json"),
     "search": ("work", "depths/, checks/ and decisions/"),
     "model": ("model", "the network that is kept"),

@@ -56,8 +56,8 @@ def test_a_stage_depends_on_the_code_that_it_runs(stage: Stage) -> None:
     assert stage.code == (frozenset() if stage.name == "code" else {f"work/code/{stage.name}.txt"})
 
 
-def test_the_settings_of_a_loop_are_tracked_and_written() -> None:
-    """Each that a stage of a loop is told is one that `settings` depends on, with its section or alone."""
+def test_settings_that_are_written_for_a_stage_are_tracked() -> None:
+    """Each that a stage is told so is one that `settings` depends on, with its section or alone."""
     settings = DECLARED["settings"]
     told = {name for stage in TOLD for name in DECLARED[stage].config}
     assert {name for name in told if not {name, name.partition(".")[0]} & settings.config} == set()
@@ -117,7 +117,7 @@ def test_no_two_stages_write_the_same_path(stage: Stage) -> None:
 
 
 def test_components_steps_and_stages_are_one_set() -> None:
-    """Each stage has a step and a component; `code` and `settings` are DVC's alone, `prepare` does `fetch` and `open`, `configure` is Kubeflow's."""
+    """Each stage has a step and a component; `prepare` does `fetch` and `open`; `code` and `settings` are DVC's, `configure` Kubeflow's."""
     components = {path.stem for path in COMPONENTS}
     tree = ast.parse((ROOT / "src/odn/steps.py").read_text())
     steps = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
