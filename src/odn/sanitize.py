@@ -4,6 +4,7 @@ Secrets are the user, password and query of every address, bearer tokens, `passw
 secrets wherever they turn up. A password of fewer than `LEAST` characters is hidden in its address only: elsewhere it may be any word.
 """
 
+import functools
 import os
 import re
 import unicodedata
@@ -34,7 +35,7 @@ def sanitized(text: object, *, environment: Mapping[str, str] = os.environ) -> s
 
 def redacted(text: str, *, environment: Mapping[str, str] = os.environ) -> str:
     """Return `text` without the secrets of any address in it, and of the environment."""
-    for secret in sorted(set(_secrets(environment)), key=len, reverse=True):
+    for secret in _secrets_of(tuple(environment.items())):
         if secret in text:
             text = text.replace(secret, HIDDEN)
     text = _ADDRESS.sub(_plain_address, text)
@@ -72,9 +73,15 @@ def _plain_address(match: re.Match[str]) -> str:
     return f"{match['scheme']}{path}{'?' + HIDDEN if asked else ''}{fragment}{redacted(after, environment={}) if after else ''}{ending}"
 
 
-def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
+@functools.lru_cache(maxsize=4)  # an environment seldom changes, and each line that is shown asks
+def _secrets_of(environment: tuple[tuple[str, str], ...]) -> list[str]:
+    """List an environment's secrets, those that hold others first."""
+    return sorted(set(_secrets(environment)), key=len, reverse=True)
+
+
+def _secrets(environment: tuple[tuple[str, str], ...]) -> Iterator[str]:
     """Yield the environment's secrets in every form in which a library may print them."""
-    for name, value in environment.items():
+    for name, value in environment:
         found = []
         if _SECRET_NAME.search(name) and not _PUBLIC_NAME.search(name):
             found.append(value)
