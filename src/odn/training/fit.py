@@ -23,7 +23,7 @@ from odn.training.evaluation import Evaluation
 from odn.training.group import Group, Shared
 from odn.training.replay import Step, replayed
 
-CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch
+CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch; between two at ends of epochs a thirtieth of it
 CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
 TICK_SECONDS = 0.5
 RANK_STRIDE = 2**40  # between the seeds of two processes: more than an epoch has steps
@@ -204,14 +204,16 @@ class _Kept:
         self._task.restore(saved.tensors, saved.record)
 
     def end_epoch(self) -> None:
-        """Count an epoch, and keep it."""
+        """Count an epoch, and keep it, unless it took no time and others come: done again after a kill it gives the same bytes."""
         self.losses.zero_()
         self.hits.zero_()
         self.epochs += 1
         self._machine.group.require_equal(
             self._tensors(), device=self._machine.device, where=f"after epoch {self.epochs} of phase {self._task.phase}"
         )
-        self.keep(0)
+        self.step = 0
+        if self.epochs == self._task.epochs or time.monotonic() - self.at > CHECKPOINT_SECONDS / 30:
+            self.keep(0)
 
     def keep(self, step: int) -> None:
         """Write a checkpoint from which training goes on at a step of the epoch after those that are over."""
