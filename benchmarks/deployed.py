@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 from benchmarks.drawing import dressed, log_scale, svg
 from benchmarks.results import FOLDER
 from benchmarks.run import git_commit, read_settings, without_places
-from benchmarks.search import prepare_data, run_search
+from benchmarks.search import place_of, prepare_data, run_search
 from odn.commands.preset import read_preset
 from odn.config import Config, changed, load_config
 from odn.data.dataset import read_manifest
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.preset:
             config = changed(config, read_preset(options.preset))
         config = changed(config, read_settings(options.set) | {"search.mode": "grid"})
-        found = _measured(config, work=options.work)
+        found = _measured(config, work=place_of(config, work=options.work))
     except OdnError as error:
         print(f"odn: {error}", file=sys.stderr)
         return 2

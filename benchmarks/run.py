@@ -37,7 +37,7 @@ import yaml
 from benchmarks.neighbours import run_routed, run_specialised
 from benchmarks.peers.pruning import Peer, run_pruning
 from benchmarks.results import FOLDER, Result, read_results, write_results
-from benchmarks.search import epoch_cost, prepare_data, run_search
+from benchmarks.search import epoch_cost, place_of, prepare_data, run_search
 from benchmarks.side_by_side import Run, in_order, sharing_cores, side_by_side
 from odn.backbones import n_blocks_of
 from odn.commands.preset import read_preset
@@ -103,7 +103,8 @@ def _run(options: argparse.Namespace) -> None:
         def ready(run: Run) -> Callable[[], Result]:
             """Prepare the data of a run; return what runs it."""
             seed, arm = run
-            config, place = changed(base, {"seed": seed}), work / f"seed-{seed}"
+            config = changed(base, {"seed": seed})
+            place = place_of(config, work=work)
             prepared = prepare_data(config, folder=place)
             return partial(_arm, arm, config=config, prepared=prepared, place=place, results=list(results), options=options)
 
@@ -113,7 +114,7 @@ def _run(options: argparse.Namespace) -> None:
             results.append(result)
             results.sort(key=lambda one: runs.index((one.seed, one.arm)) if (one.seed, one.arm) in runs else -1)
             config = changed(base, {"seed": result.seed})
-            prepared = prepare_data(config, folder=work / f"seed-{result.seed}")
+            prepared = prepare_data(config, folder=place_of(config, work=work))
             write_results(path, known.about if known else _about(config, prepared=prepared), results)
             print(
                 f"{result.arm} seed {result.seed}: depth {result.depth}, {result.test_accuracy:.2%} on test, {result.size_bytes:,} bytes, "

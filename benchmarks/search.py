@@ -1,6 +1,7 @@
 """Run a whole search in a folder of its own, stage by stage as DVC would, and read off what it found and cost."""
 
 import csv
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -12,6 +13,11 @@ from odn.searching.data import backbone_of, costs_at
 from odn.searching.folder import SearchFolder
 from odn.stages import check, evaluate, fetch, prepare, train, truncate
 from odn.stages import open as opening
+
+
+def place_of(config: Config, *, work: Path) -> Path:
+    """Return where a config works below `work`: no two share data, or what an interrupted run left."""
+    return work / f"seed-{config.seed}-{hashlib.sha256(config.to_json().encode()).hexdigest()[:12]}"
 
 
 def prepare_data(config: Config, *, folder: Path) -> Path:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from benchmarks import deployed, page, run, threads
 from benchmarks.peers import compiled_loop
 from benchmarks.results import FOLDER, ResultFile, read_results
+from benchmarks.search import place_of
 from odn.config import settings
 from odn.models.configured import configured
 from odn.models.ladder import fitting
@@ -102,6 +103,13 @@ def test_other_settings_need_another_name(folder: Path, capsys: pytest.CaptureFi
     """Results under two settings never share a file."""
     assert run.main(["few", "--out", str(folder), "--set", *SMALL, "model.width=0.5"]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_other_settings_work_elsewhere(tmp_path: Path) -> None:
+    """What one benchmark prepared and left in `--work` is not another's, though the seed is the same."""
+    ours, theirs = settings({"data.source": "mnist"}), settings({"data.source": "fashion_mnist"})
+    assert place_of(ours, work=tmp_path) != place_of(theirs, work=tmp_path)
+    assert place_of(ours, work=tmp_path) == place_of(settings({"data.source": "mnist"}), work=tmp_path)
 
 
 def test_threads_are_timed_by_the_size_of_the_work(
