@@ -70,6 +70,14 @@ def test_where_bytes_count_a_block_works_at_the_full_resolution(name: str, width
     assert next(shape.stride for shape in block_shapes(by_macs)) == 2
 
 
+@pytest.mark.parametrize("most", [{"macs": 1_500_000}, {"macs": 2_100_000}, {"bytes": 1_100_000}, {"params": 275_000}])
+def test_where_the_next_block_is_too_much_channels_take_what_is_left(most: dict[Metric, int]) -> None:
+    """No budget is left to a tenth, though blocks come whole: the one at the full resolution takes as much as all the others."""
+    (metric, limit), family = next(iter(most.items())), backbone().made_by
+    assert isinstance(family, Spreadable)
+    assert 0.9 * limit < family.counts(fitting(backbone(), most, **SIZE), 28, 28)[metric] <= limit
+
+
 @pytest.mark.parametrize("few_macs", [False, True])
 @pytest.mark.parametrize(("name", "width"), BACKBONES)
 def test_a_larger_size_costs_as_much_at_least(name: str, width: float, few_macs: bool) -> None:

@@ -26,10 +26,11 @@ class Spreadable(Protocol):
     def halvings(self, whole: Architecture) -> int:
         """Count how often a whole backbone is halved down to the first rung."""
 
-    def spread(self, whole: Architecture, *, size: float, few_macs: bool) -> Architecture:
+    def spread(self, whole: Architecture, *, size: float, few_macs: bool, blocks: float | None = None) -> Architecture:
         """Describe a network that keeps the strides of a whole backbone: `size` 1 is about the backbone, and less is less of everything.
 
-        With `few_macs` it saves MACs where it can; without, it may spend them where they cost few bytes.
+        With `few_macs` it saves MACs where it can; without, it may spend them where they cost few bytes. `blocks` is the size whose number
+        of blocks it has, where that is not its own.
         """
 
 
@@ -83,14 +84,17 @@ def largest(whole: Architecture, most: Mapping[Metric, int], *, height: int, wid
         counts = family.counts(found, height, width)
         return all(counts[metric] <= limit for metric, limit in most.items())
 
-    def at(step: int) -> Architecture:
-        return family.spread(whole, size=step / STEPS, few_macs="macs" in most)
+    def at(step: int, *, blocks: int | None = None) -> Architecture:
+        return family.spread(whole, size=step / STEPS, few_macs="macs" in most, blocks=None if blocks is None else blocks / STEPS)
 
     if fits(whole):
         return whole
     steps = range(1 - 2 * STEPS, STEPS + 1)  # no metric falls from one to the next
     too_large = bisect.bisect_left(steps, True, key=lambda step: not fits(at(step)))
-    return at(steps[max(0, too_large - 1)])
+    step = steps[max(0, too_large - 1)]
+    # Blocks come whole: where the next one is too much, channels take what is left.
+    wider = range(step + 1, STEPS + 1)
+    return at(step + bisect.bisect_left(wider, True, key=lambda other: not fits(at(other, blocks=step))), blocks=step)
 
 
 def _spreadable(whole: Architecture) -> Spreadable:

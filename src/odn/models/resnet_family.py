@@ -131,21 +131,23 @@ class ResNet:
         """Count how often a whole backbone is halved down to the first rung."""
         return halvings_of(whole.name, width=arguments_of(whole).width)
 
-    def spread(self, whole: Architecture, *, size: float, few_macs: bool) -> Architecture:
+    def spread(self, whole: Architecture, *, size: float, few_macs: bool, blocks: float | None = None) -> Architecture:
         """Describe a network that keeps the strides of a whole backbone: `size` 1 is its channels and blocks, 0 those of `SMALLEST`.
 
         In between every number of channels is interpolated on a log scale, and the number of blocks of each group in a line; below 0 the
         same line goes on. Small networks gain from streams that are wide for their size beside narrow inner channels, and from a block at
-        the full resolution, which has few parameters and many MACs: with `few_macs` only larger ones have it.
+        the full resolution, which has few parameters and many MACs: with `few_macs` only larger ones have it. The number of blocks is
+        that of size `blocks`, where one is given.
         """
         shapes, kept, first = block_shapes(whole), [], 1
+        deep = max(0.0, size if blocks is None else blocks)
 
         def between(smallest: float, channels: int) -> int:
             return max(1, round(math.exp((1 - size) * math.log(min(smallest, channels)) + size * math.log(channels))))
 
         stagger = (LATE if few_macs else STAGGER[0], *STAGGER[1:])
         for group, (n, stream) in enumerate(zip(variant_of(whole.name).group_sizes, SMALLEST, strict=True)):
-            for number in range(first, first + min(n, max(int(group > 0), round(n * max(0.0, size) + stagger[group])))):
+            for number in range(first, first + min(n, max(int(group > 0), round(n * deep + stagger[group])))):
                 shape = shapes[number - 1]
                 inner = tuple(between(INNER * stream, channels) for channels in shape.inner)
                 kept.append(CutBlock(number=number, inner=inner, out=between(stream, shape.out_channels)))
