@@ -204,7 +204,7 @@ class _Kept:
         self._task.restore(saved.tensors, saved.record)
 
     def end_epoch(self) -> None:
-        """Count an epoch, and keep it, unless it took no time and others come: done again after a kill it gives the same bytes."""
+        """Count an epoch, and keep it; between first and last, one that took no time is done again after a kill, to the same bytes."""
         self.losses.zero_()
         self.hits.zero_()
         self.epochs += 1
@@ -212,7 +212,7 @@ class _Kept:
             self._tensors(), device=self._machine.device, where=f"after epoch {self.epochs} of phase {self._task.phase}"
         )
         self.step = 0
-        if self.epochs == self._task.epochs or time.monotonic() - self.at > CHECKPOINT_SECONDS / 30:
+        if self.epochs in {1, self._task.epochs} or time.monotonic() - self.at > CHECKPOINT_SECONDS / 30:
             self.keep(0)
 
     def keep(self, step: int) -> None:
