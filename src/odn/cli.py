@@ -113,12 +113,12 @@ def _prepare(options: argparse.Namespace) -> None:
     stage(options, data=options.data, manifest=out / "dataset.json", progress=options.progress, **splits)
 
 
-def _settings(options: argparse.Namespace) -> None:
-    stage(options, out=options.settings)
-
-
 def _open(options: argparse.Namespace) -> None:
     stage(options, search=search_of(options))
+
+
+def _settings(options: argparse.Namespace) -> None:
+    stage(options, out=options.settings)
 
 
 def _train(options: argparse.Namespace) -> None:
