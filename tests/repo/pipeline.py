@@ -34,7 +34,7 @@ class Stage:
 def stages_of_dvc() -> dict[str, Stage]:
     """Return the stages that `dvc.yaml` declares, a loop as one."""
     declared: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    return {name: _stage(name, entry.get("do", entry)) for name, entry in declared.items()}
+    return {name: _stage(name, entry["do"], in_a_loop=True) if "do" in entry else _stage(name, entry) for name, entry in declared.items()}
 
 
 def stages_of_docstrings() -> dict[str, Stage]:
@@ -72,8 +72,10 @@ def _settings(listed: frozenset[str]) -> frozenset[str]:
     return frozenset(Config.model_fields) if listed == {"all"} else listed
 
 
-def _stage(name: str, entry: dict[str, Any]) -> Stage:
+def _stage(name: str, entry: dict[str, Any], *, in_a_loop: bool = False) -> Stage:
     deps = _paths(entry.get("deps", []))
+    if in_a_loop and "work/prepared/dataset.json" in deps:
+        deps |= {"work/prepared/train", "work/prepared/val"}  # whose digests it holds
     outs = _paths([*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])])
     return Stage(
         name=name,
