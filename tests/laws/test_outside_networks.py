@@ -45,7 +45,7 @@ each_network = pytest.mark.parametrize("name", NETWORKS)
 
 @pytest.fixture
 def narrow_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give torchvision's vision transformer an eighth of its width: its smallest has 86 million parameters, and is built many times here."""
+    """Give torchvision's vision transformer an eighth of its width: its smallest has 86 million parameters, and is built often here."""
     full = vision_transformer._vision_transformer
     narrow = {"num_heads": 3, "hidden_dim": 96, "mlp_dim": 384}
     monkeypatch.setattr(vision_transformer, "_vision_transformer", lambda **arguments: full(**(arguments | narrow)))
