@@ -75,8 +75,8 @@ def test_a_ladder_is_printed_with_its_channels(monkeypatch: pytest.MonkeyPatch) 
     """A row for every rung, cheapest first, and what each block passes on; the whole backbone is the last."""
     monkeypatch.setattr(cost, "MAX_SECONDS", 0.5)
     table = run(configured("digits", width=0.25, mode="climb"), prepared=Path("nowhere"))
-    assert table.describe().split("\n")[3].startswith("   1       5,066    0.7%     21,400    0.8%")
-    assert table.rows[0].channels == "10, 10 (3), 13 (4), 15 (4), 19 (5)"
+    assert table.describe().split("\n")[3].startswith("   1       4,891    0.7%     20,668    0.7%")
+    assert table.rows[0].channels == "10, 10 (3), 12 (4), 15 (4), 18 (5)"
     assert [row.depth for row in table.rows] == list(range(1, 9))
     assert table.rows[-1].cost == models_cost(table.architecture, 8, 8)
 

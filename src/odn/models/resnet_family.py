@@ -13,6 +13,7 @@ SMALLEST = (10, 13, 16, 20)  # channels of the streams of the smallest spread ne
 STAGGER = (0.6, 0.3, 0.1, -0.1)  # of a block, between groups, so that blocks come one after the other as networks grow
 LATE = -0.3  # in place of the first of these, where MACs are to be saved: a block at the full resolution takes most of them
 INNER = 0.3  # of its inner channels, as a fraction of those of its streams
+LATER = 3  # power of the size with which that fraction, and the number of blocks, grow to those of the backbone: streams widen first
 
 
 class ResNet:
@@ -134,25 +135,27 @@ class ResNet:
     def spread(self, whole: Architecture, *, size: float, few_macs: bool, blocks: float | None = None) -> Architecture:
         """Describe a network that keeps the strides of a whole backbone: `size` 1 is its channels and blocks, 0 those of `SMALLEST`.
 
-        In between every number of channels is interpolated on a log scale, and the number of blocks of each group in a line; below 0 the
-        same line goes on. Small networks gain from streams that are wide for their size beside narrow inner channels, and from a block at
-        the full resolution, which has few parameters and many MACs: with `few_macs` only larger ones have it. The number of blocks is
-        that of size `blocks`, where one is given.
+        In between, the channels of the streams are interpolated on a log scale; below 0 the same line goes on. Small networks gain from
+        streams that are wide for their size beside narrow inner channels, and from a block at the full resolution, which has few
+        parameters and many MACs: with `few_macs` only larger ones have it. So the inner channels of a block are a constant fraction of
+        its stream, and blocks stay few, until the streams are nearly those of the backbone. The number of blocks is that of size
+        `blocks`, where one is given.
         """
         shapes, kept, first = block_shapes(whole), [], 1
-        deep = max(0.0, size if blocks is None else blocks)
+        deep, thick = (max(0.0, grown) ** LATER for grown in (size if blocks is None else blocks, size))
 
-        def between(smallest: float, channels: int) -> int:
-            return max(1, round(math.exp((1 - size) * math.log(min(smallest, channels)) + size * math.log(channels))))
+        def between(least: float, most: float, at: float) -> float:
+            return math.exp((1 - at) * math.log(min(least, most)) + at * math.log(most))
 
         stagger = (LATE if few_macs else STAGGER[0], *STAGGER[1:])
         for group, (n, stream) in enumerate(zip(variant_of(whole.name).group_sizes, SMALLEST, strict=True)):
             for number in range(first, first + min(n, max(int(group > 0), round(n * deep + stagger[group])))):
                 shape = shapes[number - 1]
-                inner = tuple(between(INNER * stream, channels) for channels in shape.inner)
-                kept.append(CutBlock(number=number, inner=inner, out=between(stream, shape.out_channels)))
+                out = between(stream, shape.out_channels, size)
+                inner = (out * between(INNER, channels / shape.out_channels, thick) for channels in shape.inner)
+                kept.append(CutBlock(number=number, inner=tuple(max(1, round(channels)) for channels in inner), out=max(1, round(out))))
             first += n
-        stem = between(SMALLEST[0], stem_channels(whole)) if kept[0].number > 1 else kept[0].out
+        stem = max(1, round(between(SMALLEST[0], stem_channels(whole), size))) if kept[0].number > 1 else kept[0].out
         return self.with_cut(whole, Cut(stem=stem, blocks=tuple(kept)))
 
 
