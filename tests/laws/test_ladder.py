@@ -63,11 +63,22 @@ def test_what_a_family_counts_is_what_a_network_has(name: str, width: float) -> 
 
 
 @pytest.mark.parametrize(("name", "width"), BACKBONES)
-def test_where_bytes_count_a_block_works_at_the_full_resolution(name: str, width: float) -> None:
-    """It has few parameters; where MACs count, the smallest networks go without."""
-    by_bytes, by_macs = (spread(backbone(name, width), metric=metric, **SIZE)[0] for metric in ("bytes", "macs"))
-    assert next(shape.stride for shape in block_shapes(by_bytes)) == 1
-    assert next(shape.stride for shape in block_shapes(by_macs)) == 2
+def test_where_macs_count_bytes_are_spent(name: str, width: float) -> None:
+    """For the MACs of a small network it has more parameters: later groups are wider, where maps are small."""
+    whole = backbone(name, width)
+    assert isinstance(whole.made_by, Spreadable)
+    few_bytes = whole.made_by.counts(fitting(whole, {"bytes": 60_000}, **SIZE), **SIZE)
+    few_macs = whole.made_by.counts(fitting(whole, {"macs": few_bytes["macs"]}, **SIZE), **SIZE)
+    assert few_macs["macs"] <= few_bytes["macs"]
+    assert few_macs["bytes"] > 1.2 * few_bytes["bytes"]
+
+
+@pytest.mark.parametrize("metric", COUNTED)
+@pytest.mark.parametrize(("name", "width"), BACKBONES)
+def test_a_block_works_at_the_full_resolution(name: str, width: float, metric: Metric) -> None:
+    """In the smallest network too; and there is one block in each group."""
+    shapes = block_shapes(spread(backbone(name, width), metric=metric, **SIZE)[0])
+    assert [shape.stride for shape in shapes] == [1, 2, 2, 2]
 
 
 @pytest.mark.parametrize("most", [{"macs": 1_500_000}, {"macs": 2_100_000}, {"bytes": 1_100_000}, {"params": 275_000}])

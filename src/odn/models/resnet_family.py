@@ -10,8 +10,8 @@ from odn.models.architecture import Architecture, Cut, CutBlock
 from odn.models.resnet_shapes import A, arguments_of, block_shapes, cut_of, stem_channels, variant_of
 
 SMALLEST = (10, 13, 16, 20)  # channels of the streams of the smallest spread network, group by group
+FEW_MACS = (6, 12, 24, 48)  # in place of these, where MACs are to be saved: about as many in each group
 STAGGER = (0.6, 0.3, 0.1, -0.1)  # of a block, between groups, so that blocks come one after the other as networks grow
-LATE = -0.3  # in place of the first of these, where MACs are to be saved: a block at the full resolution takes most of them
 INNER = 0.3  # of its inner channels, as a fraction of those of its streams
 LATER = 3  # power of the size with which that fraction, and the number of blocks, grow to those of the backbone: streams widen first
 
@@ -147,16 +147,15 @@ class ResNet:
         def between(least: float, most: float, at: float) -> float:
             return math.exp((1 - at) * math.log(min(least, most)) + at * math.log(most))
 
-        stagger = (LATE if few_macs else STAGGER[0], *STAGGER[1:])
-        for group, (n, stream) in enumerate(zip(variant_of(whole.name).group_sizes, SMALLEST, strict=True)):
-            for number in range(first, first + min(n, max(int(group > 0), round(n * deep + stagger[group])))):
+        smallest = FEW_MACS if few_macs else SMALLEST
+        for n, stream, stagger in zip(variant_of(whole.name).group_sizes, smallest, STAGGER, strict=True):
+            for number in range(first, first + min(n, max(1, round(n * deep + stagger)))):
                 shape = shapes[number - 1]
                 out = between(stream, shape.out_channels, size)
                 inner = (out * between(INNER, channels / shape.out_channels, thick) for channels in shape.inner)
                 kept.append(CutBlock(number=number, inner=tuple(max(1, round(channels)) for channels in inner), out=max(1, round(out))))
             first += n
-        stem = max(1, round(between(SMALLEST[0], stem_channels(whole), size))) if kept[0].number > 1 else kept[0].out
-        return self.with_cut(whole, Cut(stem=stem, blocks=tuple(kept)))
+        return self.with_cut(whole, Cut(stem=kept[0].out, blocks=tuple(kept)))
 
 
 def _strided(n_pixels: tuple[int, int], stride: int) -> tuple[int, int]:
