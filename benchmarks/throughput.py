@@ -43,6 +43,7 @@ from odn.models.ladder import fitting
 from odn.models.network import build
 from odn.searching.data import SearchData, backbone_of, costs_at, search_data
 from odn.searching.growth import grown
+from odn.sections import AugmentConfig
 from odn.training.checkpoint import Checkpoint, save_checkpoint
 from odn.training.depth_task import DepthTask, Phase
 from odn.training.device import choose_machine, processor_name
@@ -117,7 +118,7 @@ def open_bench(prepared: Path, *, config: Config, n_images: int | None, most_byt
 class Unread(DepthTask):
     """Train without a look at val, as most epochs of a rung do."""
 
-    def evaluate(self, *, train: Images, val: Images) -> None:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> None:
         """Look at nothing."""
 
 
@@ -182,7 +183,9 @@ def parts(bench: Bench) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         works: dict[str, Callable[[], object]] = {
             "averaging of weights": average,
-            "BatchNorm re-estimation": lambda: reestimate_batchnorm(state.average, data.train, machine=data.machine),
+            "BatchNorm re-estimation": lambda: reestimate_batchnorm(
+                state.average, data.train, augment=bench.config.augment, machine=data.machine
+            ),
             "evaluation on val": lambda: evaluate(state.average, data.val, machine=data.machine),
             "batches and augmentation": lambda: deque(batches, maxlen=0),
             "checkpoint": lambda: save_checkpoint(Path(folder) / "phase.safetensors", Checkpoint(state.tensors(), {})),

@@ -196,7 +196,7 @@ def test_statistics_are_of_every_residual(tmp_path: Path) -> None:
     for network, bias in zip(made, (-50.0, 50.0), strict=True):
         for gate in network.gates:
             gate.second.bias.data.fill_(bias)  # type: ignore[union-attr,operator]
-        reestimate_batchnorm(network, digits.train, machine=digits.machine)
+        reestimate_batchnorm(network, digits.train, augment=config.augment, machine=digits.machine)
     closed, opened = (network.network.blocks[0].state_dict() for network in made)
     assert torch.equal(closed["bn1.running_mean"], opened["bn1.running_mean"])
     assert float(closed["bn1.num_batches_tracked"]) > 0

@@ -36,7 +36,7 @@ def measured_in(reached: Stages, network: DepthNetwork, space: Space, *, uses_ta
     """Measure in torch."""
     data = open_data(reached.config, reached.prepared)
     clock = clock_of("torch", manifest=data.manifest, machine=data.machine, train=reached.prepared / "train", objects=Objects)
-    return Measured(network, space=space, data=data, clock=clock, uses_table=uses_table)
+    return Measured(network, space=space, data=data, augment=reached.config.augment, clock=clock, uses_table=uses_table)
 
 
 def specialised(reached: Stages, folder: Path, *targets: str) -> Specialised:

@@ -179,7 +179,7 @@ def _from_supernet(
         why = f"depths and widths must be those of the network, with exits at {list(network.head_depths)}; got {card.depths}, {card.widths}"
         raise damaged(place / "card.json", why, made_by=made_by)
     space = Space(network.architecture.made_by.groups(network.architecture), card.depths, card.widths)
-    measured = Measured(network, space=space, data=data, clock=clock, uses_table=uses_table)
+    measured = Measured(network, space=space, data=data, augment=config.augment, clock=clock, uses_table=uses_table)
     specialiser = Specialiser(measured, seed=config.seed, enumerates=enumerates, predicts=predicts)
     for target in targets:
         answer = specialiser.find(target)

@@ -177,6 +177,28 @@ def _with_next(share: slice, *, whole: slice) -> Tensor:
     return torch.tensor([*range(share.start, share.stop), share.stop if share.stop < whole.stop else whole.start])
 
 
+def augmented_batches(
+    images: Images,
+    *,
+    batch_size: int,
+    index: Tensor,
+    augment: AugmentConfig,
+    generator: torch.Generator,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Tensor]:
+    """Yield the images at `index` (n,) in that order, changed as for training; of several processes each gets its batches."""
+    size = images.pixels.shape[2], images.pixels.shape[3]
+    changes = draw_changes(len(index), size=size, augment=augment, generator=generator, device=images.device)
+    slices = [slice(start, start + batch_size) for start in range(process * batch_size, len(index), processes * batch_size)]
+    for part, pixels in zip(slices, images.read([index[one] for one in slices]), strict=True):
+        batch = changed(pixels, changes, part)
+        if changes.mixing is not None:
+            labels = images.labels[index[part].to(images.device)]
+            batch, _ = mixed(batch, labels, changes.mixing, part, n_classes=images.n_classes)
+        yield images.normalised(batch)
+
+
 def plain_batches(
     images: Images, *, batch_size: int, index: Tensor | None = None, process: int = 0, processes: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,6 +17,7 @@ from odn.searching.data import SearchData, costs_at, full_network_cost, full_net
 from odn.searching.outcome import Refinement
 from odn.searching.phases import run
 from odn.searching.strategy import DEPENDS_ON, Began, Checkpoints, Event, Inherited, Job, Refined, Trained
+from odn.sections import AugmentConfig
 from odn.training.depth_task import DepthTask, Phase
 from odn.training.evaluation import Evaluation
 from odn.training.fit import EpochRow, Position
@@ -96,10 +97,10 @@ class RungTask(DepthTask):
         super().begin(position)
         self._epoch = position.epoch
 
-    def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> Evaluation | None:
         """Read the averaged weights off val, where it is time to."""
         is_due = self._epoch == self.epochs or self._epoch & (self._epoch - 1) == 0
-        return super().evaluate(train=train, val=val) if is_due else None
+        return super().evaluate(train=train, val=val, augment=augment) if is_due else None
 
 
 def rung_of(rung: int, *, data: SearchData, config: Config) -> Architecture:

@@ -23,6 +23,7 @@ from odn.pruning.gates import Gates, gated_forward, with_gates
 from odn.pruning.hard_concrete import Scores, p_open, sampled, settled
 from odn.pruning.surgery import cut
 from odn.searching.data import SearchData
+from odn.sections import AugmentConfig
 from odn.training.distillation import distillation_loss
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position, Progress
@@ -149,7 +150,7 @@ class PruneTask:
         loss.backward()
         return logits, loss
 
-    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> Evaluation:
         """Read the averaged weights off val: as they are, with the gates settled, or cut."""
         if self.left is not None:
             network = self.left.average
@@ -157,7 +158,7 @@ class PruneTask:
             network = with_gates(self.state.average, self.budget.gates, settled(self.scores.values))
         else:
             network = self.state.average
-        reestimate_batchnorm(network, train, machine=self._machine)
+        reestimate_batchnorm(network, train, augment=augment, machine=self._machine)
         return evaluate(network, val, machine=self._machine)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -187,7 +188,7 @@ class PruneTask:
     def _close(self) -> TrainState:
         """Close gates until the budget is kept and cut network, average and momentum; the ungated average is ready to teach after it."""
         budget, manifest = self.budget, self._data.manifest
-        reestimate_batchnorm(self.state.average, self._data.train, machine=self._machine)
+        reestimate_batchnorm(self.state.average, self._data.train, augment=self._config.augment, machine=self._machine)
         self.state.average.eval()
         open_ = closed_to(budget.gates, budget.coefficients, self.scores.values, budget=budget.limit)
 

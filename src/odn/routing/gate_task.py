@@ -21,6 +21,7 @@ from odn.models.network import DepthNetwork
 from odn.routing.gated import GatedNetwork, gated
 from odn.searching.data import FORWARD_SHARE, SearchData, costs_at, full_network_cost, full_network_epochs
 from odn.searching.phases import run
+from odn.sections import AugmentConfig
 from odn.training.adam import Adam
 from odn.training.device import Machine
 from odn.training.distillation import distillation_loss
@@ -164,10 +165,10 @@ class GatesTask:
         """Take the step."""
         self._adam.step(rate=self._rate)
 
-    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> Evaluation:
         """Read the gated network off val."""
         if self._config.route.backbone_lr > 0:
-            reestimate_batchnorm(self.student, train, machine=self._machine)
+            reestimate_batchnorm(self.student, train, augment=augment, machine=self._machine)
         return evaluate(self.student, val, machine=self._machine)
 
     def tensors(self) -> dict[str, Tensor]:

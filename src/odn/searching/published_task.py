@@ -14,6 +14,7 @@ from odn.config import Config
 from odn.data.batches import Images
 from odn.models.network import DepthNetwork
 from odn.searching.convergence import Stop
+from odn.sections import AugmentConfig
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation, evaluate
 from odn.training.fit import PhaseName, Position, Progress
@@ -155,7 +156,7 @@ class WarmUpTask:
         """Take the step."""
         self.sgd.take()
 
-    def evaluate(self, *, train: Images, val: Images) -> None:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> None:
         """Look at nothing."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -219,7 +220,7 @@ class PublishedTask:
         """Take the step."""
         self.sgd.take()
 
-    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> Evaluation:
         """Read the weights off val as they are, and keep them where they are the best."""
         seen = evaluate(self.sgd.network, val, machine=self._machine)
         is_best, self.stop = self.patience.saw(seen.accuracy)

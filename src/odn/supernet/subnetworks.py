@@ -9,6 +9,7 @@ from odn.models.cost import Cost
 from odn.models.network import DepthNetwork
 from odn.models.timing import Clock, Timing, part_latencies
 from odn.searching.data import SearchData, costs_at, full_network_cost
+from odn.sections import AugmentConfig
 from odn.supernet.cutting import narrowed, narrowed_architecture
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 
@@ -57,9 +58,11 @@ class Space:
 class Measured:
     """Look sub-networks up: each is counted, timed and evaluated on val once."""
 
-    def __init__(self, supernet: DepthNetwork, *, space: Space, data: SearchData, clock: Clock, uses_table: bool) -> None:
+    def __init__(
+        self, supernet: DepthNetwork, *, space: Space, data: SearchData, augment: AugmentConfig, clock: Clock, uses_table: bool
+    ) -> None:
         """Take what times a network; a table of the times of parts is one of torch's."""
-        self.supernet, self.space, self.data = supernet, space, data
+        self.supernet, self.space, self.data, self._augment = supernet, space, data, augment
         self.whole = full_network_cost(supernet.architecture, data.manifest)
         self._counted: dict[Subnetwork, Cost] = {}
         self._seen: dict[Subnetwork, Evaluation] = {}
@@ -85,7 +88,7 @@ class Measured:
         """
         kept = self.data.machine.to_device(narrowed(self.supernet, one.depth, one.widths))
         if kept.architecture.is_cut:
-            reestimate_batchnorm(kept, self.data.train, machine=self.data.machine)
+            reestimate_batchnorm(kept, self.data.train, augment=self._augment, machine=self.data.machine)
         return kept.eval()
 
     def evaluate(self, one: Subnetwork) -> Evaluation:

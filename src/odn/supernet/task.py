@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from odn.data.batches import Images
 from odn.models.network import DepthNetwork
-from odn.sections import SupernetConfig, TrainConfig
+from odn.sections import AugmentConfig, SupernetConfig, TrainConfig
 from odn.supernet.elastic import forward_narrowed, sort_channels
 from odn.supernet.sandwich import Pass, Plan, rate_at
 from odn.training.device import Machine
@@ -69,9 +69,9 @@ class SupernetTask(StateTask):
         share_gradient(self._shared, n_losses=sum(len(one.depths) for one in self._now) / len(self._now))
         return logits[0][self.depth], loss
 
-    def evaluate(self, *, train: Images, val: Images) -> Evaluation:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> Evaluation:
         """Read every exit of the averaged weights off val."""
-        reestimate_batchnorm(self._state.average, train, machine=self._machine)
+        reestimate_batchnorm(self._state.average, train, augment=augment, machine=self._machine)
         seen = evaluate_exits(self._state.average, val, machine=self._machine)
         self.n_correct[self._epoch - 1] = torch.tensor([seen[depth].n_correct for depth in self._plan.depths])
         return seen[self.depth]

@@ -13,7 +13,7 @@ from torch import Tensor
 from odn.compiled.residual import CompiledPass, compiled_pass
 from odn.data.batches import Images
 from odn.models.network import DepthNetwork
-from odn.sections import TrainConfig
+from odn.sections import AugmentConfig, TrainConfig
 from odn.training.device import Machine
 from odn.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 from odn.training.fit import PhaseName, Position
@@ -76,9 +76,9 @@ class DepthTask(StateTask):
         loss.backward()
         return logits, loss
 
-    def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> Evaluation | None:
         """Read the averaged weights off val, with BatchNorm statistics of their own."""
-        reestimate_batchnorm(self._state.average, train, machine=self._machine)
+        reestimate_batchnorm(self._state.average, train, augment=augment, machine=self._machine)
         return evaluate(self._state.average, val, machine=self._machine)
 
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odn.data.batches import Images, plain_batches
+from odn.data.batches import Images, augmented_batches, plain_batches
 from odn.data.sharding import spread
 from odn.models.network import DepthNetwork
+from odn.sections import AugmentConfig
 from odn.training.device import Machine
 from odn.training.group import Group, batchnorms
 
@@ -49,9 +50,10 @@ class Evaluation:
 
 
 @torch.no_grad()
-def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine) -> None:
-    """Replace every BatchNorm's running statistics by the plain average over unaugmented training batches.
+def reestimate_batchnorm(network: nn.Module, train: Images, *, augment: AugmentConfig, machine: Machine) -> None:
+    """Replace every BatchNorm's running statistics by the plain average over training batches, augmented as the network learned them.
 
+    Of images that are not, the statistics are others: without the black border of a shift, accuracy on CIFAR-10 is 2 to 5 points lower.
     Written out because under torch's `update_bn` dropout would drop features, and draw from the global generator.
     """
     norms, group = batchnorms(network), machine.group
@@ -71,7 +73,10 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, machine: Machine)
             module.eval()
     with torch.random.fork_rng(devices=[machine.device] if machine.device.type == "cuda" else []):
         torch.manual_seed(0)  # for what else may draw in modules of somebody's own
-        for images, _ in plain_batches(train, batch_size=size, index=index, process=group.rank, processes=group.size):
+        draws = torch.Generator().manual_seed(0)
+        for images in augmented_batches(
+            train, batch_size=size, index=index, augment=augment, generator=draws, process=group.rank, processes=group.size
+        ):
             with machine.autocast():
                 network(images)
     if group.size > 1:

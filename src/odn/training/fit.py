@@ -119,7 +119,7 @@ class Task(Protocol):
     def take(self) -> None:
         """Take the step from the gradients, and clear them."""
 
-    def evaluate(self, *, train: Images, val: Images) -> Evaluation | None:
+    def evaluate(self, *, train: Images, val: Images, augment: AugmentConfig) -> Evaluation | None:
         """Return what is right on val after an epoch; None where nothing is read off."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -172,7 +172,7 @@ def fit(
             if now - ticked > TICK_SECONDS:
                 yield Tick(epoch=epoch, step=step + 1, steps=steps)
                 ticked = now
-        seen = task.evaluate(train=train, val=val)
+        seen = task.evaluate(train=train, val=val, augment=augment)
         if seen is not None:
             loss, accuracy = float(kept.losses.double().mean()), int(kept.hits) / n_trained
             kept.rows.append(_row(task, epoch=epoch, loss=loss, accuracy=accuracy, seen=seen))
