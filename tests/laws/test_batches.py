@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from odn.data.batches import Images, n_steps, on_device, plain_batches, training_batches
+from odn.data.batches import Images, augmented_batches, n_steps, on_device, plain_batches, training_batches
 from odn.data.dataset import Manifest, Split
 from odn.sections import AugmentConfig
 from odn.training.evaluation import BATCH, LEAST_BATCH, batch_size
@@ -72,6 +72,32 @@ def test_a_shift_moves_by_whole_pixels(images: Images) -> None:
             kept = (image - label).abs() < 1e-3  # bilinear sampling at whole pixels is exact but for rounding
             assert torch.all(kept | (image.abs() < 1e-3))
             assert kept[2:4, 2:4].all()
+
+
+def augmented(images: Images, augment: AugmentConfig, **processes: int) -> list[torch.Tensor]:
+    """Return every image, changed, in order, in batches of 8."""
+    draws = torch.Generator().manual_seed(0)
+    return list(augmented_batches(images, batch_size=8, index=torch.arange(20), augment=augment, generator=draws, **processes))
+
+
+def test_a_look_at_augmented_images_shows_each_once_in_order(images: Images) -> None:
+    """Changed as for training, and several processes change them alike."""
+    assert torch.equal(torch.cat(augmented(images, NOTHING)), torch.cat([batch for batch, _ in plain_batches(images, batch_size=8)]))
+    shifted = augmented(images, AugmentConfig(shift=2, rotate=0.0, scale=0.0, flip=False))
+    for image, label in zip(torch.cat(shifted)[:, 0], range(20), strict=True):
+        assert (image[2:4, 2:4] - label).abs().max() < 1e-3
+    assert sum(float(batch.sum()) for batch in shifted) < 36 * sum(range(20))  # some of their borders are black
+    shares = [augmented(images, AugmentConfig(shift=2, rotate=0.0), process=process, processes=2) for process in range(2)]
+    alone = augmented(images, AugmentConfig(shift=2, rotate=0.0))
+    assert all(torch.equal(one, other) for one, other in zip([shares[0][0], shares[1][0], shares[0][1]], alone, strict=True))
+
+
+@pytest.mark.parametrize("mixing", [{"mixup": 0.4}, {"cutmix": 1.0}])
+def test_a_look_at_augmented_images_mixes_them_as_training_does(images: Images, mixing: dict[str, float]) -> None:
+    """Where labels are shared, so are pixels."""
+    mixed = torch.cat(augmented(images, NOTHING.model_copy(update=mixing)))
+    assert not torch.equal(mixed, torch.cat(augmented(images, NOTHING)))
+    assert 0 <= float(mixed.min()) <= float(mixed.max()) <= 19
 
 
 def test_a_flip_mirrors_left_to_right() -> None:

@@ -1,17 +1,21 @@
 """Laws of training: it repeats to the byte, goes on where it was killed, and says what went wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from laws.search_data import open_data, prepare_digits, small_config
 from odn.config import Config
 from odn.errors import TrainingError
+from odn.models.network import build
 from odn.searching.data import SearchData
 from odn.searching.growth import Cooled, Grown, cool_down, grown, train_depth
 from odn.training import fit as fitting
 from odn.training.depth_task import Phase
+from odn.training.evaluation import reestimate_batchnorm
 from odn.training.fit import EpochRow
 from odn.training.state import TrainState
 
@@ -119,3 +123,20 @@ def test_rows_hold_what_history_promises(data: SearchData, config: Config) -> No
     rows = trained(data, config).rows
     assert [row.epoch for row in rows] == list(range(1, len(rows) + 1))
     assert all(isinstance(row, EpochRow) and row.val_accuracy == row.val_correct / row.n_val for row in rows)
+
+
+def test_statistics_are_those_of_augmented_images(data: SearchData, config: Config) -> None:
+    """They are of what the network was trained on, twice the same: bright images have a dark border where they are shifted."""
+    bright = replace(data.train, pixels=torch.full_like(torch.as_tensor(data.train.pixels), 255))
+    means = []
+    for shift in (0, 4, 4):
+        network = build(data.backbone.at(1), torch.Generator().manual_seed(0))
+        augment = config.augment.model_copy(update={"shift": shift, "rotate": 0.0, "scale": 0.0})
+        reestimate_batchnorm(network, bright, augment=augment, machine=data.machine)
+        weight = next(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
+        mean = next(module.running_mean for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+        assert mean is not None
+        means.append(mean / weight.sum((1, 2, 3)))
+    plain, shifted, again = means
+    assert torch.equal(shifted, again)
+    assert not torch.allclose(plain, shifted, rtol=0.05)
