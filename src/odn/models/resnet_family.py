@@ -136,10 +136,9 @@ class ResNet:
         """Describe a network that keeps the strides of a whole backbone: `size` 1 is its channels and blocks, 0 those of `SMALLEST`.
 
         In between, the channels of the streams are interpolated on a log scale; below 0 the same line goes on. Small networks gain from
-        streams that are wide for their size beside narrow inner channels, and from a block at the full resolution, which has few
-        parameters and many MACs: with `few_macs` only larger ones have it. So the inner channels of a block are a constant fraction of
-        its stream, and blocks stay few, until the streams are nearly those of the backbone. The number of blocks is that of size
-        `blocks`, where one is given.
+        streams that are wide for their size beside narrow inner channels, and from a block in every group: the inner channels of a block
+        are nearly a constant fraction of its stream, and blocks stay few, until the streams are nearly those of the backbone. With
+        `few_macs` 0 is `FEW_MACS`: wider where maps are small. The number of blocks is that of size `blocks`, where one is given.
         """
         shapes, kept, first = block_shapes(whole), [], 1
         deep, thick = (max(0.0, grown) ** LATER for grown in (size if blocks is None else blocks, size))
