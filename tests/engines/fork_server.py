@@ -117,14 +117,14 @@ def serve(address: str, users: str) -> None:
 
     import odn
     from odn.export import measuring
+    from odn.models import timing
     from odn.source import read_source
-    from odn.stages import evaluate
 
     _init_packages_to_modules_map()  # type: ignore[no-untyped-call]  # else mlflow looks through all packages for each model
     read_source(Path(odn.__file__).parent)  # `odn code` keeps what it has found out of a text
     gc.freeze()  # no fork walks through, and thereby copies, all that was imported
     gc.enable()
-    evaluate.LATENCY_SECONDS = measuring.SECONDS = CLOCK_SECONDS
+    timing.SECONDS = CLOCK_SECONDS
     python = str(Path(address).with_name("bin") / "python")
     quick = partial(api.elastic_launch, entrypoint=python)
     api.elastic_launch = lambda config, entrypoint: quick(config)  # type: ignore[assignment,misc]  # its processes start at once, too …

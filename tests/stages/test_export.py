@@ -31,7 +31,6 @@ def done(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     stages.truncate()
     stages.evaluate()
     with pytest.MonkeyPatch.context() as glance:
-        glance.setattr(measuring, "SECONDS", 0.05)
         glance.setattr(measuring, "sys", SimpleNamespace(executable=str(programs / "python")))
         stages.export()
         yield stages

@@ -16,7 +16,7 @@ from odn.export.onnx_file import onnx_graph, packed
 from odn.export.quantized import all_in_eight_bits
 from odn.export.runtimes import open_onnx
 from odn.models.network import DepthNetwork
-from odn.models.timing import LATENCY_SECONDS, Clock, Timing, one_image, timed
+from odn.models.timing import Clock, Timing, one_image, timed
 from odn.training.device import Machine
 
 
@@ -43,6 +43,6 @@ def clock_of(
         if runtime == "onnx-int8":
             model = all_in_eight_bits(model, train=images(), threads=machine.threads)
         run, image = open_onnx(packed(model, {}), machine.threads), np.zeros(shape, dtype=np.uint8)
-        return timed({"": lambda: run(image)}, seconds=LATENCY_SECONDS)
+        return timed({"": lambda: run(image)})
 
     return in_torch if runtime == "torch" else in_onnx

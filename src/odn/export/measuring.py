@@ -23,7 +23,6 @@ from odn.searching.records import known_timing, steadier
 from odn.training.device import Machine, machine_identity
 
 BATCHES = {1: "", 128: "_batch128"}  # and how the names of their numbers end
-SECONDS = 2.0  # for each of them at most, where the machine is busy
 LEAST_PASSES = 100  # of each row: a 95th percentile of fewer is one bad pass
 PATIENCE = 300  # seconds for a process of its own to load a file
 
@@ -67,7 +66,7 @@ def measure(path: Path, exported: Exported, *, folder: Path, network: PixelGraph
 def _timed(runs: Mapping[str, Run], images: Rows, *, batch_size: int) -> Timing:
     batch = np.ascontiguousarray(np.resize(images[:batch_size], (batch_size, *images.shape[1:])))  # repeats a split that is smaller
     calls: dict[str, Callable[[], object]] = {name: _call(run, batch) for name, run in runs.items()}
-    return timed(calls, seconds=SECONDS, least_passes=LEAST_PASSES)
+    return timed(calls, least_passes=LEAST_PASSES)
 
 
 def _call(run: Run, batch: Pixels) -> Callable[[], object]:

@@ -22,7 +22,7 @@ LEAST_PASSES, LEAST_SECONDS = 30, 0.1  # many turns of a scheduler, which gives 
 QUIET_SPREAD = 0.1  # of the least time: a quarter of the passes must be as close to it
 QUIET_SHARE = 0.9  # of the time of the quickest pass, in which the process must have had a processor to itself
 
-LATENCY_SECONDS = 1.0  # for one network at most, where it is one of many
+SECONDS = 2.0  # for calls that are timed together, at most, where the machine is busy
 Calls = Mapping[str, Callable[[], object]]
 
 
@@ -54,11 +54,13 @@ def combined(timings: Sequence[Timing]) -> dict[str, int | float | bool]:
     }
 
 
-def timed(calls: Calls, *, seconds: float, least_passes: int = LEAST_PASSES) -> Timing:
-    """Time calls in turn, a pass each, until every one has shown its least time often enough, or for `seconds`; at least three passes.
+def timed(calls: Calls, *, seconds: float | None = None, least_passes: int = LEAST_PASSES) -> Timing:
+    """Time calls in turn, a pass each, until every one has shown its least time often enough; at least three passes.
 
-    What disturbs the machine for a while hits all calls alike, and a passing disturbance is waited out.
+    What disturbs the machine for a while hits all calls alike, and a passing disturbance is waited out: for `seconds` at most, if not
+    given for SECONDS.
     """
+    seconds = SECONDS if seconds is None else seconds
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}  # of the wall's clock and of the process's
     for _ in range(N_WARM_UP):
         for call in calls.values():
@@ -116,7 +118,7 @@ def forward_pass(network: DepthNetwork, *, batch_size: int, height: int, width: 
 def one_image(network: DepthNetwork, *, height: int, width: int, device: str = "cpu") -> Timing:
     """Time a forward pass of one image, as `forward_pass` takes it."""
     call = forward_pass(network, batch_size=1, height=height, width=width, device=device)
-    return timed({"": call}, seconds=LATENCY_SECONDS)
+    return timed({"": call})
 
 
 def part_latencies(network: DepthNetwork, *, height: int, width: int, device: str = "cpu", seconds: float = 1.0) -> list[float]:

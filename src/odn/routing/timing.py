@@ -30,7 +30,7 @@ class PartTimes(Record):
 
 
 @torch.inference_mode()
-def part_times(network: DepthNetwork, x: Tensor, *, hidden: int, seconds: float = 2.0) -> tuple[PartTimes, Timing]:
+def part_times(network: DepthNetwork, x: Tensor, *, hidden: int) -> tuple[PartTimes, Timing]:
     """Time every part on images (N, C, H, W), each on what the part before it gives: what is called an image's time is the batch's."""
     network = copy.deepcopy(network).eval()
     calls: dict[str, Callable[[], object]] = {}  # blocks without a shortcut are all residual
@@ -50,7 +50,7 @@ def part_times(network: DepthNetwork, x: Tensor, *, hidden: int, seconds: float 
         if number in network.head_depths:
             head = network.head(number)
             keep(f"head.{number}", lambda x=x, head=head: int((confidence(head(x), temperature=1.0) > 1).sum()))  # type: ignore[misc]
-    timing = timed(calls, seconds=seconds)
+    timing = timed(calls)
     found = timing.ms
     shortcuts = [found.get(f"shortcut.{number}", 0.0) for number in range(1, network.depth + 1)]
     return PartTimes(

@@ -22,6 +22,7 @@ from odn.training.device import Machine
 from odn.training.evaluation import Evaluation
 from odn.training.group import Group, Shared
 from odn.training.replay import Step, replayed
+from odn.training.seed import globally
 
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch; between two at ends of epochs a thirtieth of it
 CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
@@ -257,11 +258,8 @@ def _seeded(task: Task, *, epoch: int, step: int, machine: Machine) -> contextli
     """Give modules that draw from torch's global generator a state of the step's own, so that a training that goes on draws the same."""
     if not task.draws_inside:
         return contextlib.nullcontext()
-    seeded = contextlib.ExitStack()
-    seeded.enter_context(torch.random.fork_rng(devices=[machine.device] if machine.device.type == "cuda" else []))
     seed = task.draws(epoch).initial_seed() + step + machine.group.rank * RANK_STRIDE  # other images, other draws
-    torch.manual_seed(seed % 2**63)
-    return seeded
+    return globally(seed % 2**63, device=machine.device)
 
 
 def _row(task: Task, *, epoch: int, loss: float, accuracy: float, seen: Evaluation) -> EpochRow:
