@@ -182,8 +182,19 @@ def test_arguments_are_those_that_a_file_can_hold(value: object) -> None:
     register("laws-mixers", mixers)
     with pytest.raises(ValueError, match="arguments: width must be plain JSON"):
         backbone("laws-mixers", in_channels=1, n_classes=3, width=value)
-    with pytest.raises(ValueError, match="own is not a function that was registered"):
-        backbone("own", in_channels=1, n_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("own", "must be timm/NAME, .* odn.register made known; got 'own'"),
+        ("resnet18", r"odn.resnet\('resnet18', in_channels=1, n_classes=3\)"),
+    ],
+)
+def test_a_name_that_is_not_there_says_what_is(name: str, said: str) -> None:
+    """A family has no network of its own name, and residual networks have a function of theirs."""
+    with pytest.raises(ValueError, match=f"name: .*{said}"):
+        backbone(name, in_channels=1, n_classes=3)
 
 
 def test_one_that_is_not_registered_is_loaded_into_its_like(tmp_path: Path, images: Tensor) -> None:

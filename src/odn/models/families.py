@@ -127,6 +127,12 @@ def family(name: str) -> Family:
     return _FAMILIES[name]
 
 
+def registered(name: str) -> Registered | None:
+    """Return the family of a function that `register` made known; None where there is none of this name."""
+    known = _FAMILIES.get(name)
+    return known if isinstance(known, Registered) else None
+
+
 def register(name: str, build: Build) -> None:
     """Make a function known by a name, so that the networks that it builds are saved with its arguments and rebuilt from them.
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from odn.backbones import facts, is_outside
+from odn.backbones import RESNETS, facts, is_outside
 from odn.models.architecture import Architecture
-from odn.models.families import Registered, family
+from odn.models.families import registered
 from odn.models.network import DepthNetwork, build
 
 
@@ -34,9 +34,11 @@ def backbone(
         return _outside(
             name, in_channels=in_channels, n_classes=n_classes, seed=seed, weights=weights, size=image_size, arguments=arguments
         )
-    made_by = family(name)
-    if not isinstance(made_by, Registered):
-        raise ValueError(f"{name} is not a function that was registered; a residual network is made by odn.resnet")
+    if name in RESNETS:
+        raise ValueError(f"name: {name} is made by odn.resnet({name!r}, in_channels={in_channels}, n_classes={n_classes})")
+    made_by = registered(name)
+    if made_by is None:
+        raise ValueError(f"name: must be timm/NAME, torchvision/NAME, or one that odn.register made known; got {name!r}")
     if weights is not None or image_size is not None:
         raise ValueError("weights and image_size are for networks of timm and torchvision; your own function takes what it needs")
     made_by.require(in_channels, arguments)
