@@ -1,6 +1,6 @@
 """Search the depth of a network of your own on images of your own: blocks are any modules, and the data any torch data set.
 
-Run: python examples/own_network.py. Takes about 10 s on one core, and finds two or three of the six blocks.
+Run: python examples/own_network.py. Takes about 10 s on one core, and finds one or two of the six blocks.
 """
 
 from pathlib import Path
