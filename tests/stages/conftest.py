@@ -1,9 +1,10 @@
 """What tests of the data stages need: a project folder with its settings, and tiny raw data made from the embedded digits."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,16 @@ class Project:
 def project(tmp_path: Path) -> Project:
     """Make a project folder."""
     return Project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def quick_exports(programs: Path) -> Iterator[None]:
+    """Measure the memory of exported files in processes that start at once."""
+    from odn.export import measuring
+
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(measuring, "sys", SimpleNamespace(executable=str(programs / "python")))
+        yield
 
 
 @pytest.fixture(scope="session")

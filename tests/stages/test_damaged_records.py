@@ -10,7 +10,7 @@ SEED = 13  # thousands of others were run by hand
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
+def _quick(quick_exports: None) -> Iterator[None]:
     """Measure with a glance, on one thread."""
     import torch
 

@@ -17,6 +17,8 @@ from odn.storage import upload_folder
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 CLASSES, IMAGES = 3, 60  # of each class
 
+pytestmark = pytest.mark.usefixtures("quick_exports")
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,7 +37,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def from_folder(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def from_folder(images: Path, quick_exports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the stages on the folder of images; give the project's own folder."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from laws.search_data import small_config
 from laws.stage_runs import Stages, read
 from odn.config import Config, changed
 from odn.errors import DataError, MissingInputError
-from odn.export import measuring
 from odn.files import sha256_of
 from odn.report.exports import BUSY
 from odn.stages import export, report
@@ -24,16 +21,14 @@ SEARCH: dict[str, Any] = {"search": {"mode": "climb", "ladder": "prefix", "sched
 
 
 @pytest.fixture(scope="module")
-def done(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
-    """Give a small search with its model exported, timed with a glance, its memory measured in processes that start at once."""
+def done(quick_exports: None, tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """Give a small search with its model exported."""
     stages = Stages(small_config(**SEARCH, export={"max_drop": 0.05}), tmp_path_factory.mktemp("exported"))
     stages.search()
     stages.truncate()
     stages.evaluate()
-    with pytest.MonkeyPatch.context() as glance:
-        glance.setattr(measuring, "sys", SimpleNamespace(executable=str(programs / "python")))
-        stages.export()
-        yield stages
+    stages.export()
+    return stages
 
 
 @pytest.fixture
