@@ -133,6 +133,8 @@ class Quantiser:
             from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
             quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+            # Patterns of training, which it traces anew each time, for seconds: in a graph of eval mode none is found.
+            quantizer.SUPPORTED_PATTERNS = [pattern for pattern in quantizer.SUPPORTED_PATTERNS if not pattern.is_qat]
             prepared: Any = prepare_pt2e(self.program.module(), quantizer.set_filter_function(wanted))
             size = batch_size(self.images.shape)
             for start in range(0, len(self.images), size):
