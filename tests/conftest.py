@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from engines.fork_server import quick_python
+from engines.fork_server import CLOCK_SECONDS, quick_python
 from exporter import keep_translations
 
 START_SECONDS = 60
-GLANCE_SECONDS = 0.1  # what takes how long is compared with nothing: a few passes do
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts behind `&` ignore interrupts
@@ -35,7 +34,7 @@ def pytest_collection_finish() -> None:
         from odn.models import timing
 
         keep_translations()
-        timing.SECONDS = GLANCE_SECONDS
+        timing.SECONDS = CLOCK_SECONDS
     gc.freeze()
     gc.enable()
 

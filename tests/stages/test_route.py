@@ -53,7 +53,6 @@ def project(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
     shutil.copytree(begun, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
-    monkeypatch.setattr(clock, "SECONDS", 0.1)
     monkeypatch.setattr(clock, "BATCHES", (1, 8))
     return tmp_path / "project"
 

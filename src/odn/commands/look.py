@@ -31,7 +31,6 @@ from odn.training.seed import generator
 from odn.training.state import TrainState
 
 MOST_SUGGESTED = 6  # depths of a schedule: each may cost a whole training
-LATENCY_SECONDS = 5.0
 TOLD_SECONDS = 5.0  # between two lines on how far reading is
 
 
@@ -121,7 +120,7 @@ def run(config: Config, *, prepared: Path, search: SearchFolder, out: Path) -> L
         name: _features(read_features(network, split, machine=data.machine), name=name)
         for name, split in (("train", data.train), ("val", data.val))
     }
-    times = part_latencies(network, **size, device=data.machine.device.type, seconds=LATENCY_SECONDS)
+    times = part_latencies(network, **size, device=data.machine.device.type)
     rows = []
     for depth in range(1, whole.n_blocks + 1):
         train, val = ((features[name].by_depth[depth - 1], features[name].labels) for name in ("train", "val"))

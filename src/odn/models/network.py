@@ -174,7 +174,7 @@ def build(
     heads = (architecture.depth,) if heads is None else heads
     if architecture.made_by.draws_itself:
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator, which is then as it was
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             network = _made(architecture, heads=heads)
         drawn = list(network.heads.values())  # what stands in their tails came with its weights
     else:

@@ -121,7 +121,7 @@ def one_image(network: DepthNetwork, *, height: int, width: int, device: str = "
     return timed({"": call})
 
 
-def part_latencies(network: DepthNetwork, *, height: int, width: int, device: str = "cpu", seconds: float = 1.0) -> list[float]:
+def part_latencies(network: DepthNetwork, *, height: int, width: int, device: str = "cpu") -> list[float]:
     """Return the milliseconds of the stem, of each block, and of the head at the end, for one image in eval mode."""
     copied = _copied(network, device=device)
     x = _zeros(network, batch_size=1, height=height, width=width, device=device)
@@ -131,7 +131,7 @@ def part_latencies(network: DepthNetwork, *, height: int, width: int, device: st
             calls[str(number)] = functools.partial(part, x)
             x = part(x)
         calls["head"] = functools.partial(copied.head(network.depth), x)
-        return list(timed(calls, seconds=seconds).ms.values())
+        return list(timed(calls).ms.values())
 
 
 def _copied(network: DepthNetwork, *, device: str) -> DepthNetwork:

@@ -18,7 +18,6 @@ from odn.training.device import Machine, machine_identity
 
 BATCHES = (1, 128, 1024)
 SINGLES = 32  # images that batches of one are timed over: their depths differ
-SECONDS = 5.0  # for each size of batch at most
 
 
 def wall_clock(
@@ -62,7 +61,7 @@ def _timed(networks: dict[str, nn.Module], *, size: int, val: Images) -> tuple[d
     wanted = torch.arange(size if size > 1 else SINGLES) % len(val)
     batches = val.normalised(val.batch(wanted)).split(size)
     calls: dict[str, Callable[[], object]] = {name: _call(network.eval(), batches) for name, network in networks.items()}
-    timing = timed(calls, seconds=SECONDS)
+    timing = timed(calls)
     return {name: ms / len(wanted) for name, ms in timing.ms.items()}, timing
 
 

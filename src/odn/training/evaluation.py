@@ -16,7 +16,7 @@ from odn.models.network import DepthNetwork
 from odn.sections import AugmentConfig
 from odn.training.device import Machine
 from odn.training.group import Group, batchnorms
-from odn.training.seed import globally
+from odn.training.seed import seeded
 
 BATCH = 128  # images a forward pass in eval mode: on a CPU the maps of more fall out of the cache, a third slower
 GPU_BATCH = 1024
@@ -72,7 +72,7 @@ def reestimate_batchnorm(network: nn.Module, train: Images, *, augment: AugmentC
     for module in network.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
-    with globally(0, device=machine.device):  # for what else may draw in modules of somebody's own
+    with seeded(0, device=machine.device):  # for what else may draw in modules of somebody's own
         draws = torch.Generator().manual_seed(0)
         for images in augmented_batches(
             train, batch_size=size, index=index, augment=augment, generator=draws, process=group.rank, processes=group.size

@@ -22,7 +22,7 @@ from odn.training.device import Machine
 from odn.training.evaluation import Evaluation
 from odn.training.group import Group, Shared
 from odn.training.replay import Step, replayed
-from odn.training.seed import globally
+from odn.training.seed import seeded
 
 CHECKPOINT_SECONDS = 30.0  # between two checkpoints within an epoch; between two at ends of epochs a thirtieth of it
 CHECK_STEPS = 100  # steps between two checks of the loss: a check makes the GPU wait
@@ -259,7 +259,7 @@ def _seeded(task: Task, *, epoch: int, step: int, machine: Machine) -> contextli
     if not task.draws_inside:
         return contextlib.nullcontext()
     seed = task.draws(epoch).initial_seed() + step + machine.group.rank * RANK_STRIDE  # other images, other draws
-    return globally(seed % 2**63, device=machine.device)
+    return seeded(seed % 2**63, device=machine.device)
 
 
 def _row(task: Task, *, epoch: int, loss: float, accuracy: float, seen: Evaluation) -> EpochRow:

@@ -17,7 +17,7 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 
 @contextlib.contextmanager
-def globally(seed: int, *, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, *, device: torch.device) -> Iterator[None]:
     """Start torch's global generators, of the CPU and of a GPU that is used, at a seed; after the block they are as they were before."""
     uses_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if uses_cuda else []):
